@@ -1,0 +1,1 @@
+"""ccsa: context attention for dense prediction in Detectron2."""
