@@ -1,4 +1,5 @@
-"""Packaging of ccsa. Detectron2 itself comes from an official build or tools/install_detectron2.py."""
+"""Packaging of ccsa. Detectron2 itself comes from an official build or
+tools/install_detectron2.py."""
 
 from pathlib import Path
 

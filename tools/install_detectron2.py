@@ -1,11 +1,12 @@
 #!/usr/bin/env python
 """Provide Detectron2 on a machine that reaches PyPI alone, without a compiler.
 
-An importable Detectron2 is left as it is. Otherwise the PyPI wheel `labgym==3.1.2` is fetched (hash-checked):
-it carries the whole pure-Python Detectron2 0.6 (Apache-2.0) under `LabGym/detectron2`. That folder alone is taken,
-its import namespace restored, and installed by pip as the distribution `detectron2`, so that `pip list` and
-`pip uninstall detectron2` work. Rotated boxes and deformable convolution need the compiled extension, which this
-does not have; whoever wants them installs an official build first.
+An importable Detectron2 is left as it is. Otherwise the PyPI wheel `labgym==3.1.2` is fetched
+(hash-checked): it carries the whole pure-Python Detectron2 0.6 (Apache-2.0) under
+`LabGym/detectron2`. That folder alone is taken, its import namespace restored, and installed by pip
+as the distribution `detectron2`, so that `pip list` and `pip uninstall detectron2` work. Rotated
+boxes and deformable convolution need the compiled extension, which this does not have; whoever
+wants them installs an official build first.
 """
 
 import argparse
@@ -54,7 +55,8 @@ def fetch_carrier(folder: Path) -> Path:
     """Download the carrier wheel into ``folder``; pip refuses it if its hash differs."""
     requirement = folder / "carrier.txt"
     requirement.write_text(f"{CARRIER} --hash=sha256:{CARRIER_SHA256}\n")
-    # Its metadata asks for Python < 3.11 and GUI packages; neither concerns the folder taken from it.
+    # Its metadata asks for Python < 3.11 and GUI packages; neither concerns the folder taken from
+    # it.
     pip(
         *("download", "-q", "--no-deps", "--ignore-requires-python", "--only-binary=:all:"),
         *("--require-hashes", "-r", str(requirement), "-d", str(folder)),

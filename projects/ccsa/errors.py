@@ -1,4 +1,5 @@
-"""Errors that a user can cure, and how every tool reports them: one message, exit status 2, no traceback."""
+"""Errors that a user can cure, and how every tool reports them: one message, exit status 2, no
+traceback."""
 
 import functools
 import sys
@@ -10,7 +11,8 @@ class UserError(Exception):
 
 
 def reports_user_errors(main: Callable) -> Callable:
-    """Decorator for a tool's ``main``: a :class:`UserError` ends the program with status 2 and one message."""
+    """Decorator for a tool's ``main``: a :class:`UserError` ends the program with status 2 and one
+    message."""
 
     @functools.wraps(main)
     def wrapped(*args, **kwargs):

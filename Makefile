@@ -1,0 +1,31 @@
+# make setup: the environment, once, into .venv      make train: the demonstration run      make test: lint and every test
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+READY := $(VENV)/ready
+CONFIG := configs/digits/ccnet_mask_rcnn.yaml
+
+.PHONY: setup train test lint format clean
+
+setup: $(READY)
+
+$(READY): setup.py constraints.txt tools/setup_env.sh tools/install_detectron2.py
+	@sh tools/setup_env.sh $(VENV)
+	@touch $@
+
+train: setup
+	@$(PYTHON) tools/train_net.py --config-file $(CONFIG)
+
+lint: setup
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
+
+test: lint
+	@$(PYTHON) -m pytest
+
+format: setup
+	@$(PYTHON) -m ruff check --fix .
+	@$(PYTHON) -m ruff format .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache projects/*.egg-info

@@ -1,0 +1,16 @@
+"""Context blocks: (B, C, *spatial) -> the same shape. torch alone, no Detectron2."""
+
+from ccsa.blocks.criss_cross import CrissCross
+from ccsa.blocks.non_local import NonLocal
+from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY, build_block
+from ccsa.blocks.squeeze_attention import SqueezeAttention
+from ccsa.blocks.squeeze_excitation import SqueezeExcitation
+
+__all__ = [
+    "CONTEXT_BLOCK_REGISTRY",
+    "CrissCross",
+    "NonLocal",
+    "SqueezeAttention",
+    "SqueezeExcitation",
+    "build_block",
+]

@@ -1,0 +1,61 @@
+"""Non-local block, embedded Gaussian.
+
+Non-local Neural Networks, Wang et al., CVPR 2018, arXiv 1711.07971, equations 1, 4 and 6.
+
+Deviation: the official block starts as an identity by a batch norm whose scale is 0; here, as in
+every block of this package, by gamma, so that it needs no batch statistics.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ccsa.blocks.base import CONV, GatedBlock
+from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY, at_least, one_of
+
+
+@CONTEXT_BLOCK_REGISTRY.register()
+class NonLocal(GatedBlock):
+    """out(softmax(theta(x) . phi(x)) g(x)) over all positions, gated by default.
+
+    The form that CCNet compares with is ``reduction=8, value_reduction=1, out_conv=False``.
+
+    Args:
+        channels: C of the map.
+        reduction: theta and phi have C // reduction channels, at least 1.
+        value_reduction: the same for g; by default that of theta and phi.
+        out_conv: a 1x1 convolution back to C channels; without it, ``value_reduction`` must be 1.
+        residual: False for the bare form, without gate.
+        dims: 2 for (B, C, H, W), 3 for (B, C, T, H, W) maps.
+
+    Raises:
+        ValueError: a keyword out of its range.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 2,
+        value_reduction: int | None = None,
+        out_conv: bool = True,
+        residual: bool = True,
+        dims: int = 2,
+    ):
+        super().__init__(residual)
+        value_reduction = reduction if value_reduction is None else value_reduction
+        at_least(1, channels=channels, reduction=reduction, value_reduction=value_reduction)
+        if not out_conv and value_reduction != 1:
+            raise ValueError("without out_conv, value_reduction must be 1")
+        conv = one_of(CONV, dims, "dims")
+        inner, value = max(1, channels // reduction), max(1, channels // value_reduction)
+        self.theta = conv(channels, inner, 1)
+        self.phi = conv(channels, inner, 1)
+        self.g = conv(channels, value, 1)
+        self.out = conv(value, channels, 1) if out_conv else None
+
+    def context(self, x: Tensor) -> Tensor:
+        """(B, C, *S) -> (B, C, *S)."""
+        q, k, v = (f(x).flatten(2).mT for f in (self.theta, self.phi, self.g))  # (B, N, C')
+        # Equation 4 has no 1/sqrt(d).
+        y = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None], scale=1.0)[:, 0]
+        y = y.mT.unflatten(2, x.shape[2:])
+        return y if self.out is None else self.out(y)

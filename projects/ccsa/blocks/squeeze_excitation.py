@@ -1,0 +1,33 @@
+"""Squeeze-and-excitation.
+
+Squeeze-and-Excitation Networks, Hu et al., CVPR 2018, arXiv 1709.01507, equations 2 to 4: channels
+are weighed by what they hold on average over the whole map.
+"""
+
+from torch import Tensor, nn
+
+from ccsa.blocks.base import GatedBlock
+from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY, at_least
+
+
+@CONTEXT_BLOCK_REGISTRY.register()
+class SqueezeExcitation(GatedBlock):
+    """x * sigmoid(W2 relu(W1 mean(x))), gated by default (see :class:`GatedBlock`).
+
+    Args:
+        channels: C of the map, (B, C, *spatial).
+        reduction: the bottleneck has C // reduction channels, at least 1.
+        residual: False for the bare form, without gate.
+    """
+
+    def __init__(self, channels: int, reduction: int = 16, residual: bool = True):
+        super().__init__(residual)
+        at_least(1, channels=channels, reduction=reduction)
+        inner = max(1, channels // reduction)
+        self.fc1 = nn.Linear(channels, inner)
+        self.fc2 = nn.Linear(inner, channels)
+
+    def context(self, x: Tensor) -> Tensor:
+        """(B, C, *spatial) -> (B, C, *spatial)."""
+        weights = self.fc2(self.fc1(x.flatten(2).mean(-1)).relu()).sigmoid()  # (B, C)
+        return x * weights.to(x.dtype).reshape(*weights.shape, *[1] * (x.dim() - 2))

@@ -1,0 +1,71 @@
+"""Checkpoints: complete or absent on disk, and plain about what did not load."""
+
+import logging
+import os
+from pathlib import Path
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+
+from ccsa.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpointer(DetectionCheckpointer):
+    """Detectron2's checkpointer, with files that are never half written."""
+
+    def save(self, name: str, **kwargs) -> None:
+        """Write ``<name>.pth`` under another name first: an interrupted write leaves the previous
+        checkpoint in force."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        states = {key: obj.state_dict() for key, obj in self.checkpointables.items()}
+        path = Path(self.save_dir) / f"{name}.pth"
+        partial = path.with_suffix(".partial")
+        torch.save({"model": self.model.state_dict(), **states, **kwargs}, partial)
+        os.replace(partial, path)
+        self.tag_last_checkpoint(path.name)
+        logger.info("checkpoint: %s", path)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        tag = Path(self.save_dir) / "last_checkpoint"
+        partial = tag.with_suffix(".partial")
+        partial.write_text(last_filename_basename)
+        os.replace(partial, tag)
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict:
+        """As Detectron2's; a file that cannot be read raises UserError."""
+        try:
+            return super().load(path, checkpointables)
+        except (OSError, RuntimeError, EOFError, ValueError, AssertionError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(
+                f"weights {path} cannot be loaded ({reason}); name another file by MODEL.WEIGHTS"
+            ) from error
+
+    def _log_incompatible_keys(self, incompatible) -> None:
+        """One line a kind, where Detectron2 prints a table a kind."""
+        shapes = [f"{k} {tuple(a)} for {tuple(b)}" for k, a, b in incompatible.incorrect_shapes]
+        for label, keys in (
+            ("missing in the file, left as initialised", incompatible.missing_keys),
+            ("in the file, not in the model", incompatible.unexpected_keys),
+            ("of another shape, not loaded", shapes),
+        ):
+            if keys:
+                logger.warning("weights %s: %d: %s", label, len(keys), ", ".join(_grouped(keys)))
+
+
+def _grouped(keys: list[str], most: int = 8) -> list[str]:
+    """Keys by their module, ``module.{weight,bias}``; a long list is cut."""
+    modules: dict[str, list[str]] = {}
+    for key in keys:
+        module, _, leaf = key.rpartition(".")
+        modules.setdefault(module, []).append(leaf)
+    names = [
+        f"{module}.{{{','.join(leaves)}}}"
+        if len(leaves) > 1
+        else f"{module}.{leaves[0]}".lstrip(".")
+        for module, leaves in modules.items()
+    ]
+    return names[:most] + (["..."] if len(names) > most else [])

@@ -1,0 +1,5 @@
+"""Datasets of ccsa; importing this registers them with Detectron2."""
+
+from ccsa.data import digits
+
+__all__ = ["digits"]

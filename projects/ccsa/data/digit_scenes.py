@@ -1,0 +1,115 @@
+"""Drawing of the digit scenes: handwritten digits (real 8x8 scans, scikit-learn) on textured ground.
+
+H, W: size of a scene; N: digits in it. All randomness comes from the Generator that is passed in.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+SIZE = 160  # pixels, both sides
+GROUNDS = ("sand", "stripes", "checks")
+HELD_OUT = 0.2  # share of the scans that validation scenes alone use
+
+
+class Scene(NamedTuple):
+    """One scene: BGR image (H, W, 3) uint8, ground (H, W) as index into GROUNDS, the digits from the
+    back to the front as visible masks (N, H, W) bool, and their classes (N,)."""
+
+    image: np.ndarray
+    ground: np.ndarray
+    masks: np.ndarray
+    classes: np.ndarray
+
+
+def load_scans(split: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Scans (K, 8, 8) in [0, 1] and their classes (K,) of one split; ``val`` and ``train`` share none."""
+    from sklearn.datasets import load_digits  # a second to import, needed only to draw
+
+    digits = load_digits()
+    rng = np.random.default_rng(seed)
+    held_out = np.zeros(len(digits.target), bool)
+    for digit in range(10):
+        indices = rng.permutation(np.flatnonzero(digits.target == digit))
+        held_out[indices[: round(HELD_OUT * len(indices))]] = True
+    chosen = held_out if split == "val" else ~held_out
+    return digits.images[chosen].astype(np.float32) / 16, digits.target[chosen]
+
+
+def draw_scene(rng: np.random.Generator, scans: np.ndarray, classes: np.ndarray) -> Scene:
+    """Two to six digits on one or two grounds, none hidden by more than a quarter."""
+    image, ground = _draw_ground(rng)
+    masks: list[np.ndarray] = []
+    drawn: list[int] = []
+    for _ in range(rng.integers(2, 7)):
+        which = int(rng.integers(len(scans)))
+        for _ in range(10):  # places tried; a full scene takes no more digits
+            ink = _place(rng, scans[which])
+            mask = _filled(ink > 0.35)
+            covered = [(mask & other).sum() / other.sum() for other in masks]
+            if max(covered, default=0) <= 0.1:
+                break
+        else:
+            continue
+        masks = [other & ~mask for other in masks] + [mask]
+        drawn.append(int(classes[which]))
+        alpha = np.clip((ink - 0.25) / 0.2, 0, 1)[..., None]
+        image = image * (1 - alpha) + _ink_colour(rng, image[mask].mean()) * alpha
+    image += rng.normal(0, 4, image.shape)
+    return Scene(
+        np.clip(image, 0, 255).astype(np.uint8), ground, np.stack(masks), np.array(drawn)
+    )
+
+
+def _place(rng: np.random.Generator, scan: np.ndarray) -> np.ndarray:
+    """The scan at a random size, angle and place, all of it inside: (H, W) amount of ink in [0, 1]."""
+    side = rng.uniform(36, 64)
+    angle = rng.uniform(-15, 15)
+    x, y = rng.uniform(side / 2, SIZE - side / 2, 2)
+    matrix = cv2.getRotationMatrix2D((3.5, 3.5), angle, side / 8)
+    matrix[:, 2] += x - 3.5, y - 3.5
+    return cv2.warpAffine(scan, matrix, (SIZE, SIZE), flags=cv2.INTER_CUBIC)
+
+
+def _filled(mask: np.ndarray) -> np.ndarray:
+    """The outline of a digit, filled: COCO polygons know no holes, so that of a 0 belongs to it."""
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(np.zeros(mask.shape, np.uint8), outlines, -1, 1, cv2.FILLED) > 0
+
+
+def _ink_colour(rng: np.random.Generator, background: float) -> np.ndarray:
+    """A colour clearly darker or clearly brighter than the mean of what lies under it."""
+    offset = rng.uniform(75, 120)
+    darker = background - offset > 0 and (background + offset > 255 or rng.random() < 0.5)
+    return background + (-offset if darker else offset) + rng.uniform(-30, 30, 3)
+
+
+def _draw_ground(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """One ground, or two parted by a straight line: BGR (H, W, 3) float and index (H, W)."""
+    first, second = rng.choice(len(GROUNDS), 2, replace=False)
+    y, x = np.mgrid[:SIZE, :SIZE] / SIZE - 0.5
+    angle = rng.uniform(0, 2 * np.pi)
+    beyond = x * np.cos(angle) + y * np.sin(angle) > rng.uniform(-0.2, 0.6)
+    ground = np.where(beyond, second, first).astype(np.uint8)
+    image = np.zeros((SIZE, SIZE, 3))
+    for index in (first, second):
+        image[ground == index] = _texture(rng, GROUNDS[index])[ground == index]
+    return image, ground
+
+
+def _texture(rng: np.random.Generator, name: str) -> np.ndarray:
+    """(H, W, 3) float, around a random muted colour."""
+    y, x = np.mgrid[:SIZE, :SIZE]
+    angle, period = rng.uniform(0, np.pi), rng.uniform(9, 22)
+    u = (x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / period
+    v = (y * np.cos(angle) - x * np.sin(angle)) * 2 * np.pi / period
+    if name == "sand":
+        grain = rng.normal(0, 1, (SIZE, SIZE)).astype(np.float32)
+        pattern = cv2.GaussianBlur(grain, (0, 0), 1.0) * 3
+    elif name == "stripes":
+        pattern = np.sin(u)
+    else:
+        pattern = np.sign(np.sin(u) * np.sin(v))
+    colour = rng.uniform(70, 185) + rng.uniform(-35, 35, 3)
+    return colour + rng.uniform(10, 20) * pattern[..., None]

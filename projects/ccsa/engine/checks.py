@@ -1,0 +1,146 @@
+"""Checks before a run starts: what would fail later, in minutes or in the middle, fails here in
+seconds."""
+
+import argparse
+import difflib
+import os
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import build_model
+from detectron2.utils.file_io import Detectron2Handler, PathManager
+from iopath.common.file_io import get_cache_dir
+
+from ccsa.errors import UserError
+
+# Metadata in which Detectron2 keeps where a dataset lies.
+_PLACES = (
+    *("json_file", "image_root", "panoptic_json", "panoptic_root", "sem_seg_root"),
+    *("image_dir", "gt_dir"),
+)
+
+
+def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Check processes, datasets, weights and the model that ``cfg`` names.
+
+    Raises:
+        UserError: the first thing found that would keep the run from working, with its cure.
+    """
+    check_processes(cfg, args)
+    for name in (() if args.eval_only else cfg.DATASETS.TRAIN) + tuple(cfg.DATASETS.TEST):
+        check_dataset(name)
+    if not args.resume:
+        check_weights(cfg.MODEL.WEIGHTS)
+        if args.eval_only and not cfg.MODEL.WEIGHTS:
+            raise UserError(
+                "--eval-only has nothing to evaluate: add MODEL.WEIGHTS file.pth, "
+                "or --resume to take the last checkpoint of a run"
+            )
+    check_model(cfg)
+
+
+def check_processes(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Refuse more GPUs than there are, and a batch that the processes cannot share."""
+    there = torch.cuda.device_count()
+    if args.num_gpus < 1 or args.num_machines < 1:
+        raise UserError("--num-gpus and --num-machines must be at least 1")
+    on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda"
+    # One process is Detectron2's default and asks for no GPU; several on the CPU are asked for by
+    # MODEL.DEVICE cpu.
+    explicit_cpu = "cpu" in (getattr(args, "opts", None) or [])
+    if args.num_gpus > 1 and args.num_gpus > there and not (explicit_cpu and not on_gpu):
+        raise UserError(
+            f"--num-gpus {args.num_gpus}, but {there} CUDA devices are there; "
+            "use fewer, or MODEL.DEVICE cpu for that many CPU processes"
+        )
+    if args.eval_only:
+        return
+    batch, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE
+    if reference and batch % reference:
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH {batch} does not divide by SOLVER.REFERENCE_WORLD_SIZE {reference}; "
+            "add SOLVER.REFERENCE_WORLD_SIZE 0 to use batch size and learning rate as written"
+        )
+    world = args.num_gpus * args.num_machines
+    if not reference and batch % world:
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH {batch} cannot be shared by {world} processes; "
+            f"make it a multiple of {world}"
+        )
+
+
+def check_dataset(name: str) -> None:
+    """Refuse a dataset that is not registered, or whose files are not there. Built-in ones are
+    written on first use."""
+    known = DatasetCatalog.list()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=4) or ["digits_train", "digits_val"]
+        raise UserError(f"there is no dataset '{name}'; did you mean {', '.join(near)}?")
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("built_in", False):
+        return
+    for key in _PLACES:
+        place = metadata.get(key)
+        if place and not PathManager.exists(place):
+            raise UserError(
+                f"dataset '{name}' is not there: no {Path(place).absolute()}. "
+                f"{_how_to_get(name)} Or name the folder that has it: export DETECTRON2_DATASETS=FOLDER "
+                f"(now {os.getenv('DETECTRON2_DATASETS', './datasets')}). To try without a download: "
+                "--config-file configs/digits/ccnet_mask_rcnn.yaml"
+            )
+
+
+def _how_to_get(name: str) -> str:
+    if name.startswith("coco_2017"):
+        return (
+            "Get train2017.zip, val2017.zip and annotations_trainval2017.zip from cocodataset.org "
+            "and unpack them into coco/ there (coco/train2017, coco/val2017, coco/annotations)."
+        )
+    return "Its layout is that of Detectron2's datasets/README.md."
+
+
+def check_weights(weights: str) -> None:
+    """Refuse weights that are not there; those named by URL are fetched into the cache now."""
+    if not weights:
+        return
+    cure = 'name a .pth or .pkl file by MODEL.WEIGHTS, or start from random weights by MODEL.WEIGHTS ""'
+    if "://" not in weights:
+        if not Path(weights).is_file():
+            raise UserError(f"weights {weights} are not there; {cure}")
+        return
+    try:
+        _reach(weights)
+        PathManager.get_local_path(weights)
+    except Exception as error:  # whatever the handler of that scheme raises
+        reason = getattr(error, "reason", None) or error or type(error).__name__
+        raise UserError(f"weights {weights} cannot be fetched ({reason}); {cure}") from error
+
+
+def _reach(weights: str) -> None:
+    """Ask a web address that is not in the cache for its headers: a download has no time limit of
+    its own."""
+    prefix = Detectron2Handler.PREFIX
+    if weights.startswith(prefix):
+        weights = Detectron2Handler.S3_DETECTRON2_PREFIX + weights.removeprefix(prefix)
+    url = urllib.parse.urlparse(weights)
+    if url.scheme in ("http", "https") and not Path(get_cache_dir(), url.path.lstrip("/")).exists():
+        with urllib.request.urlopen(urllib.request.Request(weights, method="HEAD"), timeout=3):
+            pass
+
+
+def check_model(cfg: CfgNode) -> None:
+    """Build the model without memory for its weights: a bad block, placement or head shows here,
+    before any file is written."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "meta"
+    try:
+        with torch.device("meta"):
+            build_model(cfg)
+    except (ValueError, KeyError) as error:
+        text = error.args[0] if error.args else error
+        raise UserError(f"the model cannot be built: {text}") from error

@@ -1,0 +1,62 @@
+"""What a run says of itself: its log, its configuration, and where its results lie."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.logger import setup_logger
+from torch import nn
+
+from ccsa.engine.hooks import peak_memory
+from ccsa.engine.runs import CONFIG
+from ccsa.evaluation import main_metric
+from ccsa.visualization import draw_predictions
+
+
+def start_run(cfg: CfgNode) -> None:
+    """Open the log of this process, write the configuration, seed everything. Call it once in every
+    process."""
+    rank = comm.get_rank()
+    for name in ("fvcore", "detectron2", "ccsa"):
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
+    if torch.device(cfg.MODEL.DEVICE).type == "cpu":
+        torch.set_num_threads(max(1, torch.get_num_threads() // comm.get_world_size()))
+    if comm.is_main_process():
+        write_text(Path(cfg.OUTPUT_DIR) / CONFIG, cfg.dump())
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+
+
+def finish_run(cfg: CfgNode, model: nn.Module, results: Mapping, seconds: float) -> None:
+    """Write results and a picture of predictions, and print the figure the run is judged by and
+    where everything lies."""
+    folder = Path(cfg.OUTPUT_DIR)
+    peak = peak_memory()
+    record = {"results": results, "seconds": round(seconds, 1), "peak_memory_bytes": peak}
+    write_text(folder / "results.json", json.dumps(record, indent=2))
+    picture = draw_predictions(cfg, model, cfg.DATASETS.TEST[0], folder / "predictions.png")
+    headline = main_metric(results)
+    if headline:
+        print(f"\n{headline[0]} {headline[1]:.1f} in {seconds:.0f} s, {peak / 2**30:.1f} GiB\n")
+    places = {
+        "results": folder / "results.json",
+        "predictions": picture,
+        "weights": folder / "model_final.pth",
+        "curves": f"tensorboard --logdir {folder}",
+        "log": folder / "log.txt",
+    }
+    for label, place in places.items():
+        if not isinstance(place, Path) or place.exists():
+            print(f"{label + ':':<13}{place}")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that is complete or absent."""
+    partial = path.with_suffix(path.suffix + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

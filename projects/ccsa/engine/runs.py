@@ -1,0 +1,80 @@
+"""Run folders: where a run's files go, so that no run ever overwrites another."""
+
+import argparse
+from pathlib import Path
+
+from detectron2.config import CfgNode
+
+from ccsa.errors import UserError
+
+CONFIG = "config.yaml"
+LAST = "last_checkpoint"
+
+
+def choose_output_dir(cfg: CfgNode, args: argparse.Namespace) -> Path:
+    """The folder for this run; a new one is made.
+
+    With no OUTPUT_DIR it is the next number under ``output/<config>/``, or with ``--resume`` the
+    latest one there that has a checkpoint. A given OUTPUT_DIR may hold a run only with
+    ``--resume``.
+
+    Raises:
+        UserError: the folder holds a run and ``--resume`` was not given, there is nothing to
+        resume, or it cannot be made.
+    """
+    try:
+        if cfg.OUTPUT_DIR:
+            return _given(Path(cfg.OUTPUT_DIR), args)
+        if args.num_machines > 1:
+            raise UserError("with --num-machines above 1, name one OUTPUT_DIR for all of them")
+        return _numbered(Path("output") / config_name(args.config_file), args)
+    except OSError as error:
+        raise UserError(f"cannot write a run to {error.filename}: {error.strerror}") from error
+
+
+def config_name(file: str) -> Path:
+    """``configs/digits/x.yaml`` is called ``digits/x``; a file outside a ``configs`` folder goes by
+    its own name."""
+    path = Path(file).resolve().with_suffix("")
+    parts = path.parts
+    if "configs" in parts[:-1]:
+        last = len(parts) - 1 - parts[::-1].index("configs")
+        return Path(*parts[last + 1 :])
+    return Path(path.name)
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run was started in this folder."""
+    return (folder / CONFIG).exists() or (folder / LAST).exists()
+
+
+def _given(folder: Path, args: argparse.Namespace) -> Path:
+    if holds_run(folder) and not args.resume and args.machine_rank == 0:
+        raise UserError(
+            f"OUTPUT_DIR {folder} holds a run already; "
+            "continue it with --resume, or name another folder"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"OUTPUT_DIR {folder} is a file; name a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _numbered(parent: Path, args: argparse.Namespace) -> Path:
+    numbers = [int(p.name) for p in parent.glob("*") if p.name.isdigit()]
+    if args.resume:
+        resumable = [n for n in numbers if (parent / str(n) / LAST).exists()]
+        if not resumable:
+            raise UserError(
+                f"--resume: no run under {parent} has a checkpoint; start one without --resume"
+            )
+        return parent / str(max(resumable))
+    parent.mkdir(parents=True, exist_ok=True)
+    number = max(numbers, default=0) + 1
+    while True:
+        try:
+            (parent / str(number)).mkdir()  # two runs that start together get two folders
+        except FileExistsError:
+            number += 1
+        else:
+            return parent / str(number)

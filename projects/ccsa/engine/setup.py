@@ -1,0 +1,108 @@
+"""From a command line to a checked configuration, in one way for every tool."""
+
+import argparse
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import yaml
+from detectron2.config import CfgNode, get_cfg
+
+from ccsa.config import add_ccsa_config
+from ccsa.errors import UserError
+
+
+def setup_cfg(args: argparse.Namespace) -> CfgNode:
+    """The frozen configuration that ``args.config_file`` and ``args.opts`` (``KEY VALUE ...``)
+    name, its device resolved.
+
+    Raises:
+        UserError: a file that is not there or is no YAML, an unknown key, a value of the wrong
+        type, a device that is not there.
+    """
+    cfg = get_cfg()
+    add_ccsa_config(cfg)
+    _merge_file(cfg, args.config_file)
+    _merge_options(cfg, getattr(args, "opts", None) or [])
+    cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
+    cfg.freeze()
+    return cfg
+
+
+def resolve_device(name: str) -> str:
+    """``auto`` becomes the device that is there; a named one must be there."""
+    there = torch.cuda.is_available()
+    if name == "auto":
+        return "cuda" if there else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError as error:
+        raise UserError(f"MODEL.DEVICE '{name}' is no device; use auto, cpu or cuda") from error
+    if kind == "cuda" and not there:
+        raise UserError(
+            f"MODEL.DEVICE is '{name}', but no CUDA device is there; "
+            "use MODEL.DEVICE cpu, or leave it at auto"
+        )
+    return name
+
+
+def describe_device(device: str) -> str:
+    """One line that says which device is used."""
+    if torch.device(device).type == "cuda":
+        return f"device: {device} ({torch.cuda.get_device_name(device)})"
+    return f"device: {device} ({torch.get_num_threads()} threads)"
+
+
+def _merge_file(cfg: CfgNode, file: str) -> None:
+    if not file:
+        raise UserError(
+            "no configuration given; add --config-file, e.g. configs/digits/ccnet_mask_rcnn.yaml"
+        )
+    if not Path(file).is_file():
+        folder = Path(file).parent
+        names = sorted(p.name for p in folder.glob("*.yaml")) if folder.is_dir() else []
+        near = difflib.get_close_matches(Path(file).name, names) or names[:8]
+        raise UserError(f"--config-file {file} is not there{_listed(near, f'; {folder} has')}")
+    try:
+        loaded = CfgNode(CfgNode.load_yaml_with_base(file, allow_unsafe=False))
+        for key in _flat_keys(loaded):
+            _check_key(cfg, key, f"in {file}")
+        cfg.merge_from_other_cfg(loaded)
+    except (OSError, ValueError, AssertionError, AttributeError, yaml.YAMLError) as error:
+        raise UserError(f"{file} cannot be used: {error}") from error
+
+
+def _merge_options(cfg: CfgNode, options: list[str]) -> None:
+    if len(options) % 2:
+        raise UserError(
+            f"options come in pairs KEY VALUE, but there are {len(options)}: {' '.join(options)}"
+        )
+    for key, value in zip(options[::2], options[1::2], strict=True):
+        _check_key(cfg, key, "on the command line")
+        try:
+            cfg.merge_from_list([key, value])
+        except (ValueError, AssertionError, SyntaxError, AttributeError) as error:
+            raise UserError(f"{key} cannot be '{value}': {error}") from error
+
+
+def _check_key(cfg: CfgNode, key: str, where: str) -> None:
+    """Refuse a key that the configuration does not have, with its near misses."""
+    node = cfg
+    for part in key.split("."):
+        if not isinstance(node, CfgNode) or part not in node:
+            near = difflib.get_close_matches(key, list(_flat_keys(cfg)), n=3, cutoff=0.5)
+            raise UserError(f"there is no key {key} ({where}){_listed(near, '; did you mean')}")
+        node = node[part]
+
+
+def _flat_keys(cfg: CfgNode, prefix: str = "") -> Iterator[str]:
+    for key, value in cfg.items():
+        if isinstance(value, CfgNode | dict) and value:
+            yield from _flat_keys(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+def _listed(names: list[str], lead: str) -> str:
+    return f"{lead} {', '.join(names)}" if names else ""

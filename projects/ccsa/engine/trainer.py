@@ -1,0 +1,125 @@
+"""The trainer: Detectron2's DefaultTrainer, at home on the CPU as well."""
+
+import logging
+import time
+import weakref
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase
+from detectron2.engine.defaults import create_ddp_model
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
+from torch import nn
+
+from ccsa.checkpoint import Checkpointer
+from ccsa.data.mapper import ReportingMapper
+from ccsa.engine.hooks import LogGamma, TerminalWriter
+from ccsa.errors import UserError
+from ccsa.evaluation import build_evaluator
+
+logger = logging.getLogger(__name__)
+
+
+class CpuAMPTrainer(SimpleTrainer):
+    """Mixed precision on the CPU: bfloat16, whose range needs no loss scaling."""
+
+    def run_step(self) -> None:
+        start = time.perf_counter()
+        data = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
+        with torch.autocast("cpu", torch.bfloat16):
+            loss_dict = self.model(data)
+        self.optimizer.zero_grad()
+        sum(loss_dict.values()).backward()
+        self.after_backward()
+        self._write_metrics(loss_dict, data_time)
+        self.optimizer.step()
+
+
+class Trainer(DefaultTrainer):
+    """DefaultTrainer with: evaluators by dataset metadata, gloo processes and mixed precision on
+    the CPU, checkpoints that are never half written, gamma of every context block logged, and
+    memory shown without a GPU."""
+
+    def __init__(self, cfg: CfgNode):
+        TrainerBase.__init__(self)
+        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        on_cpu = torch.device(cfg.MODEL.DEVICE).type == "cpu"
+
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        data_loader = self.build_train_loader(cfg)
+        # DDP refuses device_ids for a model on the CPU.
+        ids = {"device_ids": None} if on_cpu else {}
+        model = create_ddp_model(model, broadcast_buffers=False, **ids)
+        step = SimpleTrainer
+        if cfg.SOLVER.AMP.ENABLED:
+            step = CpuAMPTrainer if on_cpu else AMPTrainer
+        self._trainer = step(model, data_loader, optimizer)
+
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.start_iter = 0
+        self.max_iter = cfg.SOLVER.MAX_ITER
+        self.cfg = cfg
+        self.register_hooks([LogGamma(), *self.build_hooks()])
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """The model on its device and in its memory format."""
+        model = build_model(cfg)
+        if cfg.MODEL.CHANNELS_LAST:
+            model.to(memory_format=torch.channels_last)
+        return model
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode):
+        return build_detection_train_loader(cfg, mapper=ReportingMapper(cfg, is_train=True))
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
+        mapper = ReportingMapper(cfg, is_train=False)
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        return build_evaluator(dataset_name, Path(cfg.OUTPUT_DIR) / "inference" / dataset_name)
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> OrderedDict:
+        """Evaluate on every test dataset, in the precision that training uses."""
+        device = torch.device(cfg.MODEL.DEVICE).type
+        dtype = torch.bfloat16 if device == "cpu" else torch.float16
+        with torch.autocast(device, dtype, enabled=cfg.SOLVER.AMP.ENABLED):
+            return super().test(cfg, model, evaluators)
+
+    def build_writers(self) -> list[EventWriter]:
+        folder = Path(self.cfg.OUTPUT_DIR)
+        return [
+            TerminalWriter(self.max_iter),
+            JSONWriter(str(folder / "metrics.json")),
+            TensorboardXWriter(str(folder)),
+        ]
+
+    @property
+    def results(self) -> dict | None:
+        """What the last evaluation of this run gave, on the main process."""
+        return getattr(self, "_last_eval_results", None)
+
+    def train(self) -> dict | None:
+        """Train to the end. A stop from outside, or a datum that cannot be read, first leaves a
+        checkpoint to resume from."""
+        try:
+            return super().train()
+        except (KeyboardInterrupt, UserError):
+            finished = self.iter  # the iteration under way is not counted
+            if finished > self.start_iter and comm.is_main_process():
+                self.checkpointer.save(f"model_{finished - 1:07d}", iteration=finished - 1)
+                logger.info("stopped after %d iterations; --resume continues", finished)
+            raise

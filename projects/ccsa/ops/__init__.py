@@ -1,0 +1,5 @@
+"""Mathematics on tensors: torch alone, no modules, no Detectron2."""
+
+from ccsa.ops.criss_cross import criss_cross_attention, criss_cross_weights
+
+__all__ = ["criss_cross_attention", "criss_cross_weights"]

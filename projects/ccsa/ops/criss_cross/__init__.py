@@ -1,0 +1,89 @@
+"""Criss-cross attention (CCNet, Huang et al., ICCV 2019 and TPAMI 2020, section 3.2).
+
+    out_u = sum_{i in cross(u)} softmax_i(q_u . k_i) v_i
+
+cross(u) are the positions that share all coordinates with u but one: row and column of a (H, W) map,
+three lines of a (T, H, W) map; u itself counts once. Scores are not scaled, as in the official code.
+
+Deviations from the official code: the own position is taken out by a mask of the scores' own type and
+device (there: float32, CUDA only), and maps may have any number of axes (its 3D version counts the own
+position twice and scrambles an axis).
+"""
+
+import torch
+from torch import Tensor
+
+from ccsa.ops.criss_cross.reference import reference_attention
+from ccsa.ops.criss_cross.torch_ops import cross_weights, torch_attention
+
+BACKENDS = {"torch": torch_attention, "reference": reference_attention}
+
+
+def criss_cross_attention(
+    query: Tensor, key: Tensor, value: Tensor, *, backend: str | None = None
+) -> Tensor:
+    """Each position attends to its cross.
+
+    Args:
+        query, key: (B, Ck, *S), S being (H, W) or (T, H, W).
+        value: (B, Cv, *S).
+        backend: ``torch`` (the default: memory O(sum(S)) per position, no permuted copies of
+            channels-last maps) or ``reference`` (dense over all positions, for tests).
+
+    Returns:
+        (B, Cv, *S), of value's type and memory format. Under autocast the operands are cast to its
+        type; scores and their log-sum-exp are float32 for half precision.
+
+    Raises:
+        ValueError: shapes, types or devices that do not go together, or an unknown backend.
+    """
+    _check(query, key, value)
+    name = backend or "torch"
+    if name not in BACKENDS:
+        raise ValueError(f"unknown backend '{name}'; there are {', '.join(BACKENDS)}")
+    device = query.device.type
+    if torch.is_autocast_enabled(device) and query.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(device)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    if not query.dtype == key.dtype == value.dtype:
+        raise ValueError(
+            f"query, key and value must have one type, not {query.dtype}, {key.dtype}, {value.dtype}"
+        )
+    return BACKENDS[name](query, key, value)
+
+
+def criss_cross_weights(query: Tensor, key: Tensor) -> Tensor:
+    """The attention weights, for drawing: no gradient.
+
+    Args:
+        query, key: (B, Ck, *S).
+
+    Returns:
+        (B, *S, sum(S)), for each position its weights along the first axis, then the next, ...; they
+        sum to 1. The own position has its weight in the last axis and 0 in the others.
+
+    Raises:
+        ValueError: shapes, types or devices that do not go together.
+    """
+    _check(query, key, key)
+    return cross_weights(query, key)
+
+
+def _check(query: Tensor, key: Tensor, value: Tensor) -> None:
+    shapes = f"{tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}"
+    if query.dim() < 3:
+        raise ValueError(f"query, key and value must be (B, C, *spatial), not {shapes}")
+    if query.shape != key.shape or value.shape[:1] + value.shape[2:] != query.shape[:1] + query.shape[2:]:
+        raise ValueError(
+            "query and key must be (B, Ck, *S) and value (B, Cv, *S) with one batch and size, "
+            f"not {shapes}"
+        )
+    if 0 in query.shape[1:] or 0 in value.shape[1:]:
+        raise ValueError(f"only the batch may be empty, not {shapes}")
+    if not query.device == key.device == value.device:
+        raise ValueError(
+            f"query, key and value must be on one device, not {query.device}, {key.device}, "
+            f"{value.device}"
+        )
+    if not (query.is_floating_point() and value.is_floating_point()):
+        raise ValueError(f"query and value must be floating point, not {query.dtype}, {value.dtype}")

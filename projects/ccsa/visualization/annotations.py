@@ -1,0 +1,75 @@
+"""Ground truth of one image, drawn like the predictions beside it."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import transforms as T
+from detectron2.data.catalog import Metadata
+from detectron2.data.detection_utils import transform_instance_annotations
+from PIL import Image
+
+from ccsa.visualization.painter import OPACITY, ClassColorVisualizer
+
+_IGNORED = 255
+
+
+def draw_annotations(
+    image: np.ndarray,
+    record: dict[str, Any],
+    metadata: Metadata,
+    resize: T.Transform,
+    kind: str,
+) -> np.ndarray:
+    """Draw the annotations that answer to one kind of prediction; if there are none of it, all.
+
+    Args:
+        image: (H, W, 3) RGB, uint8, resized already.
+        record: one image in Detectron2's dataset format.
+        resize: from the record's pixels to those of ``image``.
+        kind: ``panoptic_seg``, ``instances``, ``sem_seg`` or ``proposals``.
+
+    Returns:
+        (H, W, 3) RGB, uint8.
+    """
+    painter = ClassColorVisualizer(image, metadata, boxes=kind != "panoptic_seg")
+    things = bool(record.get("annotations"))
+    stuff = "sem_seg" in record or "sem_seg_file_name" in record
+    if kind == "panoptic_seg" and "pan_seg_file_name" in record:
+        segments = _panoptic_ids(record["pan_seg_file_name"], resize)
+        painter.draw_panoptic_seg(segments, record["segments_info"], alpha=OPACITY)
+        return painter.output.get_image()
+    if stuff and (kind in ("panoptic_seg", "sem_seg") or not things):
+        labels = _semantic_labels(record, resize)
+        if kind == "panoptic_seg" and things:  # label 0, all things, is drawn one by one below
+            labels[labels == 0] = _IGNORED
+        painter.draw_sem_seg(labels, alpha=OPACITY)
+    if things and (kind != "sem_seg" or not stuff):
+        size = image.shape[:2]
+        annotations = [
+            transform_instance_annotations(copy.deepcopy(a), resize, size)
+            for a in record["annotations"]
+        ]
+        painter.draw_dataset_dict({"annotations": annotations})
+    return painter.output.get_image()
+
+
+def _panoptic_ids(file_name: str, resize: T.Transform) -> torch.Tensor:
+    """(H, W) segment ids from a COCO panoptic PNG, id = R + 256 G + 256^2 B."""
+    with Image.open(file_name) as file:
+        rgb = np.asarray(file.convert("RGB")).astype(int)
+    return torch.from_numpy(_resize_labels(rgb @ np.array([1, 256, 256**2]), resize))
+
+
+def _semantic_labels(record: dict[str, Any], resize: T.Transform) -> np.ndarray:
+    labels = record.get("sem_seg")
+    if labels is None:
+        with Image.open(record["sem_seg_file_name"]) as file:
+            labels = np.asarray(file)
+    return _resize_labels(np.asarray(labels), resize)
+
+
+def _resize_labels(labels: np.ndarray, resize: T.Transform) -> np.ndarray:
+    """By nearest neighbours; Detectron2 wants floating point, and float32 holds ids up to 2^24."""
+    return resize.apply_segmentation(labels.astype(np.float32)).astype(np.int64)

@@ -1,0 +1,99 @@
+"""Predictions beside ground truth: the picture at the end of a run."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.data import transforms as T
+from PIL import Image, ImageDraw, ImageFont
+from torch import nn
+
+from ccsa.errors import UserError
+from ccsa.visualization.annotations import draw_annotations
+from ccsa.visualization.media import read_image, write_image
+from ccsa.visualization.painter import class_metadata, draw_outputs, output_kind
+from ccsa.visualization.predictor import Predictor
+
+SCORE_THRESHOLD = 0.5
+HEADINGS = ("ground truth", "prediction")
+PANEL = 400  # pixels of a panel's longer side
+GAP, HEADING_HEIGHT = 8, 34
+_SHAPE = 1.5  # width to height that the grid comes closest to
+
+Pair = tuple[np.ndarray, np.ndarray]
+
+
+def draw_predictions(
+    cfg: CfgNode, model: nn.Module, dataset_name: str, path: str | Path, count: int = 6
+) -> Path:
+    """Write a picture of predictions beside ground truth for images spread evenly over a dataset.
+
+    Args:
+        cfg: says how images are prepared (``INPUT``) and the precision (``SOLVER.AMP``).
+        model: gives instances, a panoptic or a semantic segmentation; its mode is left as it was.
+        path: of the picture; it is complete or absent.
+        count: how many images, at most.
+
+    Returns:
+        The path of the picture.
+
+    Raises:
+        UserError: the dataset has no images, or one cannot be read.
+    """
+    records = DatasetCatalog.get(dataset_name)
+    if not records:
+        raise UserError(
+            f"dataset '{dataset_name}' has no images to draw; look into its annotations"
+        )
+    metadata = class_metadata(dataset_name)
+    predictor = Predictor(cfg, model)
+    chosen = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
+    pairs = [_draw_pair(predictor, records[i], metadata) for i in chosen]
+
+    write_image(Path(path), arrange(pairs))
+    return Path(path)
+
+
+def _draw_pair(predictor: Predictor, record: dict, metadata) -> Pair:
+    """Ground truth and prediction, both at the panel's size: sharp on small images too."""
+    image = read_image(record["file_name"])
+    height, width = image.shape[:2]
+    scale = PANEL / max(height, width)
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    resize = T.ResizeTransform(height, width, *size, Image.Resampling.BICUBIC)
+    outputs = predictor(image, size)
+    if "instances" in outputs and outputs["instances"].has("scores"):
+        instances = outputs["instances"]
+        outputs["instances"] = instances[instances.scores >= SCORE_THRESHOLD]
+    shown = resize.apply_image(image)
+    truth = draw_annotations(shown, record, metadata, resize, output_kind(outputs))
+    return truth, draw_outputs(shown, outputs, metadata)
+
+
+def arrange(pairs: list[Pair]) -> np.ndarray:
+    """Pairs of (H, W, 3) panels as one picture: a landscape grid on white, under headings."""
+    width = max(panel.shape[1] for pair in pairs for panel in pair)
+    height = max(panel.shape[0] for pair in pairs for panel in pair)
+    columns = min(
+        range(1, len(pairs) + 1),
+        key=lambda n: abs(math.log(2 * width * n / (height * math.ceil(len(pairs) / n) * _SHAPE))),
+    )
+    pair_width, row_height = 2 * width + 4 * GAP, height + GAP
+    rows = math.ceil(len(pairs) / columns)
+    canvas = Image.new(
+        "RGB", (columns * pair_width - GAP, HEADING_HEIGHT + rows * row_height), "white"
+    )
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(20)
+    for index, pair in enumerate(pairs):
+        row, column = divmod(index, columns)
+        for side, panel in enumerate(pair):
+            x = GAP + column * pair_width + side * (width + GAP)
+            y = HEADING_HEIGHT + row * row_height
+            if row == 0:
+                middle = (x + width / 2, HEADING_HEIGHT / 2)
+                draw.text(middle, HEADINGS[side], fill="black", font=font, anchor="mm")
+            free_x, free_y = width - panel.shape[1], height - panel.shape[0]
+            canvas.paste(Image.fromarray(panel), (x + free_x // 2, y + free_y // 2))
+    return np.asarray(canvas)

@@ -1,0 +1,74 @@
+"""A model on single images, prepared as at test time."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import transforms as T
+from detectron2.data.detection_utils import convert_PIL_to_numpy
+from detectron2.structures import Boxes, Instances
+from PIL import Image
+from torch import Tensor, nn
+
+
+class Predictor:
+    """What Detectron2's DefaultPredictor does, for a model that is there already.
+
+    The model runs in evaluation mode and in the precision of ``SOLVER.AMP``; afterwards it is in
+    the mode it was in.
+    """
+
+    def __init__(self, cfg: CfgNode, model: nn.Module):
+        self.model = model
+        self.format = cfg.INPUT.FORMAT
+        self.resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
+        device = torch.device(cfg.MODEL.DEVICE).type
+        dtype = torch.bfloat16 if device == "cpu" else torch.float16
+        self.precision = {"device_type": device, "dtype": dtype, "enabled": cfg.SOLVER.AMP.ENABLED}
+
+    def __call__(self, image: np.ndarray, size: tuple[int, int] | None = None) -> dict[str, Any]:
+        """
+        Args:
+            image: (H, W, 3) RGB, uint8.
+            size: (height, width) of the outputs; that of the image by default.
+
+        Returns:
+            The model's outputs for this image, on the CPU, floating point in float32.
+        """
+        height, width = size or image.shape[:2]
+        pixels = convert_PIL_to_numpy(Image.fromarray(image), self.format)
+        pixels = self.resize.get_transform(pixels).apply_image(pixels)
+        pixels = torch.as_tensor(pixels.astype("float32").transpose(2, 0, 1))  # (C, h, w)
+        with evaluation_mode(self.model), torch.no_grad(), torch.autocast(**self.precision):
+            outputs = self.model([{"image": pixels, "height": height, "width": width}])[0]
+        return {key: _on_cpu(value) for key, value in outputs.items()}
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every module is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _on_cpu(value: Any) -> Any:
+    """NumPy knows no bfloat16, so floating point becomes float32."""
+    if isinstance(value, Tensor):
+        value = value.cpu()
+        return value.float() if value.is_floating_point() else value
+    if isinstance(value, Boxes):
+        return Boxes(_on_cpu(value.tensor))
+    if isinstance(value, Instances):
+        fields = {name: _on_cpu(field) for name, field in value.get_fields().items()}
+        return Instances(value.image_size, **fields)
+    if isinstance(value, tuple):  # a panoptic map and its segments
+        return tuple(_on_cpu(part) for part in value)
+    return value.to("cpu") if hasattr(value, "to") else value

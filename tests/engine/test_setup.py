@@ -1,0 +1,75 @@
+import argparse
+
+import pytest
+import torch
+
+from ccsa.engine.setup import resolve_device, setup_cfg
+from ccsa.errors import UserError
+
+
+def args(file, *opts):
+    return argparse.Namespace(config_file=str(file), opts=list(opts))
+
+
+@pytest.fixture
+def config(root):
+    return root / "configs/digits/ccnet_mask_rcnn.yaml"
+
+
+def test_file_options_and_device(config):
+    cfg = setup_cfg(args(config, "SOLVER.MAX_ITER", "7", "MODEL.DEVICE", "cpu"))
+    assert cfg.SOLVER.MAX_ITER == 7
+    assert cfg.MODEL.DEVICE == "cpu"
+    assert cfg.MODEL.CONTEXT.BLOCKS[0]["block"] == "CrissCross"
+    assert cfg.MODEL.RESNETS.DEPTH == 18  # from the file's _BASE_
+    assert cfg.is_frozen()
+
+
+def test_blocks_can_be_given_on_the_command_line(config):
+    cfg = setup_cfg(
+        args(config, "MODEL.CONTEXT.BLOCKS", "[{'at': 'backbone', 'block': 'NonLocal'}]")
+    )
+    assert cfg.MODEL.CONTEXT.BLOCKS == [{"at": "backbone", "block": "NonLocal"}]
+
+
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        (["SOLVER.MAX_ITR", "7"], ["SOLVER.MAX_ITR", "SOLVER.MAX_ITER"]),
+        (["SOLVER.MAX_ITER"], ["pairs"]),
+        (["SOLVER.MAX_ITER", "many"], ["SOLVER.MAX_ITER", "many"]),
+        (["SOLVER", "7"], ["SOLVER"]),
+        (["MODEL.DEVICE", "gpu0"], ["gpu0", "cpu"]),
+    ],
+)
+def test_bad_options_are_named(config, opts, words):
+    with pytest.raises(UserError) as error:
+        setup_cfg(args(config, *opts))
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_bad_files_are_named(tmp_path, root):
+    with pytest.raises(UserError, match="--config-file"):
+        setup_cfg(args(""))
+    with pytest.raises(UserError, match=r"ccnet_mask_rcnn\.yaml"):
+        setup_cfg(args(root / "configs/digits/ccnet_mask_rcn.yaml"))
+    file = tmp_path / "x.yaml"
+    for text, words in (
+        ("MODEL: {WIEGHTS: a}", ["MODEL.WIEGHTS", "MODEL.WEIGHTS"]),
+        ("MODEL: [", ["x.yaml"]),
+        ("_BASE_: nowhere.yaml", ["nowhere.yaml"]),
+        ("SOLVER: {MAX_ITER: soon}", ["SOLVER.MAX_ITER"]),
+        ("A: !!python/object/apply:os.system ['true']", ["x.yaml"]),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError) as error:
+            setup_cfg(args(file))
+        assert all(word in str(error.value) for word in words), error.value
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
+def test_cuda_is_refused_where_it_is_not():
+    assert resolve_device("auto") == "cpu"
+    for name in ("cuda", "cuda:0"):
+        with pytest.raises(UserError, match="no CUDA device"):
+            resolve_device(name)

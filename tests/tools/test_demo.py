@@ -1,0 +1,262 @@
+"""tools/demo.py, run as a user runs it, on digit scenes, a video and a photograph."""
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from detectron2.modeling import build_model
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from ccsa.data.digits import write_digits
+from ccsa.engine import setup_cfg
+
+TOOL = Path(__file__).parents[2] / "tools" / "demo.py"
+CONFIG = {
+    "MODEL": {
+        "META_ARCHITECTURE": "ContextModel",
+        "MASK_ON": True,
+        "DEVICE": "cpu",
+        "WEIGHTS": "",
+        "BACKBONE": {"NAME": "build_resnet_fpn_backbone"},
+        "RESNETS": {
+            "DEPTH": 18,
+            "RES2_OUT_CHANNELS": 64,
+            "NORM": "BN",
+            "OUT_FEATURES": ["res2", "res3", "res4", "res5"],
+        },
+        "FPN": {"IN_FEATURES": ["res2", "res3", "res4", "res5"], "OUT_CHANNELS": 32},
+        "ANCHOR_GENERATOR": {"SIZES": [[16], [32], [64], [128], [256]]},
+        "RPN": {"IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"], "POST_NMS_TOPK_TEST": 20},
+        "ROI_HEADS": {
+            "NAME": "StandardROIHeads",
+            "IN_FEATURES": ["p2", "p3", "p4", "p5"],
+            "NUM_CLASSES": 10,
+        },
+        "ROI_BOX_HEAD": {"NAME": "FastRCNNConvFCHead", "NUM_FC": 1, "FC_DIM": 64},
+        "ROI_MASK_HEAD": {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 1, "CONV_DIM": 16},
+        "CONTEXT": {"BLOCKS": [{"at": "backbone.bottom_up.res4", "block": "CrissCross"}]},
+    },
+    "DATASETS": {"TEST": ["digits_val"]},
+    "INPUT": {"MIN_SIZE_TEST": 128, "MAX_SIZE_TEST": 256},
+    "TEST": {"DETECTIONS_PER_IMAGE": 5},
+}
+
+
+class Namespace:
+    def __init__(self, config_file, opts=()):
+        self.config_file, self.opts = str(config_file), list(opts)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A folder like that of a training run, of a tiny model with random weights."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    torch.manual_seed(0)
+    model = build_model(setup_cfg(Namespace(folder / "config.yaml")))
+    torch.save({"model": model.state_dict()}, folder / "model_0000009.pth")
+    (folder / "last_checkpoint").write_text("model_0000009.pth")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "digits"
+    write_digits(folder, {"train": 1, "val": 3})
+    return folder / "val"
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("demo", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def demo(tool, run, monkeypatch, capsys):
+    """Runs the tool with the weights of ``run``; gives its exit status, output and errors."""
+
+    def call(*arguments, weights=run, threshold="0.01"):
+        options = ["--weights", weights] if weights else []
+        options += ["--confidence-threshold", threshold, *arguments]
+        monkeypatch.setattr(sys, "argv", ["demo.py", *map(str, options)])
+        monkeypatch.delenv("DISPLAY", raising=False)
+        monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+        status = 0
+        try:
+            tool.main()
+        except SystemExit as stop:
+            status = stop.code
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir()) if folder.exists() else []
+
+
+@pytest.mark.parametrize("named", ["folder", "glob", "files"])
+def test_every_image_of_a_folder_a_glob_or_a_list_is_drawn(demo, scenes, tmp_path, named):
+    inputs = {
+        "folder": [scenes],
+        "glob": [scenes / "0*.jpg"],
+        "files": [scenes / name for name in files(scenes)],
+    }[named]
+    out = tmp_path / "shown"
+    status, printed, _ = demo("--input", *inputs, "--output", out)
+    assert status == 0
+    assert files(out) == files(scenes) == ["000001.jpg", "000002.jpg", "000003.jpg"]
+    assert f"3 images drawn in {out}" in printed and "s an image" in printed
+    image = Image.open(out / "000001.jpg")
+    assert image.size == (480, 480)  # scenes of 160 pixels are enlarged
+    scene = Image.open(scenes / "000001.jpg").resize(image.size, Image.Resampling.BICUBIC)
+    difference = np.abs(np.asarray(image).astype(int) - np.asarray(scene)).max(axis=-1)
+    assert (difference > 60).mean() > 0.002  # something is drawn on it
+
+
+def test_a_threshold_that_nothing_reaches_leaves_the_scene(demo, scenes, tmp_path):
+    status, *_ = demo(
+        *("--input", scenes / "000001.jpg", "--output", tmp_path / "drawn.png"), threshold="1.0"
+    )
+    scene = Image.open(scenes / "000001.jpg").resize((480, 480), Image.Resampling.BICUBIC)
+    assert status == 0
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "drawn.png")), np.asarray(scene))
+
+
+def test_a_photograph_keeps_its_size(demo, tmp_path):
+    photograph = load_sample_image("china.jpg")
+    Image.fromarray(photograph).save(tmp_path / "china.png")
+    out = tmp_path / "drawn.png"
+    status, printed, _ = demo("--input", tmp_path / "china.png", "--output", out)
+    assert status == 0 and str(out) in printed
+    drawn = np.asarray(Image.open(out))
+    assert drawn.shape == photograph.shape and (drawn != photograph).any()
+
+
+@pytest.mark.parametrize("option", ["--input", "--video-input"])
+def test_a_video_keeps_frames_rate_and_size(demo, tmp_path, option):
+    clip = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"MJPG"), 12, (96, 64))
+    for level in (40, 80, 120):
+        writer.write(np.full((64, 96, 3), level, np.uint8))
+    writer.release()
+    unnamed = clip.rename(tmp_path / "clip.recording")  # a video is known by what it holds
+    status, printed, errors = demo(option, unnamed, "--output", tmp_path / "drawn.mp4")
+    assert status == 0 and "3 images drawn" in printed and "3/3" in errors
+    video = cv2.VideoCapture(str(tmp_path / "drawn.mp4"))
+    assert video.get(cv2.CAP_PROP_FPS) == 12
+    frames = [frame for there, frame in iter(video.read, (False, None)) if there]
+    assert [frame.shape for frame in frames] == [(64, 96, 3)] * 3
+    assert [round(float(np.median(frame)), -1) for frame in frames] == [40, 80, 120]
+    assert files(tmp_path) == ["clip.recording", "drawn.mp4"]
+
+
+def test_nothing_is_overwritten(demo, scenes, tmp_path):
+    (tmp_path / "000002.jpg").write_text("precious")
+    status, _, errors = demo("--input", scenes, "--output", tmp_path)
+    assert status == 2
+    assert "000002.jpg would be overwritten" in errors and "--output" in errors
+    assert (tmp_path / "000002.jpg").read_text() == "precious" and len(files(tmp_path)) == 1
+
+
+def test_images_of_one_name_are_kept_apart(demo, scenes, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(scenes / "000002.jpg", other / "000001.jpg")
+    status, *_ = demo("--input", scenes / "000001.jpg", other, "--output", tmp_path / "shown")
+    assert status == 0 and files(tmp_path / "shown") == ["000001-2.jpg", "000001.jpg"]
+
+
+def test_a_corrupt_image_is_reported_and_the_others_are_drawn(demo, scenes, tmp_path):
+    corrupt = tmp_path / "corrupt.jpg"
+    corrupt.write_bytes((scenes / "000001.jpg").read_bytes()[:900])
+    out = tmp_path / "shown"
+    status, _, errors = demo("--input", corrupt, scenes / "000002.jpg", "--output", out)
+    assert status == 2 and files(out) == ["000002.jpg"]
+    assert f"cannot read image {corrupt}" in errors and "1 of 2 inputs not drawn" in errors
+
+
+@pytest.mark.parametrize("name", ["corrupt.jpg", "corrupt.mp4", "notes.txt"])
+def test_a_single_file_that_cannot_be_read_is_an_error(demo, tmp_path, name):
+    (tmp_path / name).write_bytes(b"\x00no picture, no video")
+    status, _, errors = demo("--input", tmp_path / name, "--output", tmp_path / "shown")
+    assert status == 2 and "cannot read" in errors and name in errors
+    assert files(tmp_path) == [name]
+
+
+def bad_inputs(tmp_path, scenes, run):
+    scene, out = scenes / "000001.jpg", tmp_path / "out"
+    empty, taken = tmp_path / "empty", tmp_path / "taken"
+    empty.mkdir()
+    taken.write_text("")
+    (empty / "nothing.md").write_text("")
+    run_config = run / "config.yaml"
+    return {
+        "absent files": (["--input", "a.jpg", scene, "b.jpg", "--output", out], {}, "a.jpg, b.jpg"),
+        "empty folder": (["--input", empty, "--output", out], {}, "no images or videos"),
+        "empty glob": (["--input", f"{empty}/*.jpg", "--output", out], {}, "no such input"),
+        "one file for several": (["--input", scenes, "--output", "x.jpg"], {}, "name a folder"),
+        "unknown format": (["--input", scene, "--output", tmp_path / "x.xyz"], {}, ".jpg"),
+        "folder is a file": (["--input", scene, "--output", taken / "x"], {}, "another folder"),
+        "no display": (["--input", scene], {}, "--output"),
+        "no weights": (["--input", scene, "--output", out], {"weights": None}, "--weights"),
+        "weights not there": (
+            ["--input", scene, "--output", out, "--config-file", run_config],
+            {"weights": "absent.pth"},
+            "absent.pth",
+        ),
+        "weights without configuration": (
+            ["--input", scene, "--output", out],
+            {"weights": tmp_path / "model.pth"},
+            "--config-file",
+        ),
+        "no run": (["--input", scene, "--output", out], {"weights": empty}, "holds no run"),
+        "configuration names no weights": (
+            ["--input", scene, "--output", out, "--config-file", run_config],
+            {"weights": None},
+            "--weights",
+        ),
+        "bad key": (["--input", scene, "--output", out, "--opts", "A.B", "1"], {}, "A.B"),
+        "webcam to a file": (["--webcam", "--output", out], {}, "leave --output away"),
+    }
+
+
+def test_mistakes_end_with_one_message_that_names_the_cure(demo, scenes, run, tmp_path):
+    for name, (arguments, keywords, cure) in bad_inputs(tmp_path, scenes, run).items():
+        status, _, errors = demo(*arguments, **keywords)
+        assert status == 2, name
+        assert errors.startswith("error: ") and cure in errors, (name, errors)
+    assert files(tmp_path) == ["empty", "taken"]
+
+
+def test_a_run_from_a_machine_with_another_device_is_drawn_here(demo, run, scenes, tmp_path):
+    there = shutil.copytree(run, tmp_path / "run")
+    config = yaml.safe_load((there / "config.yaml").read_text())
+    config["MODEL"]["DEVICE"] = "cuda"
+    (there / "config.yaml").write_text(yaml.safe_dump(config))
+    arguments = ["--input", scenes / "000001.jpg", "--output", tmp_path / "drawn.jpg"]
+    status, printed, _ = demo(*arguments, weights=there / "model_0000009.pth")
+    assert status == 0 and "device:" in printed
+    assert (tmp_path / "drawn.jpg").is_file()
+
+
+def test_the_command_itself(run, scenes, tmp_path):
+    out = tmp_path / "drawn.png"
+    command = [sys.executable, TOOL, "--weights", run, "--input", scenes / "000001.jpg"]
+    done = subprocess.run([*command, "--output", out], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert out.is_file() and str(out) in done.stdout
+    again = subprocess.run([*command, "--output", out], capture_output=True, text=True)
+    assert again.returncode == 2 and "Traceback" not in again.stderr
+    assert "would be overwritten" in again.stderr

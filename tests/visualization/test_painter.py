@@ -1,0 +1,100 @@
+"""Colours and labels of one drawing."""
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.data.catalog import Metadata
+from detectron2.structures import Boxes, Instances
+
+from ccsa.visualization import ClassColorVisualizer, class_metadata, draw_outputs
+
+IMAGE = np.full((120, 160, 3), 60, np.uint8)
+
+
+@pytest.fixture
+def metadata():
+    yield class_metadata("painted")
+    MetadataCatalog.pop("painted", None)
+
+
+def label_boxes(painter):
+    renderer = painter.output.canvas.get_renderer()
+    return [text.get_window_extent(renderer) for text in painter.output.ax.texts]
+
+
+@pytest.mark.parametrize("position", [(155, 5), (2, 118), (158, 119), (-30, -10)])
+def test_labels_stay_inside_the_picture(metadata, position):
+    painter = ClassColorVisualizer(IMAGE, metadata)
+    painter.draw_text("person 97%", position)
+    (box,) = label_boxes(painter)
+    assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= 160 and box.y1 <= 120
+
+
+def test_labels_do_not_lie_on_each_other(metadata):
+    painter = ClassColorVisualizer(IMAGE, metadata)
+    for _ in range(4):
+        painter.draw_text("person 97%", (60, 50))
+    boxes = label_boxes(painter)
+    assert sum(box.count_overlaps(boxes) - 1 for box in boxes) == 0
+
+
+def test_a_label_without_reason_to_move_stays(metadata):
+    painter = ClassColorVisualizer(IMAGE, metadata)
+    painter.draw_text("cat", (60, 50))
+    assert np.allclose(painter.output.ax.texts[0].get_position(), (60, 50))
+
+
+def test_a_semantic_label_lies_on_its_own_class():
+    labels = np.zeros((120, 160), np.uint8)
+    labels[30:90, 40:120] = 1  # class 0 is a frame around class 1: its median lies in class 1
+    painter = ClassColorVisualizer(IMAGE, Metadata(stuff_classes=["out", "in"]))
+    painter.draw_sem_seg(labels)
+    for text in painter.output.ax.texts:
+        x, y = text.get_position()
+        assert labels[int(y) + 4, int(x)] == ["out", "in"].index(text.get_text())
+
+
+def test_colours_of_the_dataset_are_kept():
+    MetadataCatalog.get("coloured").set(
+        thing_classes=["a", "b"], thing_colors=[(1, 2, 3), (4, 5, 6)]
+    )
+    assert class_metadata("coloured").thing_colors == [(1, 2, 3), (4, 5, 6)]
+    MetadataCatalog.pop("coloured")
+
+
+@pytest.mark.parametrize("count", [2, 10, 80])
+def test_every_class_gets_a_colour_of_its_own(count):
+    MetadataCatalog.get("uncoloured").set(thing_classes=[str(i) for i in range(count)])
+    colours = np.array(class_metadata("uncoloured").thing_colors)
+    MetadataCatalog.pop("uncoloured")
+    assert len(np.unique(colours, axis=0)) == count
+    assert (np.ptp(colours, axis=1) > 60).all()  # none is grey
+
+
+def test_classes_without_names_are_numbered(metadata):
+    found = Instances((120, 160), pred_boxes=Boxes(torch.tensor([[20.0, 20, 90, 90]])))
+    found.scores, found.pred_classes = torch.tensor([0.9]), torch.tensor([7])
+    drawn = draw_outputs(IMAGE, {"instances": found}, metadata)
+    assert drawn.shape == IMAGE.shape and (drawn != IMAGE).any()
+    logits = torch.zeros(3, 120, 160)
+    logits[1] = 1
+    assert (draw_outputs(IMAGE, {"sem_seg": logits}, metadata) != IMAGE).any()
+
+
+def test_no_instances_leave_the_image_as_it_is(metadata):
+    found = Instances((120, 160), pred_boxes=Boxes(torch.zeros(0, 4)))
+    found.scores, found.pred_classes = torch.zeros(0), torch.zeros(0, dtype=torch.long)
+    found.pred_masks = torch.zeros(0, 120, 160, dtype=torch.bool)
+    np.testing.assert_array_equal(draw_outputs(IMAGE, {"instances": found}, metadata), IMAGE)
+
+
+def test_proposals_are_drawn(metadata):
+    boxes = Boxes(torch.tensor([[20.0, 20, 90, 90]]))
+    proposals = Instances((120, 160), proposal_boxes=boxes, objectness_logits=torch.ones(1))
+    assert (draw_outputs(IMAGE, {"proposals": proposals}, metadata) != IMAGE).any()
+
+
+def test_outputs_with_nothing_to_draw_are_named(metadata):
+    with pytest.raises(ValueError, match="depth"):
+        draw_outputs(IMAGE, {"depth": torch.zeros(1)}, metadata)

@@ -1,0 +1,81 @@
+#!/usr/bin/env python
+"""Train and evaluate any model of ccsa or of Detectron2.
+
+    python tools/train_net.py --config-file configs/digits/ccnet_mask_rcnn.yaml
+    python tools/train_net.py --config-file configs/ccnet_mask_rcnn.yaml --num-gpus 8
+    python tools/train_net.py --config-file configs/digits/ccnet_mask_rcnn.yaml --resume
+    python tools/train_net.py --config-file configs/digits/ccnet_mask_rcnn.yaml --eval-only
+    MODEL.WEIGHTS FILE.pth
+
+Further words are KEY VALUE pairs of the configuration. With no OUTPUT_DIR, each run gets a new
+folder under output/<config>/.
+"""
+
+import argparse
+import sys
+import time
+
+STARTED = time.perf_counter()  # before the imports, which a user waits for as well
+
+from detectron2.config import CfgNode
+from detectron2.engine import default_argument_parser, launch
+from detectron2.utils import comm
+from torch.multiprocessing import ProcessExitedException
+
+from ccsa.checkpoint import Checkpointer
+from ccsa.engine import (
+    Trainer,
+    check_run,
+    choose_output_dir,
+    describe_device,
+    finish_run,
+    setup_cfg,
+    start_run,
+)
+from ccsa.errors import reports_user_errors
+
+
+@reports_user_errors
+def work(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Train or evaluate; runs in every process of the job."""
+    start_run(cfg)
+    if args.eval_only:
+        model = Trainer.build_model(cfg)
+        checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        results = Trainer.test(cfg, model)
+    else:
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        trainer.train()
+        model, results = trainer.checkpointer.model, trainer.results
+    if comm.is_main_process():
+        finish_run(cfg, model, results or {}, time.perf_counter() - STARTED)
+
+
+@reports_user_errors
+def main() -> None:
+    args = default_argument_parser(epilog=__doc__).parse_args()
+    cfg = setup_cfg(args)
+    check_run(cfg, args)
+    folder = choose_output_dir(cfg, args)
+    cfg.defrost()
+    cfg.OUTPUT_DIR = str(folder)
+    cfg.freeze()
+    print(describe_device(cfg.MODEL.DEVICE))
+    print(f"output: {folder}")
+    try:
+        launch(
+            work,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(cfg, args),
+        )
+    except ProcessExitedException as error:  # the process has said why
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
