@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--output", help="a file for one input, else a folder; by default a window")
     parser.add_argument("--confidence-threshold", type=float, default=0.5, help="by default 0.5")
-    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE")
+    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE ..., last")
     return parser.parse_args()
 
 

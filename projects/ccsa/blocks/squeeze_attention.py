@@ -14,7 +14,6 @@ from ccsa.blocks.base import GatedBlock
 from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY, at_least, one_of
 
 
-
 def _group_norm(channels: int) -> nn.Module:
     """Up to 32 groups of at least two channels, so that a 1x1 map has something to normalise by."""
     if channels == 1:

@@ -57,9 +57,7 @@ def draw_scene(rng: np.random.Generator, scans: np.ndarray, classes: np.ndarray)
         alpha = np.clip((ink - 0.25) / 0.2, 0, 1)[..., None]
         image = image * (1 - alpha) + _ink_colour(rng, image[mask].mean()) * alpha
     image += rng.normal(0, 4, image.shape)
-    return Scene(
-        np.clip(image, 0, 255).astype(np.uint8), ground, np.stack(masks), np.array(drawn)
-    )
+    return Scene(np.clip(image, 0, 255).astype(np.uint8), ground, np.stack(masks), np.array(drawn))
 
 
 def _place(rng: np.random.Generator, scan: np.ndarray) -> np.ndarray:

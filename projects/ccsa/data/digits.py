@@ -123,9 +123,7 @@ def _write_split(folder: Path, split: str, count: int, seed: int) -> None:
         found, masks = _instances(scene, number, len(instances) + 1)
         instances += found
         segments, ids = _segments(scene, masks)
-        panoptic.append(
-            {"image_id": number, "file_name": f"{name}.png", "segments_info": segments}
-        )
+        panoptic.append({"image_id": number, "file_name": f"{name}.png", "segments_info": segments})
         labels = scene.ground + len(THINGS)
         for mask, digit in zip(masks, scene.classes, strict=True):
             labels[mask] = digit
@@ -137,7 +135,9 @@ def _write_split(folder: Path, split: str, count: int, seed: int) -> None:
         _write(folder / f"panoptic_stuff_{split}" / f"{name}.png", stuff)
         _write(folder / f"sem_seg_{split}" / f"{name}.png", labels)
     things = [{"id": i, "name": THINGS[c], "supercategory": "digit"} for i, c in THING_IDS.items()]
-    stuffs = [{"id": i, "name": GROUNDS[c], "supercategory": "ground"} for i, c in STUFF_IDS.items()]
+    stuffs = [
+        {"id": i, "name": GROUNDS[c], "supercategory": "ground"} for i, c in STUFF_IDS.items()
+    ]
     for category in things + stuffs:
         category["isthing"] = int(category["id"] in THING_IDS)
     _write_json(folder, f"instances_{split}", images, instances, things)

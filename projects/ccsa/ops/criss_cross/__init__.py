@@ -70,15 +70,14 @@ def criss_cross_weights(query: Tensor, key: Tensor) -> Tensor:
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor) -> None:
-    shapes = f"{tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}"
-    if query.dim() < 3:
-        raise ValueError(f"query, key and value must be (B, C, *spatial), not {shapes}")
-    if query.shape != key.shape or value.shape[:1] + value.shape[2:] != query.shape[:1] + query.shape[2:]:
+    shapes = [tuple(x.shape) for x in (query, key, value)]
+    (batch, _, *size), (value_batch, _, *value_size) = shapes[0], shapes[2]
+    if shapes[0] != shapes[1] or (batch, size) != (value_batch, value_size) or not size:
         raise ValueError(
-            "query and key must be (B, Ck, *S) and value (B, Cv, *S) with one batch and size, "
-            f"not {shapes}"
+            "query and key must be (B, Ck, *S) and value (B, Cv, *S) with one batch B and one "
+            f"spatial size S, not {shapes}"
         )
-    if 0 in query.shape[1:] or 0 in value.shape[1:]:
+    if 0 in shapes[0][1:] + shapes[2][1:]:
         raise ValueError(f"only the batch may be empty, not {shapes}")
     if not query.device == key.device == value.device:
         raise ValueError(
@@ -86,4 +85,6 @@ def _check(query: Tensor, key: Tensor, value: Tensor) -> None:
             f"{value.device}"
         )
     if not (query.is_floating_point() and value.is_floating_point()):
-        raise ValueError(f"query and value must be floating point, not {query.dtype}, {value.dtype}")
+        raise ValueError(
+            f"query and value must be floating point, not {query.dtype}, {value.dtype}"
+        )

@@ -10,7 +10,10 @@ def cross_mask(size: tuple[int, ...]) -> Tensor:
     """(N, N) bool, N = prod(size): whether two positions differ in at most one coordinate."""
     positions = list(itertools.product(*(range(n) for n in size)))
     return torch.tensor(
-        [[sum(a != b for a, b in zip(p, q, strict=True)) <= 1 for q in positions] for p in positions]
+        [
+            [sum(a != b for a, b in zip(p, q, strict=True)) <= 1 for q in positions]
+            for p in positions
+        ]
     )
 
 

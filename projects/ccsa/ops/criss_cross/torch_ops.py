@@ -30,9 +30,8 @@ def cross_weights(query: Tensor, key: Tensor) -> Tensor:
     """(B, Ck, *S) twice -> (B, *S, sum(S)), the weights along each axis in turn."""
     q, k = _accurate(query), _accurate(key)
     scores = [_scores(q, k, axis) for axis in range(q.dim() - 2)]
-    lse = _log_sum_exp(scores, q.shape[:-1])
-    weights = [(s - _per_line(lse, i)[..., None]).exp() for i, s in enumerate(scores)]
-    return torch.cat([_per_position(w, i, lse.shape) for i, w in enumerate(weights)], -1)
+    _softmax_(scores, _highest(scores, q.shape[:-1]))
+    return torch.cat([_per_position(w, i, q.shape[:-1]) for i, w in enumerate(scores)], -1)
 
 
 class _CrissCross(torch.autograd.Function):
@@ -55,12 +54,13 @@ def _forward(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]
         q, k, v = _accurate(query), _accurate(key), _channels_last(value)
         out = torch.empty_like(v)
         scores = [_scores(q, k, axis) for axis in range(q.dim() - 2)]
-        lse = _log_sum_exp(scores, q.shape[:-1])
+        shift = _highest(scores, q.shape[:-1])
+        lse = shift + _softmax_(scores, shift).log()
         for axis in reversed(range(len(scores))):  # the last axis writes, the others add
-            weights = scores.pop().sub_(_per_line(lse, axis)[..., None]).exp_().to(v.dtype)
-            first = axis == q.dim() - 3
+            weights = scores.pop().to(v.dtype)
+            beta = 0 if axis == q.dim() - 3 else 1
             for w, lines, into in zip(weights, _lines(v, axis), _lines(out, axis), strict=True):
-                into.baddbmm_(w, lines, beta=0 if first else 1)
+                into.baddbmm_(w, lines, beta=beta)
     return _like(out, value), lse
 
 
@@ -78,9 +78,8 @@ def _backward(
     with torch.autocast(query.device.type, enabled=False):
         q, k, v, g = _accurate(query), _accurate(key), _channels_last(value), _channels_last(grad)
         axes = range(q.dim() - 2)
-        weights = [
-            _scores(q, k, axis).sub_(_per_line(lse, axis)[..., None]).exp_() for axis in axes
-        ]
+        weights = [_scores(q, k, axis) for axis in axes]
+        _softmax_(weights, lse)
         d_weights = [_products(g, v, axis).to(lse.dtype) for axis in axes]
         # The softmax runs over the whole cross, so this sum does as well: one over a line's own
         # weights would treat the log-sum-exp of the other lines as a constant.
@@ -172,7 +171,23 @@ def _scores(q: Tensor, k: Tensor, axis: int) -> Tensor:
     return scores
 
 
-def _log_sum_exp(scores: list[Tensor], size: torch.Size) -> Tensor:
-    """(B, *S), over each position's whole cross."""
-    per_axis = [_per_position(s.logsumexp(-1), i, size) for i, s in enumerate(scores)]
-    return torch.stack(per_axis).logsumexp(0)
+def _highest(scores: list[Tensor], size: torch.Size) -> Tensor:
+    """(B, *S), the highest score of each position's cross."""
+    per_axis = [_per_position(s.amax(-1), i, size) for i, s in enumerate(scores)]
+    return torch.stack(per_axis).amax(0)
+
+
+def _softmax_(scores: list[Tensor], shift: Tensor) -> Tensor:
+    """Scores to weights over each position's cross, in place; ``shift`` (B, *S) keeps the exponentials
+    in range. Returns the sum (B, *S) of the shifted exponentials.
+
+    Dividing by the sum also where ``shift`` is the log-sum-exp, and the sum therefore 1 but for
+    rounding, takes out the rounding of the log-sum-exp, which large scores make the largest error.
+    """
+    total = torch.zeros_like(shift)
+    for axis, s in enumerate(scores):
+        s.sub_(_per_line(shift, axis)[..., None]).exp_()
+        total += _per_position(s.sum(-1), axis, shift.shape)
+    for axis, s in enumerate(scores):
+        s.div_(_per_line(total, axis)[..., None])
+    return total

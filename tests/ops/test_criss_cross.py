@@ -1,0 +1,264 @@
+"""Criss-cross attention against the dense reference, itself checked against a loop over positions."""
+
+import pytest
+import torch
+
+from ccsa.ops import criss_cross_attention, criss_cross_weights
+
+SIZES = [(5, 7), (7, 5), (1, 6), (6, 1), (1, 1), (3, 4, 5), (1, 4, 1), (2, 1, 3), (1, 1, 1)]
+
+
+def operands(size, batch=2, ck=3, cv=4, dtype=torch.float64, scale=1.0, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        (torch.randn(batch, c, *size, generator=generator, dtype=torch.float64) * scale)
+        .to(dtype)
+        .requires_grad_()
+        for c in (ck, ck, cv)
+    ]
+
+
+def gradients(operands, backend=None):
+    out = criss_cross_attention(*operands, backend=backend)
+    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    return out, torch.autograd.grad(out, operands, grad.to(out.dtype))
+
+
+def as_layout(x, layout):
+    """The same values in another memory layout."""
+    if layout == "channels_last":
+        x = x.movedim(1, -1).contiguous().movedim(-1, 1)
+    elif layout == "transposed":
+        x = x.transpose(-1, -2).contiguous().transpose(-1, -2)
+    elif layout == "sliced":
+        x = torch.cat([x, x], 1)[:, : x.shape[1]]
+    return x.detach().requires_grad_()
+
+
+@pytest.mark.parametrize("size", [(3, 4), (1, 3), (2, 3, 2)])
+def test_reference_is_a_softmax_over_the_cross_of_each_position(size):
+    q, k, v = operands(size, batch=1)
+    out = criss_cross_attention(q, k, v, backend="reference")
+    positions = list(torch.cartesian_prod(*(torch.arange(n) for n in size)).tolist())
+    for u in positions:
+        cross = [p for p in positions if sum(a != b for a, b in zip(p, u, strict=True)) <= 1]
+        assert len(cross) == sum(size) - len(size) + 1
+        scores = torch.stack([q[0, :, *u] @ k[0, :, *p] for p in cross])
+        values = torch.stack([v[0, :, *p] for p in cross])
+        torch.testing.assert_close(out[0, :, *u], scores.softmax(0) @ values)
+
+
+@pytest.mark.parametrize("batch", [2, 1, 0])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_output_and_gradients_agree_with_the_reference(size, batch):
+    qkv = operands(size, batch)
+    out, grads = gradients(qkv)
+    expected, expected_grads = gradients(qkv, "reference")
+    assert out.shape == qkv[2].shape
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
+    for grad, wanted in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(grad, wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "transposed", "sliced"])
+@pytest.mark.parametrize("size", [(5, 7), (3, 4, 5)], ids=str)
+def test_memory_layouts_agree_and_are_kept(size, layout):
+    plain = operands(size)
+    qkv = [as_layout(x, layout) for x in plain]
+    out, grads = gradients(qkv)
+    expected, expected_grads = gradients(plain, "reference")
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
+    for grad, wanted in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(grad, wanted, rtol=0, atol=1e-12)
+    assert out.stride() == torch.empty_like(qkv[2]).stride()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float32, 1e-5), (torch.bfloat16, 6e-2), (torch.float16, 8e-3)],
+    ids=str,
+)
+@pytest.mark.parametrize("size", [(6, 9), (3, 4, 5)], ids=str)
+def test_types(size, dtype, tolerance):
+    qkv = operands(size, dtype=dtype, ck=8, cv=8)
+    out, grads = gradients(qkv)
+    exact = [x.detach().double().requires_grad_() for x in qkv]
+    expected, expected_grads = gradients(exact, "reference")
+    assert out.dtype == dtype
+    for got, wanted in zip((out, *grads), (expected, *expected_grads), strict=True):
+        assert got.dtype == dtype
+        error = (got.double() - wanted).abs().max() / wanted.abs().max()
+        assert error < tolerance
+
+
+def test_float16_scores_may_exceed_its_range():
+    q, k, v = operands((4, 5), ck=16, dtype=torch.float16, scale=200.0)
+    assert (q.float() * k.float()).sum(1).abs().max() > torch.finfo(torch.float16).max
+    out, grads = gradients([q, k, v])
+    exact = [x.detach().double().requires_grad_() for x in (q, k, v)]
+    expected, _ = gradients(exact, "reference")
+    assert all(torch.isfinite(g).all() for g in grads)
+    torch.testing.assert_close(out.double(), expected, rtol=2e-3, atol=0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_autocast_takes_operands_of_several_types(dtype):
+    q, k, v = operands((5, 6), ck=8, dtype=torch.float32)
+    with torch.autocast("cpu", dtype):
+        out = criss_cross_attention(q.to(dtype), k, v)
+        out.float().sum().backward()
+    assert out.dtype == dtype
+    assert q.grad.dtype == torch.float32
+    expected = criss_cross_attention(q, k, v, backend="reference")
+    torch.testing.assert_close(out.float(), expected, rtol=0, atol=6e-2)
+
+
+@pytest.mark.parametrize("size", [(3, 4), (1, 3), (2, 3, 2)], ids=str)
+def test_gradcheck(size):
+    assert torch.autograd.gradcheck(criss_cross_attention, operands(size))
+
+
+def test_backward_differentiates_the_log_sum_exp_of_the_whole_cross():
+    """Regression: with one line's log-sum-exp held constant dV is right, dQ and dK are not."""
+    q, k, v = operands((6, 8))
+    _, (dq, dk, dv) = gradients([q, k, v])
+    weights = criss_cross_weights(q, k)  # constants
+    rows = torch.einsum("bhwj,bchj->bchw", weights[..., 6:], v)
+    columns = torch.einsum("bhwi,bciw->bchw", weights[..., :6], v)
+    grad = torch.randn(v.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    wrong = []
+    for line, index in ((rows, 3), (columns, 2)):
+        mean = (grad * line).sum(1, keepdim=True)  # of this line alone, not of the cross
+        other, own = (k, weights[..., 6:]) if index == 3 else (k, weights[..., :6])
+        spec = "bchw,bchj->bhwj" if index == 3 else "bchw,bciw->bhwi"
+        ds = own * (torch.einsum(spec, grad, v) - mean[:, 0, ..., None])
+        back = "bhwj,bchj->bchw" if index == 3 else "bhwi,bciw->bchw"
+        wrong.append(torch.einsum(back, ds, other))
+    _, (expected_q, expected_k, expected_v) = gradients([q, k, v], "reference")
+    torch.testing.assert_close(dv, expected_v, rtol=0, atol=1e-12)
+    torch.testing.assert_close(dq, expected_q, rtol=0, atol=1e-12)
+    torch.testing.assert_close(dk, expected_k, rtol=0, atol=1e-12)
+    assert (sum(wrong) - dq).norm() > 0.1 * dq.norm()
+
+
+def test_published_outputs_and_gradients(vectors):
+    import numpy as np
+
+    from ccsa.blocks import CrissCross
+
+    data = np.load(vectors / "criss_cross_2d.npz")
+    cases = sorted({name.split("/")[0] for name in data.files})
+    assert cases
+    for case in cases:
+        x = torch.from_numpy(data[f"{case}/x"]).requires_grad_()
+        prefix = f"{case}/param/"
+        state = {
+            n.removeprefix(prefix): torch.from_numpy(np.asarray(data[n])).reshape(-1)
+            if n.endswith("gamma")
+            else torch.from_numpy(data[n])
+            for n in data.files
+            if n.startswith(prefix)
+        }
+        channels = x.shape[1]
+        block = CrissCross(
+            channels,
+            recurrence=int(data[f"{case}/recurrence"]),
+            reduction=channels // len(state["query_conv.bias"]),
+        ).double()
+        block.load_state_dict(state)
+        assert block.gamma.item() == pytest.approx(0.7)
+        y = block(x)
+        (y * torch.from_numpy(data[f"{case}/grad_y"])).sum().backward()
+        grads = {f"grad_param/{n}": p.grad for n, p in block.named_parameters()}
+        for name, got in {"y": y, "grad_x": x.grad, **grads}.items():
+            wanted = torch.from_numpy(np.asarray(data[f"{case}/{name}"])).reshape(got.shape)
+            # Three loops give gradients of up to 1e4, so the bound is relative to the largest.
+            error = (got - wanted).abs().max() / max(1.0, wanted.abs().max().item())
+            assert error < 1e-11, f"{case}/{name}"
+
+
+def test_backward_keeps_the_operands_and_one_number_per_position():
+    q, k, v = operands((16, 24), batch=2, ck=4, cv=32, dtype=torch.float32)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        criss_cross_attention(q, k, v)
+    per_position = 4 + 4 + 32 + 1
+    assert sum(x.numel() for x in kept) == 2 * 16 * 24 * per_position
+    assert {x.data_ptr() for x in kept} >= {x.data_ptr() for x in (q, k, v)}
+
+
+def test_channels_last_maps_are_not_copied():
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from ccsa.ops.criss_cross import torch_ops
+
+    class Copies(TorchDispatchMode):
+        elements = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if func.overloadpacket.__name__ in ("copy_", "clone", "_to_copy", "contiguous"):
+                self.elements += args[0].numel()
+            return out
+
+    qkv = [as_layout(x, "channels_last") for x in operands((9, 11), dtype=torch.float32)]
+    with Copies() as copies:
+        out, lse = torch_ops._forward._init_fn(*(x.detach() for x in qkv))
+        torch_ops._backward._init_fn(out, *(x.detach() for x in qkv), lse)
+    assert copies.elements <= 4 * lse.numel()  # per position, never per channel
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compile_without_graph_breaks(backend):
+    qkv = operands((5, 6), ck=8, dtype=torch.float32)
+
+    def run(q, k, v):
+        return criss_cross_attention(q * 2, k, v).sin()
+
+    compiled = torch.compile(run, backend=backend, fullgraph=True)
+    out, expected = compiled(*qkv), run(*qkv)
+    torch.testing.assert_close(out, expected)
+    for got, wanted in zip(
+        torch.autograd.grad(out.sum(), qkv), torch.autograd.grad(expected.sum(), qkv), strict=True
+    ):
+        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(4, 6), (1, 3), (2, 3, 4)], ids=str)
+def test_weights_are_those_of_the_attention(size):
+    q, k, v = operands(size)
+    weights = criss_cross_weights(q, k)
+    assert weights.shape == (2, *size, sum(size))
+    torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]))
+    out = torch.zeros_like(v)
+    for axis, along in enumerate(weights.split(size, -1)):
+        lines = v.movedim(2 + axis, -1)  # (B, C, *others, L)
+        moved = along.movedim(1 + axis, -2)  # (B, *others, L, L)
+        out += torch.einsum("b...ij,bc...j->bc...i", moved, lines).movedim(-1, 2 + axis)
+    torch.testing.assert_close(out, criss_cross_attention(q, k, v))
+    own = weights.split(size, -1)
+    for along, axis in zip(own[:-1], range(len(size) - 1), strict=True):
+        assert along.movedim(1 + axis, -2).diagonal(dim1=-2, dim2=-1).abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("shapes", "dtypes", "words"),
+    [
+        (((2, 3, 4), (2, 3, 4), (2, 3, 5)), None, "one batch"),
+        (((2, 3, 4, 4), (2, 2, 4, 4), (2, 3, 4, 4)), None, "one batch"),
+        (((2, 3), (2, 3), (2, 3)), None, "spatial size"),
+        (((2, 3, 0, 4), (2, 3, 0, 4), (2, 3, 0, 4)), None, "only the batch"),
+        (((2, 3, 4, 4),) * 3, (torch.float32, torch.float64, torch.float32), "one type"),
+        (((2, 3, 4, 4),) * 3, (torch.int64,) * 3, "floating point"),
+    ],
+)
+def test_operands_that_do_not_go_together_are_refused(shapes, dtypes, words):
+    dtypes = dtypes or (torch.float32,) * 3
+    tensors = [torch.zeros(s, dtype=d) for s, d in zip(shapes, dtypes, strict=True)]
+    with pytest.raises(ValueError, match=words):
+        criss_cross_attention(*tensors)
+
+
+def test_unknown_backend_lists_the_valid_ones():
+    with pytest.raises(ValueError, match="torch, reference"):
+        criss_cross_attention(*operands((2, 2)), backend="cuda")
