@@ -22,3 +22,109 @@ def add_ccsa_config(cfg: CfgNode) -> None:
 
     # Empty: a new numbered folder under output/<config>/ for each run.
     cfg.OUTPUT_DIR = ""
+
+    _add_backbone_keys(cfg)
+    _add_semantic_keys(cfg)
+    _add_inference_keys(cfg)
+
+
+def _add_backbone_keys(cfg: CfgNode) -> None:
+    """Keys of build_dilated_resnet_backbone; STEM_TYPE and RES5_MULTI_GRID mean what they mean in
+    Detectron2's DeepLab."""
+    keys = cfg.MODEL.RESNETS
+    # Stride of res5: 8, 16, or 32 for no dilation.
+    keys.OUTPUT_STRIDE = 8
+    # The first block of a dilated stage keeps the dilation of the stage before, as in
+    # MMSegmentation; False as in the official CCNet code.
+    keys.CONTRACT_DILATION = False
+    # Factors of the dilation of res5's blocks, one each; [] is all 1.
+    keys.RES5_MULTI_GRID = []
+    # "basic", one 7x7 convolution, or "deeplab", three 3x3. STEM_OUT_CHANNELS 128 then gives widths
+    # 64, 64, 128 (CCNet) and 64 gives 32, 32, 64 (ResNetV1c).
+    keys.STEM_TYPE = "basic"
+    # The max-pool of the deep stem rounds up, as in the official CCNet code.
+    keys.STEM_CEIL_MODE = False
+
+
+def _add_semantic_keys(cfg: CfgNode) -> None:
+    """Keys of CCNetHead, SANetHead and FCNHead, beside Detectron2's: IN_FEATURES (the last backbone
+    feature in a list; all stages for SANetHead), CONVS_DIM, NORM, NUM_CLASSES, IGNORE_VALUE,
+    LOSS_WEIGHT."""
+    keys = cfg.MODEL.SEM_SEG_HEAD
+    # "relu", or "leaky_relu" with slope 0.01 as in the official CCNet code.
+    keys.ACTIVATION = "relu"
+    # Dropout of whole channels before a classifier.
+    keys.DROPOUT = 0.1
+    # Corners of the logits lie on corners of the image; True in the official CCNet code.
+    keys.ALIGN_CORNERS = False
+    # CCNetHead: its context blocks in order, {block: registered name, **keywords}; [] is R = 0.
+    keys.CONTEXT = [{"block": "CrissCross", "recurrence": 2}]
+
+    keys.AUX = CfgNode()
+    # CCNetHead, FCNHead: the feature that the auxiliary FCN reads.
+    keys.AUX.IN_FEATURE = "res4"
+    # Its width: 512 in the official CCNet code, 256 in MMSegmentation.
+    keys.AUX.CHANNELS = 256
+    # The factor of its loss; 0 for no auxiliary FCN.
+    keys.AUX.WEIGHT = 0.4
+
+    keys.OHEM = CfgNode()
+    # Only hard pixels count in the main losses, as the official CCNet code defines it.
+    keys.OHEM.ENABLED = False
+    # A pixel is hard up to this probability of its own class.
+    keys.OHEM.THRESHOLD = 0.7
+    # About how many pixels of a process's batch count at least.
+    keys.OHEM.MIN_KEPT = 100000
+
+    keys.CCL = CfgNode()
+    # CCNetHead: the category consistent loss of CCNet's journal version.
+    keys.CCL.ENABLED = False
+    # Factors of l_var, l_dis and l_reg.
+    keys.CCL.WEIGHTS = [1.0, 1.0, 0.001]
+    # delta_v and delta_d.
+    keys.CCL.DELTAS = [0.5, 1.5]
+    # Channels after the 1x1 convolution before it; 0 for no convolution. The paper's "16" may also
+    # be a ratio: CONVS_DIM // 16.
+    keys.CCL.CHANNELS = 16
+    # The features it takes: "context_output" or "context_input". Sources do not settle it.
+    keys.CCL.AT = "context_output"
+    # Whether classes are those of the "batch" of one process or of each "image".
+    keys.CCL.SCOPE = "batch"
+
+    keys.SANET = CfgNode()
+    # Width of the head on each stage.
+    keys.SANET.CHANNELS = 256
+    # The block of each head: SqueezeAttention, or SqueezeExcitation for the paper's comparison; []
+    # is none. Norms of the block are its own keyword.
+    keys.SANET.BLOCKS = [{"block": "SqueezeAttention", "residual": False}]
+    # Weights of the three losses; 0 leaves the part out.
+    keys.SANET.MASK_WEIGHT = 1.0
+    keys.SANET.CATEGORY_WEIGHT = 0.2
+    keys.SANET.DENSE_WEIGHT = 0.8
+    # The categorical loss over classes: "sum" as printed, or "mean".
+    keys.SANET.CATEGORY_REDUCTION = "sum"
+    # The final prediction: "dense", "mask" or their "sum". The paper leaves it open.
+    keys.SANET.PREDICTION = "dense"
+
+
+def _add_inference_keys(cfg: CfgNode) -> None:
+    """Keys of semantic inference, for any model with a "sem_seg" output."""
+    keys = cfg.TEST
+    # What windows, scales and flips average: "logits", as in the official CCNet code, or "softmax".
+    keys.SEM_SEG_AVERAGE = "logits"
+
+    keys.SLIDING_WINDOW = CfgNode()
+    # Run the model on overlapping windows of the (resized) test image.
+    keys.SLIDING_WINDOW.ENABLED = False
+    # Height and width of a window; a smaller image is one window of its own size.
+    keys.SLIDING_WINDOW.CROP = [769, 769]
+    # Steps down and right; ceil(2 / 3 of the crop) in the official CCNet code.
+    keys.SLIDING_WINDOW.STRIDE = [513, 513]
+
+    keys.SEM_SEG_AUG = CfgNode()
+    # Average over scales and flips of the (resized) test image.
+    keys.SEM_SEG_AUG.ENABLED = False
+    # Factors of its size.
+    keys.SEM_SEG_AUG.SCALES = [0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
+    # Each scale also mirrored; classes in the dataset's "flip_pairs" are swapped back.
+    keys.SEM_SEG_AUG.FLIP = True

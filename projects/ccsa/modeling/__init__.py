@@ -1,5 +1,23 @@
-"""Meta-architectures and heads of ccsa."""
+"""Meta-architectures, backbones and heads of ccsa."""
 
+from ccsa.modeling.backbone import build_dilated_resnet_backbone, dilated_resnet
+from ccsa.modeling.ccnet_head import CCNetHead
+from ccsa.modeling.consistency import CategoryConsistentLoss
 from ccsa.modeling.context_model import ContextModel
+from ccsa.modeling.losses import CrossEntropy, OhemCrossEntropy
+from ccsa.modeling.sanet_head import SANetHead
+from ccsa.modeling.segmentor import DenseSegmentor
+from ccsa.modeling.semantic_head import FCNHead
 
-__all__ = ["ContextModel"]
+__all__ = [
+    "CCNetHead",
+    "CategoryConsistentLoss",
+    "ContextModel",
+    "CrossEntropy",
+    "DenseSegmentor",
+    "FCNHead",
+    "OhemCrossEntropy",
+    "SANetHead",
+    "build_dilated_resnet_backbone",
+    "dilated_resnet",
+]
