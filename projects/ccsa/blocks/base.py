@@ -7,8 +7,8 @@ CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d
 
 
 class GatedBlock(nn.Module):
-    """x + gamma * context(x), gamma a scalar that starts at 0, so that a pretrained network keeps its
-    features until training opens the gate. With ``residual=False`` it is context(x) alone.
+    """x + gamma * context(x), gamma a scalar that starts at 0, so that a pretrained network keeps
+    its features until training opens the gate. With ``residual=False`` it is context(x) alone.
 
     The result has the type and, with the gate, the shape of x, under autocast too: gamma is float32
     there and would otherwise promote half precision features.

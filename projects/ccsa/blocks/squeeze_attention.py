@@ -1,8 +1,8 @@
 """Squeeze-and-attention.
 
 Squeeze-and-Attention Networks for Semantic Segmentation, Zhong et al., CVPR 2020, arXiv 1909.03402,
-equations 4 and 5. There is no official code. The paper leaves open the pooling factor, kernel sizes,
-reduction, norm, upsampling and the attention's activation: each is a keyword here.
+equations 4 and 5. There is no official code. The paper leaves open the pooling factor, kernel
+sizes, reduction, norm, upsampling and the attention's activation: each is a keyword here.
 """
 
 import math

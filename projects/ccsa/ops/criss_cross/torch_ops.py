@@ -1,13 +1,14 @@
 """Criss-cross attention line by line, with a backward that recomputes.
 
-Maps are seen as (B, *S, C). The lines along one axis are then batches of (L, C) matrices, which BLAS
-takes as strided views: nothing is permuted in memory. A map that is not channels-last is converted
-once, where the official code makes two permuted copies of each of query, key and value.
+Maps are seen as (B, *S, C). The lines along one axis are then batches of (L, C) matrices, which
+BLAS takes as strided views: nothing is permuted in memory. A map that is not channels-last is
+converted once, where the official code makes two permuted copies of each of query, key and value.
 
 Saved for backward are query, key, value as they came and the log-sum-exp; output is not needed:
 sum_c dO_c O_c, which flash attention takes from it, is also the sum of P * dP over the cross.
 
-B: batch, L: length of a line, "outer" and "inner": products of the axes before and behind that line's.
+B: batch, L: length of a line, "outer" and "inner": products of the axes before and behind that
+line's.
 
 The two computations are custom operators, so that torch.compile takes each as one node.
 """
@@ -178,8 +179,8 @@ def _highest(scores: list[Tensor], size: torch.Size) -> Tensor:
 
 
 def _softmax_(scores: list[Tensor], shift: Tensor) -> Tensor:
-    """Scores to weights over each position's cross, in place; ``shift`` (B, *S) keeps the exponentials
-    in range. Returns the sum (B, *S) of the shifted exponentials.
+    """Scores to weights over each position's cross, in place; ``shift`` (B, *S) keeps the
+    exponentials in range. Returns the sum (B, *S) of the shifted exponentials.
 
     Dividing by the sum also where ``shift`` is the log-sum-exp, and the sum therefore 1 but for
     rounding, takes out the rounding of the log-sum-exp, which large scores make the largest error.
