@@ -268,3 +268,11 @@ def test_operands_that_do_not_go_together_are_refused(shapes, dtypes, words):
 def test_unknown_backend_lists_the_valid_ones():
     with pytest.raises(ValueError, match="torch, reference"):
         criss_cross_attention(*operands((2, 2)), backend="cuda")
+
+
+def test_shapes_without_data_on_the_meta_device():
+    q, k, v = (x.to("meta").detach().requires_grad_() for x in operands((5, 7)))
+    out = criss_cross_attention(q, k, v)
+    assert out.device.type == "meta" and out.shape == v.shape
+    out.sum().backward()
+    assert q.grad.shape == q.shape

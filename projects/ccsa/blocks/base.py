@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from ccsa.blocks.registry import true_or_false
+
 CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 
 
@@ -16,6 +18,7 @@ class GatedBlock(nn.Module):
 
     def __init__(self, residual: bool = True):
         super().__init__()
+        true_or_false(residual=residual)
         self.gamma = nn.Parameter(torch.zeros(1)) if residual else None
 
     def context(self, x: Tensor) -> Tensor:

@@ -43,7 +43,8 @@ def criss_cross_attention(
     if name not in BACKENDS:
         raise ValueError(f"unknown backend '{name}'; there are {', '.join(BACKENDS)}")
     device = query.device.type
-    if torch.is_autocast_enabled(device) and query.dtype != torch.float64:
+    autocast = device != "meta" and torch.is_autocast_enabled(device)  # it has none
+    if autocast and query.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     if not query.dtype == key.dtype == value.dtype:
