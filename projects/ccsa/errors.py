@@ -19,7 +19,8 @@ def reports_user_errors(main: Callable) -> Callable:
         try:
             return main(*args, **kwargs)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            # From a data loader's process it comes with that process's traceback before it.
+            print(f"error: {str(error).rsplit('UserError: ', 1)[-1].strip()}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

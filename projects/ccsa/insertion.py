@@ -102,7 +102,7 @@ def insert_blocks(model: nn.Module, blocks: Iterable[Mapping[str, Any]]) -> list
 
     for target, width, chain in built.values():
         target.add_module(CHILD, chain[0] if len(chain) == 1 else nn.Sequential(*chain))
-        target.context_channels = width
+        target.context_channels = width  # type: ignore[assignment]
         target.register_forward_hook(apply_context)
     return placements
 

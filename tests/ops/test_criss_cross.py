@@ -1,4 +1,5 @@
-"""Criss-cross attention against the dense reference, itself checked against a loop over positions."""
+"""Criss-cross attention against the dense reference, itself checked against a loop over
+positions."""
 
 import pytest
 import torch
@@ -16,6 +17,11 @@ def operands(size, batch=2, ck=3, cv=4, dtype=torch.float64, scale=1.0, seed=0):
         .requires_grad_()
         for c in (ck, ck, cv)
     ]
+
+
+def at(x, position):
+    """(C,) of the first image at a position."""
+    return x[(0, slice(None), *position)]
 
 
 def gradients(operands, backend=None):
@@ -43,9 +49,9 @@ def test_reference_is_a_softmax_over_the_cross_of_each_position(size):
     for u in positions:
         cross = [p for p in positions if sum(a != b for a, b in zip(p, u, strict=True)) <= 1]
         assert len(cross) == sum(size) - len(size) + 1
-        scores = torch.stack([q[0, :, *u] @ k[0, :, *p] for p in cross])
-        values = torch.stack([v[0, :, *p] for p in cross])
-        torch.testing.assert_close(out[0, :, *u], scores.softmax(0) @ values)
+        scores = torch.stack([at(q, u) @ at(k, p) for p in cross])
+        values = torch.stack([at(v, p) for p in cross])
+        torch.testing.assert_close(at(out, u), scores.softmax(0) @ values)
 
 
 @pytest.mark.parametrize("batch", [2, 1, 0])
@@ -262,3 +268,11 @@ def test_operands_that_do_not_go_together_are_refused(shapes, dtypes, words):
 def test_unknown_backend_lists_the_valid_ones():
     with pytest.raises(ValueError, match="torch, reference"):
         criss_cross_attention(*operands((2, 2)), backend="cuda")
+
+
+def test_shapes_without_data_on_the_meta_device():
+    q, k, v = (x.to("meta").detach().requires_grad_() for x in operands((5, 7)))
+    out = criss_cross_attention(q, k, v)
+    assert out.device.type == "meta" and out.shape == v.shape
+    out.sum().backward()
+    assert q.grad.shape == q.shape

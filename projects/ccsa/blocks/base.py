@@ -3,12 +3,14 @@
 import torch
 from torch import Tensor, nn
 
+from ccsa.blocks.registry import true_or_false
+
 CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class GatedBlock(nn.Module):
-    """x + gamma * context(x), gamma a scalar that starts at 0, so that a pretrained network keeps its
-    features until training opens the gate. With ``residual=False`` it is context(x) alone.
+    """x + gamma * context(x), gamma a scalar that starts at 0, so that a pretrained network keeps
+    its features until training opens the gate. With ``residual=False`` it is context(x) alone.
 
     The result has the type and, with the gate, the shape of x, under autocast too: gamma is float32
     there and would otherwise promote half precision features.
@@ -16,6 +18,7 @@ class GatedBlock(nn.Module):
 
     def __init__(self, residual: bool = True):
         super().__init__()
+        true_or_false(residual=residual)
         self.gamma = nn.Parameter(torch.zeros(1)) if residual else None
 
     def context(self, x: Tensor) -> Tensor:

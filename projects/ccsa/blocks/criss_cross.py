@@ -1,8 +1,8 @@
 """Recurrent criss-cross attention.
 
 CCNet: Criss-Cross Attention for Semantic Segmentation, Huang et al., ICCV 2019 and TPAMI 2020,
-arXiv 1811.11721, sections 3.2 and 3.3. Official code (speedinghzl/CCNet) consulted as reference; its
-keys load as they are.
+arXiv 1811.11721, sections 3.2 and 3.3. Official code (speedinghzl/CCNet) consulted as reference;
+its keys load as they are.
 
 Each position gathers from its row and its column; a second loop with the same weights connects any
 two positions. As in the official code, and unlike the paper's equation, gamma gates the result.

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ccsa.blocks.base import CONV, GatedBlock
-from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY, at_least, one_of
+from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY, at_least, one_of, true_or_false
 
 
 @CONTEXT_BLOCK_REGISTRY.register()
@@ -43,6 +43,7 @@ class NonLocal(GatedBlock):
         super().__init__(residual)
         value_reduction = reduction if value_reduction is None else value_reduction
         at_least(1, channels=channels, reduction=reduction, value_reduction=value_reduction)
+        true_or_false(out_conv=out_conv)
         if not out_conv and value_reduction != 1:
             raise ValueError("without out_conv, value_reduction must be 1")
         conv = one_of(CONV, dims, "dims")

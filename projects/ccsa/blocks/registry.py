@@ -2,10 +2,13 @@
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
 
 from torch import nn
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Registry:
@@ -65,10 +68,11 @@ def build_block(name: str, channels: int, **keywords: Any) -> nn.Module:
         raise ValueError(f"{name} refuses {keywords}: {error}") from error
 
 
-def one_of(choices: dict[str, Callable], value: str, keyword: str) -> Callable:
+def one_of(choices: Mapping[K, V], value: K, keyword: str) -> V:
     """The choice that a keyword's value names; ValueError with the valid ones if there is none."""
-    if value not in choices:
-        raise ValueError(f"{keyword} must be one of {', '.join(choices)}, not {value!r}")
+    if value not in list(choices):  # a list: the value may be unhashable
+        valid = ", ".join(map(str, choices))
+        raise ValueError(f"{keyword} must be one of {valid}, not {value!r}")
     return choices[value]
 
 
@@ -77,6 +81,13 @@ def at_least(least: int, **values: int) -> None:
     for keyword, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{keyword} must be an integer of at least {least}, not {value!r}")
+
+
+def true_or_false(**values: bool) -> None:
+    """Refuse keywords that are no bool: the text "false" would count as true."""
+    for keyword, value in values.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{keyword} must be true or false, not {value!r}")
 
 
 def _hint(name: str, known: list[str]) -> str:

@@ -1,11 +1,12 @@
 """Squeeze-and-attention.
 
 Squeeze-and-Attention Networks for Semantic Segmentation, Zhong et al., CVPR 2020, arXiv 1909.03402,
-equations 4 and 5. There is no official code. The paper leaves open the pooling factor, kernel sizes,
-reduction, norm, upsampling and the attention's activation: each is a keyword here.
+equations 4 and 5. There is no official code. The paper leaves open the pooling factor, kernel
+sizes, reduction, norm, upsampling and the activations: each is a keyword here.
 """
 
 import math
+from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,17 +19,24 @@ def _group_norm(channels: int) -> nn.Module:
     """Up to 32 groups of at least two channels, so that a 1x1 map has something to normalise by."""
     if channels == 1:
         return nn.Identity()
-    return nn.GroupNorm(math.gcd(32, channels // 2), channels)
+    groups = math.gcd(32, channels)
+    return nn.GroupNorm(groups // 2 if groups == channels else groups, channels)
 
 
-NORMS = {
+NORMS: dict[str, Callable[[int], nn.Module]] = {
     "GN": _group_norm,
     "BN": nn.BatchNorm2d,
     "SyncBN": nn.SyncBatchNorm,
     "none": lambda channels: nn.Identity(),
 }
-ACTIVATIONS = {"none": nn.Identity, "relu": nn.ReLU, "sigmoid": nn.Sigmoid}
-UPSAMPLE = {"bilinear": {"align_corners": False}, "nearest": {}}
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "none": nn.Identity,
+    "relu": lambda: nn.ReLU(inplace=True),
+    "leaky_relu": lambda: nn.LeakyReLU(0.01, inplace=True),
+    "silu": nn.SiLU,
+    "sigmoid": nn.Sigmoid,
+}
+ALIGN_CORNERS = {"bilinear": False, "nearest": None}
 
 
 @CONTEXT_BLOCK_REGISTRY.register()
@@ -45,7 +53,9 @@ class SqueezeAttention(GatedBlock):
         kernel_size: of all four convolutions, odd.
         norm: after each convolution, GN, BN, SyncBN or none. GN needs no batch, so the block works
             in any place and on a single RoI.
-        attention_activation: none (as drawn), relu (X_att >= 0) or sigmoid.
+        activation: none, relu, leaky_relu, silu or sigmoid, after every norm but the last one of
+            the attention path.
+        attention_activation: the same, there: none (as drawn), relu (X_att >= 0), sigmoid, ...
         upsample: bilinear or nearest.
         residual: False for the bare form, without gate.
 
@@ -61,6 +71,7 @@ class SqueezeAttention(GatedBlock):
         reduction: int = 4,
         kernel_size: int = 3,
         norm: str = "GN",
+        activation: str = "relu",
         attention_activation: str = "none",
         upsample: str = "bilinear",
         residual: bool = True,
@@ -76,6 +87,7 @@ class SqueezeAttention(GatedBlock):
                 f"out_channels {out_channels} beside {channels} channels needs residual=False"
             )
         make_norm = one_of(NORMS, norm, "norm")
+        make_activation = one_of(ACTIVATIONS, activation, "activation")
         inner = max(1, out_channels // reduction)
 
         def path() -> nn.Sequential:
@@ -84,7 +96,7 @@ class SqueezeAttention(GatedBlock):
                 return nn.Conv2d(a, b, kernel_size, padding=kernel_size // 2, bias=bias)
 
             return nn.Sequential(
-                *(conv(channels, inner), make_norm(inner), nn.ReLU(inplace=True)),
+                *(conv(channels, inner), make_norm(inner), make_activation()),
                 *(conv(inner, out_channels), make_norm(out_channels)),
             )
 
@@ -92,14 +104,16 @@ class SqueezeAttention(GatedBlock):
         self.attention = path()
         self.attention.append(one_of(ACTIVATIONS, attention_activation, "attention_activation")())
         self.main = path()
-        self.main.append(nn.ReLU(inplace=True))
+        self.main.append(make_activation())
         self.upsample = upsample
-        self.align = one_of(UPSAMPLE, upsample, "upsample")
+        self.align_corners = one_of(ALIGN_CORNERS, upsample, "upsample")
 
     def context(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_channels, H, W)."""
         # A map that the factor does not divide keeps its rest, as means over fewer positions.
         pooled = F.avg_pool2d(x, self.pool, ceil_mode=True, count_include_pad=False)
         attention = self.attention(pooled)
-        attention = F.interpolate(attention, x.shape[2:], mode=self.upsample, **self.align)
+        attention = F.interpolate(
+            attention, x.shape[2:], mode=self.upsample, align_corners=self.align_corners
+        )
         return attention * self.main(x) + attention

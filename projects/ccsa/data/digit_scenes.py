@@ -1,4 +1,5 @@
-"""Drawing of the digit scenes: handwritten digits (real 8x8 scans, scikit-learn) on textured ground.
+"""Drawing of the digit scenes: handwritten digits (real 8x8 scans, scikit-learn) on textured
+ground.
 
 H, W: size of a scene; N: digits in it. All randomness comes from the Generator that is passed in.
 """
@@ -14,8 +15,8 @@ HELD_OUT = 0.2  # share of the scans that validation scenes alone use
 
 
 class Scene(NamedTuple):
-    """One scene: BGR image (H, W, 3) uint8, ground (H, W) as index into GROUNDS, the digits from the
-    back to the front as visible masks (N, H, W) bool, and their classes (N,)."""
+    """One scene: BGR image (H, W, 3) uint8, ground (H, W) as index into GROUNDS, the digits from
+    the back to the front as visible masks (N, H, W) bool, and their classes (N,)."""
 
     image: np.ndarray
     ground: np.ndarray
@@ -24,7 +25,8 @@ class Scene(NamedTuple):
 
 
 def load_scans(split: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Scans (K, 8, 8) in [0, 1] and their classes (K,) of one split; ``val`` and ``train`` share none."""
+    """Scans (K, 8, 8) in [0, 1] and their classes (K,) of one split; ``val`` and ``train`` share
+    none."""
     from sklearn.datasets import load_digits  # a second to import, needed only to draw
 
     digits = load_digits()
@@ -61,7 +63,8 @@ def draw_scene(rng: np.random.Generator, scans: np.ndarray, classes: np.ndarray)
 
 
 def _place(rng: np.random.Generator, scan: np.ndarray) -> np.ndarray:
-    """The scan at a random size, angle and place, all of it inside: (H, W) amount of ink in [0, 1]."""
+    """The scan at a random size, angle and place, all of it inside: (H, W) amount of ink in [0,
+    1]."""
     side = rng.uniform(36, 64)
     angle = rng.uniform(-15, 15)
     x, y = rng.uniform(side / 2, SIZE - side / 2, 2)

@@ -54,8 +54,8 @@ def datasets_root() -> Path:
 def ensure_digits(root: Path | None = None) -> Path:
     """The folder of the dataset, written if it is not there, incomplete or of another version.
 
-    Safe when several processes start together: one writes, the others wait. It is written beside its
-    place and renamed when complete.
+    Safe when several processes start together: one writes, the others wait. It is written beside
+    its place and renamed when complete.
 
     Raises:
         UserError: the place holds something else, or cannot be written.
@@ -102,7 +102,8 @@ def _replace(folder: Path) -> None:
 
 
 def write_digits(folder: Path, counts: dict[str, int] = COUNTS, seed: int = SEED) -> None:
-    """Write the whole dataset into ``folder``, which must not exist; the version file comes last."""
+    """Write the whole dataset into ``folder``, which must not exist; the version file comes
+    last."""
     for split, count in counts.items():
         _write_split(folder, split, count, seed)
     stamp = {"version": VERSION, "seed": seed, **counts}

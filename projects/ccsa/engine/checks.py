@@ -62,7 +62,7 @@ def check_processes(cfg: CfgNode, args: argparse.Namespace) -> None:
     batch, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE
     if reference and batch % reference:
         raise UserError(
-            f"SOLVER.IMS_PER_BATCH {batch} does not divide by SOLVER.REFERENCE_WORLD_SIZE {reference}; "
+            f"SOLVER.IMS_PER_BATCH {batch} does not divide by REFERENCE_WORLD_SIZE {reference}; "
             "add SOLVER.REFERENCE_WORLD_SIZE 0 to use batch size and learning rate as written"
         )
     world = args.num_gpus * args.num_machines
@@ -87,10 +87,10 @@ def check_dataset(name: str) -> None:
         place = metadata.get(key)
         if place and not PathManager.exists(place):
             raise UserError(
-                f"dataset '{name}' is not there: no {Path(place).absolute()}. "
-                f"{_how_to_get(name)} Or name the folder that has it: export DETECTRON2_DATASETS=FOLDER "
-                f"(now {os.getenv('DETECTRON2_DATASETS', './datasets')}). To try without a download: "
-                "--config-file configs/digits/ccnet_mask_rcnn.yaml"
+                f"dataset '{name}' is not there: no {Path(place).absolute()}. {_how_to_get(name)} "
+                "Or name the folder that has it: export DETECTRON2_DATASETS=FOLDER "
+                f"(now {os.getenv('DETECTRON2_DATASETS', './datasets')}). "
+                "To try without a download: --config-file configs/digits/ccnet_mask_rcnn.yaml"
             )
 
 
@@ -107,7 +107,10 @@ def check_weights(weights: str) -> None:
     """Refuse weights that are not there; those named by URL are fetched into the cache now."""
     if not weights:
         return
-    cure = 'name a .pth or .pkl file by MODEL.WEIGHTS, or start from random weights by MODEL.WEIGHTS ""'
+    cure = (
+        "name a .pth or .pkl file by MODEL.WEIGHTS, "
+        'or start from random weights by MODEL.WEIGHTS ""'
+    )
     if "://" not in weights:
         if not Path(weights).is_file():
             raise UserError(f"weights {weights} are not there; {cure}")

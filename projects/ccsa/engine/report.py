@@ -39,13 +39,15 @@ def finish_run(cfg: CfgNode, model: nn.Module, results: Mapping, seconds: float)
     peak = peak_memory()
     record = {"results": results, "seconds": round(seconds, 1), "peak_memory_bytes": peak}
     write_text(folder / "results.json", json.dumps(record, indent=2))
-    picture = draw_predictions(cfg, model, cfg.DATASETS.TEST[0], folder / "predictions.png")
-    headline = main_metric(results)
+    names = cfg.DATASETS.TEST
+    headline = main_metric(results.get(names[0], {}) if len(names) > 1 else results)
     if headline:
         print(f"\n{headline[0]} {headline[1]:.1f} in {seconds:.0f} s, {peak / 2**30:.1f} GiB\n")
+    if names:
+        draw_predictions(cfg, model, names[0], folder / "predictions.png")
     places = {
         "results": folder / "results.json",
-        "predictions": picture,
+        "predictions": folder / "predictions.png",
         "weights": folder / "model_final.pth",
         "curves": f"tensorboard --logdir {folder}",
         "log": folder / "log.txt",

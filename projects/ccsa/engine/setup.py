@@ -2,6 +2,8 @@
 
 import argparse
 import difflib
+import logging
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,10 @@ from detectron2.config import CfgNode, get_cfg
 
 from ccsa.config import add_ccsa_config
 from ccsa.errors import UserError
+
+# What Detectron2 0.6 makes today's torch say on first use; no user can act on it.
+warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
+logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
 
 def setup_cfg(args: argparse.Namespace) -> CfgNode:

@@ -26,6 +26,17 @@ from ccsa.evaluation import build_evaluator
 logger = logging.getLogger(__name__)
 
 
+class _NoTraceback(logging.Filter):
+    """Keeps the training loop from logging a traceback of what is reported in one line anyway."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind = record.exc_info[0] if record.exc_info else None
+        return kind is None or not issubclass(kind, UserError | FloatingPointError)
+
+
+logging.getLogger("detectron2.engine.train_loop").addFilter(_NoTraceback())
+
+
 class CpuAMPTrainer(SimpleTrainer):
     """Mixed precision on the CPU: bfloat16, whose range needs no loss scaling."""
 
@@ -114,12 +125,21 @@ class Trainer(DefaultTrainer):
 
     def train(self) -> dict | None:
         """Train to the end. A stop from outside, or a datum that cannot be read, first leaves a
-        checkpoint to resume from."""
+        checkpoint to resume from.
+
+        Raises:
+            UserError: a datum that cannot be read, or a loss that is no longer finite.
+        """
         try:
             return super().train()
         except (KeyboardInterrupt, UserError):
-            finished = self.iter  # the iteration under way is not counted
-            if finished > self.start_iter and comm.is_main_process():
-                self.checkpointer.save(f"model_{finished - 1:07d}", iteration=finished - 1)
-                logger.info("stopped after %d iterations; --resume continues", finished)
+            self.iter -= 1  # the one under way is not counted
+            if self.iter >= self.start_iter and comm.is_main_process():
+                self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+                logger.info("stopped after %d iterations; --resume continues", self.iter + 1)
             raise
+        except FloatingPointError as error:
+            raise UserError(
+                f"{str(error).splitlines()[0]} Lower SOLVER.BASE_LR or raise SOLVER.WARMUP_ITERS; "
+                "without pretrained weights, MODEL.RESNETS.NORM BN and MODEL.BACKBONE.FREEZE_AT 0"
+            ) from error

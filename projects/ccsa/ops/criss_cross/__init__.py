@@ -2,12 +2,13 @@
 
     out_u = sum_{i in cross(u)} softmax_i(q_u . k_i) v_i
 
-cross(u) are the positions that share all coordinates with u but one: row and column of a (H, W) map,
-three lines of a (T, H, W) map; u itself counts once. Scores are not scaled, as in the official code.
+cross(u) are the positions that share all coordinates with u but one: row and column of a (H, W)
+map, three lines of a (T, H, W) map; u itself counts once. Scores are not scaled, as in the official
+code.
 
-Deviations from the official code: the own position is taken out by a mask of the scores' own type and
-device (there: float32, CUDA only), and maps may have any number of axes (its 3D version counts the own
-position twice and scrambles an axis).
+Deviations from the official code: the own position is taken out by a mask of the scores' own type
+and device (there: float32, CUDA only), and maps may have any number of axes (its 3D version counts
+the own position twice and scrambles an axis).
 """
 
 import torch
@@ -42,12 +43,14 @@ def criss_cross_attention(
     if name not in BACKENDS:
         raise ValueError(f"unknown backend '{name}'; there are {', '.join(BACKENDS)}")
     device = query.device.type
-    if torch.is_autocast_enabled(device) and query.dtype != torch.float64:
+    autocast = device != "meta" and torch.is_autocast_enabled(device)  # it has none
+    if autocast and query.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     if not query.dtype == key.dtype == value.dtype:
         raise ValueError(
-            f"query, key and value must have one type, not {query.dtype}, {key.dtype}, {value.dtype}"
+            f"query, key and value must have one type, not {query.dtype}, {key.dtype} and "
+            f"{value.dtype}"
         )
     return BACKENDS[name](query, key, value)
 
@@ -59,8 +62,8 @@ def criss_cross_weights(query: Tensor, key: Tensor) -> Tensor:
         query, key: (B, Ck, *S).
 
     Returns:
-        (B, *S, sum(S)), for each position its weights along the first axis, then the next, ...; they
-        sum to 1. The own position has its weight in the last axis and 0 in the others.
+        (B, *S, sum(S)), for each position its weights along the first axis, then the next, ...;
+        they sum to 1. The own position has its weight in the last axis and 0 in the others.
 
     Raises:
         ValueError: shapes, types or devices that do not go together.

@@ -1,13 +1,14 @@
 """Criss-cross attention line by line, with a backward that recomputes.
 
-Maps are seen as (B, *S, C). The lines along one axis are then batches of (L, C) matrices, which BLAS
-takes as strided views: nothing is permuted in memory. A map that is not channels-last is converted
-once, where the official code makes two permuted copies of each of query, key and value.
+Maps are seen as (B, *S, C). The lines along one axis are then batches of (L, C) matrices, which
+BLAS takes as strided views: nothing is permuted in memory. A map that is not channels-last is
+converted once, where the official code makes two permuted copies of each of query, key and value.
 
 Saved for backward are query, key, value as they came and the log-sum-exp; output is not needed:
 sum_c dO_c O_c, which flash attention takes from it, is also the sum of P * dP over the cross.
 
-B: batch, L: length of a line, "outer" and "inner": products of the axes before and behind that line's.
+B: batch, L: length of a line, "outer" and "inner": products of the axes before and behind that
+line's.
 
 The two computations are custom operators, so that torch.compile takes each as one node.
 """
@@ -51,16 +52,8 @@ class _CrissCross(torch.autograd.Function):
 def _forward(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """Output (B, Cv, *S) and log-sum-exp (B, *S) of the scores over each position's cross."""
     with torch.autocast(query.device.type, enabled=False):
-        q, k, v = _accurate(query), _accurate(key), _channels_last(value)
-        out = torch.empty_like(v)
-        scores = [_scores(q, k, axis) for axis in range(q.dim() - 2)]
-        shift = _highest(scores, q.shape[:-1])
-        lse = shift + _softmax_(scores, shift).log()
-        for axis in reversed(range(len(scores))):  # the last axis writes, the others add
-            weights = scores.pop().to(v.dtype)
-            beta = 0 if axis == q.dim() - 3 else 1
-            for w, lines, into in zip(weights, _lines(v, axis), _lines(out, axis), strict=True):
-                into.baddbmm_(w, lines, beta=beta)
+        # Converted operands live in this call alone, so they are free before the result is copied.
+        out, lse = _attend(_accurate(query), _accurate(key), _channels_last(value))
     return _like(out, value), lse
 
 
@@ -76,33 +69,57 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value."""
     with torch.autocast(query.device.type, enabled=False):
-        q, k, v, g = _accurate(query), _accurate(key), _channels_last(value), _channels_last(grad)
-        axes = range(q.dim() - 2)
-        weights = [_scores(q, k, axis) for axis in axes]
-        _softmax_(weights, lse)
-        d_weights = [_products(g, v, axis).to(lse.dtype) for axis in axes]
-        # The softmax runs over the whole cross, so this sum does as well: one over a line's own
-        # weights would treat the log-sum-exp of the other lines as a constant.
-        mean = torch.zeros_like(lse)
-        for w, d, axis in zip(weights, d_weights, axes, strict=True):
-            mean += _per_position((w * d).sum(-1), axis, lse.shape)
-        dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for axis in reversed(axes):
-            w, d = weights.pop(), d_weights.pop()
-            d = d.sub_(_per_line(mean, axis)[..., None]).mul_(w)
-            w = w.to(v.dtype)
-            for p, s, ql, kl, gl, dql, dkl, dvl in zip(
-                w, d, *(_lines(x, axis) for x in (q, k, g, dq, dk, dv)), strict=True
-            ):
-                dvl.baddbmm_(p.mT, gl)
-                dql.baddbmm_(s, kl)
-                dkl.baddbmm_(s.mT, ql)
+        dq, dk, dv = _gradients(
+            _channels_last(grad), _accurate(query), _accurate(key), _channels_last(value), lse
+        )
     return _like(dq, query), _like(dk, key), _like(dv, value)
 
 
 @_backward.register_fake
 def _(grad, query, key, value, lse):
     return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Output and log-sum-exp; all (B, *S, C), the latter (B, *S)."""
+    out = torch.empty_like(v)
+    scores = [_scores(q, k, axis) for axis in range(q.dim() - 2)]
+    shift = _highest(scores, q.shape[:-1])
+    lse = shift + _softmax_(scores, shift).log()
+    for axis in reversed(range(len(scores))):  # the last axis writes, the others add
+        weights = scores.pop().to(v.dtype)
+        beta = 0 if axis == q.dim() - 3 else 1
+        for w, lines, into in zip(weights, _lines(v, axis), _lines(out, axis), strict=True):
+            into.baddbmm_(w, lines, beta=beta)
+    return out, lse
+
+
+def _gradients(
+    g: Tensor, q: Tensor, k: Tensor, v: Tensor, lse: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of q, k and v, all (B, *S, C)."""
+    axes = range(q.dim() - 2)
+    weights = [_scores(q, k, axis) for axis in axes]
+    _softmax_(weights, lse)
+    d_weights = [_products(g, v, axis).to(lse.dtype) for axis in axes]
+    # The softmax runs over the whole cross, so this sum does as well: one over a line's own
+    # weights would treat the log-sum-exp of the other lines as a constant.
+    mean = torch.zeros_like(lse)
+    for w, d, axis in zip(weights, d_weights, axes, strict=True):
+        mean += _per_position((w * d).sum(-1), axis, lse.shape)
+    dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    for axis in reversed(axes):  # the last axis writes, the others add
+        w, d = weights.pop(), d_weights.pop()
+        d = d.sub_(_per_line(mean, axis)[..., None]).mul_(w)
+        w = w.to(v.dtype)
+        beta = 0 if axis == axes[-1] else 1
+        for p, s, ql, kl, gl, dql, dkl, dvl in zip(
+            w, d, *(_lines(x, axis) for x in (q, k, g, dq, dk, dv)), strict=True
+        ):
+            dvl.baddbmm_(p.mT, gl, beta=beta)
+            dql.baddbmm_(s, kl, beta=beta)
+            dkl.baddbmm_(s.mT, ql, beta=beta)
+    return dq, dk, dv
 
 
 def _channels_last(x: Tensor) -> Tensor:
@@ -118,8 +135,14 @@ def _accurate(x: Tensor) -> Tensor:
 def _like(x: Tensor, template: Tensor) -> Tensor:
     """(B, *S, C) as (B, C, *S) in the memory layout of ``template``: a view where it has it."""
     x = x.movedim(-1, 1).to(template.dtype)
-    wanted = torch.empty_like(template, device="meta").stride()
-    return x if x.stride() == wanted else torch.empty_like(template).copy_(x)
+    if x.stride() == torch.empty_like(template, device="meta").stride():
+        return x
+    out = torch.empty_like(template)
+    if not out.is_contiguous():
+        return out.copy_(x)
+    for to, sample in zip(out.flatten(2), x.flatten(2), strict=True):
+        to.copy_(sample)  # matrix by matrix: on CPUs 3 times as fast as the whole at once
+    return out
 
 
 def _split(size: torch.Size, axis: int) -> tuple[int, int, int]:
@@ -178,8 +201,8 @@ def _highest(scores: list[Tensor], size: torch.Size) -> Tensor:
 
 
 def _softmax_(scores: list[Tensor], shift: Tensor) -> Tensor:
-    """Scores to weights over each position's cross, in place; ``shift`` (B, *S) keeps the exponentials
-    in range. Returns the sum (B, *S) of the shifted exponentials.
+    """Scores to weights over each position's cross, in place; ``shift`` (B, *S) keeps the
+    exponentials in range. Returns the sum (B, *S) of the shifted exponentials.
 
     Dividing by the sum also where ``shift`` is the log-sum-exp, and the sum therefore 1 but for
     rounding, takes out the rounding of the log-sum-exp, which large scores make the largest error.
