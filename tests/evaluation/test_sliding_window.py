@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from ccsa.errors import UserError
 from ccsa.evaluation.sliding_window import SlidingWindow, window_starts
 
 
@@ -118,3 +119,12 @@ def test_output_size_and_batch():
 def test_wrong_settings(crop, stride, average, message):
     with pytest.raises(ValueError, match=message):
         SlidingWindow(Marker(), crop, stride, average)
+
+
+def test_a_detector_is_refused():
+    class Detector(nn.Module):
+        def forward(self, batched_inputs):
+            return [{"instances": None}]
+
+    with pytest.raises(UserError, match="'sem_seg' output, but this one gives instances"):
+        SlidingWindow(Detector(), (4, 4), (4, 4))([{"image": torch.zeros(3, 4, 4)}])

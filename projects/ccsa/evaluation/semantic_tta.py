@@ -16,7 +16,7 @@ from detectron2.data import MetadataCatalog
 from torch import Tensor, nn
 
 from ccsa.blocks.registry import one_of
-from ccsa.evaluation.sliding_window import AVERAGES, SlidingWindow
+from ccsa.evaluation.sliding_window import AVERAGES, SlidingWindow, sem_seg_of
 
 
 class SemanticTTA(nn.Module):
@@ -66,9 +66,9 @@ class SemanticTTA(nn.Module):
         for scale in self.scales:
             scaled = rescale(image, scale)
             for flip in self.flips:
-                view = {"image": scaled.flip(-1) if flip else scaled}
-                output = self.model([{**view, "height": height, "width": width}])[0]
-                scores = self.transform(output["sem_seg"].float())
+                view = scaled.flip(-1) if flip else scaled
+                view = {"image": view, "height": height, "width": width}
+                scores = self.transform(sem_seg_of(self.model, view))
                 if flip:
                     scores = self._mirror(scores)
                 count += 1

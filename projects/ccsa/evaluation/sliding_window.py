@@ -15,11 +15,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ccsa.blocks.registry import one_of
+from ccsa.errors import UserError
 
 AVERAGES: dict[str, Callable[[Tensor], Tensor]] = {
     "logits": lambda scores: scores,
     "softmax": lambda scores: scores.softmax(0),
 }
+
+
+def sem_seg_of(model: nn.Module, view: dict[str, Any]) -> Tensor:
+    """(K, height, width) float32, what ``model`` predicts for one input.
+
+    Raises:
+        UserError: it predicts no "sem_seg".
+    """
+    output = model([view])[0]
+    if "sem_seg" not in output:
+        raise UserError(
+            f"windows, scales and flips need a model with a 'sem_seg' output, but this one gives "
+            f"{', '.join(output)}: leave TEST.SLIDING_WINDOW and TEST.SEM_SEG_AUG disabled"
+        )
+    return output["sem_seg"].float()
 
 
 def window_starts(size: int, crop: int, stride: int) -> list[int]:
@@ -90,5 +106,5 @@ class SlidingWindow(nn.Module):
     def _window(self, image: Tensor) -> Tensor:
         """(K, h, w) of one window, float32."""
         height, width = image.shape[-2:]
-        output = self.model([{"image": image, "height": height, "width": width}])[0]
-        return self.transform(output["sem_seg"].float())
+        view = {"image": image, "height": height, "width": width}
+        return self.transform(sem_seg_of(self.model, view))

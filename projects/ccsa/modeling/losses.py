@@ -12,7 +12,8 @@ probability of a pixel's own class.
    one process holds.
 
 Deviations: it runs on the device of the logits (there: NumPy and SciPy on the CPU), and is 0, with
-a gradient of 0, where no pixel is labelled (there: nan).
+a gradient of 0, where no pixel is labelled (there: nan). At some sizes, 480 and 713 but not 769,
+SciPy rounds the last sample out of the image and takes 0 for it; here it is the last pixel.
 """
 
 import torch
