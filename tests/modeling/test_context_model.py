@@ -4,7 +4,6 @@ inference each, equality with plain Detectron2, checkpoints, freezing."""
 import copy
 import functools
 import logging
-import re
 
 import pytest
 import torch
@@ -327,11 +326,9 @@ def test_a_plain_checkpoint_loads_and_one_line_names_the_context_keys(tmp_path, 
     (line,) = (r.getMessage() for r in logged.records if r.levelno >= logging.WARNING)
     head, listed = line.split(": 7: ")
     assert "missing in the file" in head
-    named = set()
-    for module, leaves in re.findall(r"([\w.]+?)\.(\{[\w,]+\}|\w+)(?:, |$)", listed):
-        named |= {f"{module}.{leaf}" for leaf in leaves.strip("{}").split(",")}
-    assert named == {key for key in before if ".context." in key}
-    assert all(key.startswith("backbone.bottom_up.res4.4.context.") for key in named)
+    assert listed == "backbone.bottom_up.res4.4.context.*"
+    named = {key for key in before if key.startswith("backbone.bottom_up.res4.4.context.")}
+    assert len(named) == 7
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key] if key in named else plain[key]), key
 
