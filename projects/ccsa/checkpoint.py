@@ -2,14 +2,21 @@
 
 import logging
 import os
+import pickle
 from pathlib import Path
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
 from ccsa.errors import UserError
+from ccsa.insertion import CHILD
 
 logger = logging.getLogger(__name__)
+
+_UNREADABLE = (
+    *(OSError, EOFError, RuntimeError, ValueError, AssertionError),
+    *(pickle.UnpicklingError, AttributeError, KeyError, IndexError, TypeError),
+)
 
 
 class Checkpointer(DetectionCheckpointer):
@@ -23,8 +30,11 @@ class Checkpointer(DetectionCheckpointer):
         states = {key: obj.state_dict() for key, obj in self.checkpointables.items()}
         path = Path(self.save_dir) / f"{name}.pth"
         partial = path.with_suffix(".partial")
-        torch.save({"model": self.model.state_dict(), **states, **kwargs}, partial)
-        os.replace(partial, path)
+        try:
+            torch.save({"model": self.model.state_dict(), **states, **kwargs}, partial)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
         self.tag_last_checkpoint(path.name)
         logger.info("checkpoint: %s", path)
 
@@ -38,8 +48,10 @@ class Checkpointer(DetectionCheckpointer):
         """As Detectron2's; a file that cannot be read raises UserError."""
         try:
             return super().load(path, checkpointables)
-        except (OSError, RuntimeError, EOFError, ValueError, AssertionError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        except _UNREADABLE as error:
+            # torch's advice at this point is to load the file unsafely; it is not passed on.
+            unsafe = isinstance(error, pickle.UnpicklingError) or not str(error)
+            reason = "it is damaged, or no checkpoint" if unsafe else str(error).splitlines()[0]
             raise UserError(
                 f"weights {path} cannot be loaded ({reason}); name another file by MODEL.WEIGHTS"
             ) from error
@@ -47,8 +59,10 @@ class Checkpointer(DetectionCheckpointer):
     def _log_incompatible_keys(self, incompatible) -> None:
         """One line a kind, where Detectron2 prints a table a kind."""
         shapes = [f"{k} {tuple(a)} for {tuple(b)}" for k, a, b in incompatible.incorrect_shapes]
+        misfits = {key for key, _, _ in incompatible.incorrect_shapes}
+        missing = [key for key in incompatible.missing_keys if key not in misfits]
         for label, keys in (
-            ("missing in the file, left as initialised", incompatible.missing_keys),
+            ("missing in the file, left as initialised", missing),
             ("in the file, not in the model", incompatible.unexpected_keys),
             ("of another shape, not loaded", shapes),
         ):
@@ -57,11 +71,15 @@ class Checkpointer(DetectionCheckpointer):
 
 
 def _grouped(keys: list[str], most: int = 8) -> list[str]:
-    """Keys by their module, ``module.{weight,bias}``; a long list is cut."""
+    """Keys by their module, ``module.{weight,bias}``, those of a context block as one; a long list
+    is cut."""
     modules: dict[str, list[str]] = {}
     for key in keys:
-        module, _, leaf = key.rpartition(".")
-        modules.setdefault(module, []).append(leaf)
+        place, inside, _ = key.partition(f".{CHILD}.")
+        module, _, leaf = (f"{place}.{CHILD}", "", "*") if inside else key.rpartition(".")
+        leaves = modules.setdefault(module, [])
+        if leaf not in leaves:
+            leaves.append(leaf)
     names = [
         f"{module}.{{{','.join(leaves)}}}"
         if len(leaves) > 1

@@ -67,6 +67,13 @@ def test_bad_files_are_named(tmp_path, root):
         assert all(word in str(error.value) for word in words), error.value
 
 
+def test_random_weights_are_not_frozen(root):
+    coco = root / "configs/ccnet_mask_rcnn.yaml"
+    pretrained, random = setup_cfg(args(coco)), setup_cfg(args(coco, "MODEL.WEIGHTS", ""))
+    assert (pretrained.MODEL.RESNETS.NORM, pretrained.MODEL.BACKBONE.FREEZE_AT) == ("FrozenBN", 2)
+    assert (random.MODEL.RESNETS.NORM, random.MODEL.BACKBONE.FREEZE_AT) == ("BN", 0)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
 def test_cuda_is_refused_where_it_is_not():
     assert resolve_device("auto") == "cpu"

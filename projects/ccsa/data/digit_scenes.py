@@ -13,6 +13,8 @@ SIZE = 160  # pixels, both sides
 GROUNDS = ("sand", "stripes", "checks")
 HELD_OUT = 0.2  # share of the scans that validation scenes alone use
 
+_Y, _X = np.mgrid[:SIZE, :SIZE].astype(float)  # pixels
+
 
 class Scene(NamedTuple):
     """One scene: BGR image (H, W, 3) uint8, ground (H, W) as index into GROUNDS, the digits from
@@ -25,8 +27,7 @@ class Scene(NamedTuple):
 
 
 def load_scans(split: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Scans (K, 8, 8) in [0, 1] and their classes (K,) of one split; ``val`` and ``train`` share
-    none."""
+    """Scans (K, 8, 8) in [0, 1] and classes (K,) of one split; ``val`` and ``train`` share none."""
     from sklearn.datasets import load_digits  # a second to import, needed only to draw
 
     digits = load_digits()
@@ -40,7 +41,8 @@ def load_scans(split: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_scene(rng: np.random.Generator, scans: np.ndarray, classes: np.ndarray) -> Scene:
-    """Two to six digits on one or two grounds, none hidden by more than a quarter."""
+    """Two to six digits on one or two grounds. A new one hides at most a tenth of what is left of
+    another; where that cannot be had it is left out."""
     image, ground = _draw_ground(rng)
     masks: list[np.ndarray] = []
     drawn: list[int] = []
@@ -56,15 +58,14 @@ def draw_scene(rng: np.random.Generator, scans: np.ndarray, classes: np.ndarray)
             continue
         masks = [other & ~mask for other in masks] + [mask]
         drawn.append(int(classes[which]))
-        alpha = np.clip((ink - 0.25) / 0.2, 0, 1)[..., None]
-        image = image * (1 - alpha) + _ink_colour(rng, image[mask].mean()) * alpha
+        _paint(rng, image, ink, mask)
     image += rng.normal(0, 4, image.shape)
     return Scene(np.clip(image, 0, 255).astype(np.uint8), ground, np.stack(masks), np.array(drawn))
 
 
 def _place(rng: np.random.Generator, scan: np.ndarray) -> np.ndarray:
-    """The scan at a random size, angle and place, all of it inside: (H, W) amount of ink in [0,
-    1]."""
+    """The scan at a random size, angle and place, inside but for its corners: amount of ink (H, W),
+    0 to 1 and a little beyond."""
     side = rng.uniform(36, 64)
     angle = rng.uniform(-15, 15)
     x, y = rng.uniform(side / 2, SIZE - side / 2, 2)
@@ -79,6 +80,16 @@ def _filled(mask: np.ndarray) -> np.ndarray:
     return cv2.drawContours(np.zeros(mask.shape, np.uint8), outlines, -1, 1, cv2.FILLED) > 0
 
 
+def _paint(rng: np.random.Generator, image: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> None:
+    """Put ink (H, W) of a random colour on the image (H, W, 3), in place."""
+    alpha = np.clip((ink - 0.25) / 0.2, 0, 1)
+    x, y, w, h = cv2.boundingRect((alpha > 0).astype(np.uint8))
+    box = np.s_[y : y + h, x : x + w]
+    under, alpha = image[box], alpha[box][..., None]
+    colour = _ink_colour(rng, under[mask[box]].mean())
+    image[box] = under * (1 - alpha) + colour * alpha
+
+
 def _ink_colour(rng: np.random.Generator, background: float) -> np.ndarray:
     """A colour clearly darker or clearly brighter than the mean of what lies under it."""
     offset = rng.uniform(75, 120)
@@ -89,28 +100,27 @@ def _ink_colour(rng: np.random.Generator, background: float) -> np.ndarray:
 def _draw_ground(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """One ground, or two parted by a straight line: BGR (H, W, 3) float and index (H, W)."""
     first, second = rng.choice(len(GROUNDS), 2, replace=False)
-    y, x = np.mgrid[:SIZE, :SIZE] / SIZE - 0.5
     angle = rng.uniform(0, 2 * np.pi)
-    beyond = x * np.cos(angle) + y * np.sin(angle) > rng.uniform(-0.2, 0.6)
+    across = (_X / SIZE - 0.5) * np.cos(angle) + (_Y / SIZE - 0.5) * np.sin(angle)
+    beyond = across > rng.uniform(-0.2, 0.6)
     ground = np.where(beyond, second, first).astype(np.uint8)
-    image = np.zeros((SIZE, SIZE, 3))
-    for index in (first, second):
-        image[ground == index] = _texture(rng, GROUNDS[index])[ground == index]
+    image = np.empty((SIZE, SIZE, 3))
+    for index, where in ((first, ~beyond), (second, beyond)):
+        image[where] = _texture(rng, GROUNDS[index], where)
     return image, ground
 
 
-def _texture(rng: np.random.Generator, name: str) -> np.ndarray:
-    """(H, W, 3) float, around a random muted colour."""
-    y, x = np.mgrid[:SIZE, :SIZE]
+def _texture(rng: np.random.Generator, name: str, where: np.ndarray) -> np.ndarray:
+    """(P, 3) float around a random muted colour, at the P true pixels of ``where`` (H, W)."""
     angle, period = rng.uniform(0, np.pi), rng.uniform(9, 22)
-    u = (x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / period
-    v = (y * np.cos(angle) - x * np.sin(angle)) * 2 * np.pi / period
+    cos, sin, scale = np.cos(angle), np.sin(angle), 2 * np.pi / period
     if name == "sand":
         grain = rng.normal(0, 1, (SIZE, SIZE)).astype(np.float32)
-        pattern = cv2.GaussianBlur(grain, (0, 0), 1.0) * 3
-    elif name == "stripes":
-        pattern = np.sin(u)
+        pattern = cv2.GaussianBlur(grain, (0, 0), 1.0)[where] * 3
     else:
-        pattern = np.sign(np.sin(u) * np.sin(v))
+        x, y = _X[where], _Y[where]
+        pattern = np.sin((x * cos + y * sin) * scale)
+        if name == "checks":
+            pattern = np.sign(pattern * np.sin((y * cos - x * sin) * scale))
     colour = rng.uniform(70, 185) + rng.uniform(-35, 35, 3)
-    return colour + rng.uniform(10, 20) * pattern[..., None]
+    return colour + rng.uniform(10, 20) * pattern[:, None]

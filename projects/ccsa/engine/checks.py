@@ -20,7 +20,7 @@ from ccsa.errors import UserError
 # Metadata in which Detectron2 keeps where a dataset lies.
 _PLACES = (
     *("json_file", "image_root", "panoptic_json", "panoptic_root", "sem_seg_root"),
-    *("image_dir", "gt_dir"),
+    *("image_dir", "gt_dir", "dirname"),
 )
 
 
@@ -117,7 +117,8 @@ def check_weights(weights: str) -> None:
         return
     try:
         _reach(weights)
-        PathManager.get_local_path(weights)
+        if not Path(PathManager.get_local_path(weights)).is_file():
+            raise FileNotFoundError("no such address")
     except Exception as error:  # whatever the handler of that scheme raises
         reason = getattr(error, "reason", None) or error or type(error).__name__
         raise UserError(f"weights {weights} cannot be fetched ({reason}); {cure}") from error
@@ -144,6 +145,8 @@ def check_model(cfg: CfgNode) -> None:
     try:
         with torch.device("meta"):
             build_model(cfg)
-    except (ValueError, KeyError) as error:
-        text = error.args[0] if error.args else error
+    except (ValueError, KeyError, AssertionError) as error:
+        text = error.args[0] if error.args else type(error).__name__
+        if isinstance(error, KeyError) and not isinstance(text, str):
+            text = f"a setting has the value {text}, which is none of those known"
         raise UserError(f"the model cannot be built: {text}") from error

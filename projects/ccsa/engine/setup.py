@@ -14,6 +14,8 @@ from detectron2.config import CfgNode, get_cfg
 from ccsa.config import add_ccsa_config
 from ccsa.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 # What Detectron2 0.6 makes today's torch say on first use; no user can act on it.
 warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
 logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
@@ -32,6 +34,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     _merge_file(cfg, args.config_file)
     _merge_options(cfg, getattr(args, "opts", None) or [])
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
+    _thaw_random_weights(cfg)
     cfg.freeze()
     return cfg
 
@@ -58,6 +61,18 @@ def describe_device(device: str) -> str:
     if torch.device(device).type == "cuda":
         return f"device: {device} ({torch.cuda.get_device_name(device)})"
     return f"device: {device} ({torch.get_num_threads()} threads)"
+
+
+def _thaw_random_weights(cfg: CfgNode) -> None:
+    """Frozen norms and stages are for pretrained weights: random ones would stay random, and
+    without a norm that acts the loss soon is no number."""
+    if not cfg.MODEL.WEIGHTS and cfg.MODEL.RESNETS.NORM == "FrozenBN":
+        cfg.MODEL.RESNETS.NORM = "BN"
+        cfg.MODEL.BACKBONE.FREEZE_AT = 0
+        logger.warning(
+            "MODEL.WEIGHTS is empty: the backbone starts from random weights, so its norm is BN "
+            "in place of FrozenBN and no stage is frozen"
+        )
 
 
 def _merge_file(cfg: CfgNode, file: str) -> None:

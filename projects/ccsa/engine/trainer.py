@@ -140,6 +140,5 @@ class Trainer(DefaultTrainer):
             raise
         except FloatingPointError as error:
             raise UserError(
-                f"{str(error).splitlines()[0]} Lower SOLVER.BASE_LR or raise SOLVER.WARMUP_ITERS; "
-                "without pretrained weights, MODEL.RESNETS.NORM BN and MODEL.BACKBONE.FREEZE_AT 0"
+                f"{str(error).splitlines()[0]} Lower SOLVER.BASE_LR or raise SOLVER.WARMUP_ITERS"
             ) from error

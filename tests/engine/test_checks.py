@@ -1,0 +1,374 @@
+"""What a run refuses before it starts."""
+
+import argparse
+import http.server
+import os
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import META_ARCH_REGISTRY
+
+from ccsa.engine import checks
+from ccsa.engine.checks import (
+    check_dataset,
+    check_model,
+    check_processes,
+    check_run,
+    check_weights,
+)
+from ccsa.engine.setup import setup_cfg
+from ccsa.errors import UserError
+
+
+def arguments(**changes):
+    values = {"num_gpus": 1, "num_machines": 1, "opts": [], "eval_only": False, "resume": False}
+    return argparse.Namespace(**{**values, **changes})
+
+
+@pytest.fixture
+def config(root):
+    def make(*opts):
+        file = root / "configs/digits/ccnet_mask_rcnn.yaml"
+        return setup_cfg(argparse.Namespace(config_file=str(file), opts=[*map(str, opts)]))
+
+    return make
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """In a folder where no dataset lies."""
+    if "DETECTRON2_DATASETS" in os.environ:
+        pytest.skip("DETECTRON2_DATASETS is set: the places of datasets are fixed")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def dataset():
+    names = []
+
+    def register(name, **metadata):
+        names.append(name)
+        DatasetCatalog.register(name, list)
+        MetadataCatalog.get(name).set(**metadata)
+        return name
+
+    yield register
+    for name in names:
+        DatasetCatalog.pop(name)
+        MetadataCatalog.pop(name)
+
+
+def message(check, *args):
+    with pytest.raises(UserError) as error:
+        check(*args)
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+# Datasets.
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("digits_trian", "digits_train"),
+        ("coco_2017_trian", "coco_2017_train"),
+        ("coco_2017_value", "coco_2017_val"),
+        ("zzzzzzzz", "digits_train"),
+    ],
+)
+def test_an_unknown_dataset_is_named_with_near_misses(name, near):
+    text = message(check_dataset, name)
+    assert f"'{name}'" in text
+    assert near in text.split("did you mean ")[1].rstrip("?").split(", ")
+
+
+def test_missing_coco_is_told_with_all_that_cures_it(elsewhere):
+    for name, file in (
+        ("coco_2017_train", "datasets/coco/annotations/instances_train2017.json"),
+        ("coco_2017_val", "datasets/coco/annotations/instances_val2017.json"),
+    ):
+        text = message(check_dataset, name)
+        assert f"'{name}'" in text
+        assert str(elsewhere / file) in text  # absolute
+        for archive in ("train2017.zip", "val2017.zip", "annotations_trainval2017.zip"):
+            assert archive in text
+        assert "cocodataset.org" in text and "coco/annotations" in text
+        assert "export DETECTRON2_DATASETS=" in text and "./datasets" in text
+        assert "--config-file configs/digits/ccnet_mask_rcnn.yaml" in text
+
+
+def test_coco_without_its_images_is_missing_too(elsewhere):
+    annotations = elsewhere / "datasets/coco/annotations"
+    annotations.mkdir(parents=True)
+    (annotations / "instances_train2017.json").write_text("{}")
+    text = message(check_dataset, "coco_2017_train")
+    assert str(elsewhere / "datasets/coco/train2017") in text
+    (elsewhere / "datasets/coco/train2017").mkdir()
+    check_dataset("coco_2017_train")
+
+
+FAMILIES = ("coco", "keypoints_coco", "lvis", "cityscapes", "voc", "ade20k")
+
+
+def test_every_dataset_of_detectron2_is_missed_where_it_is_not(elsewhere):
+    names = [n for n in DatasetCatalog.list() if n.startswith(FAMILIES)]
+    assert {name.split("_")[0] for name in names} >= {"coco", "lvis", "cityscapes", "voc"}
+    passed = []
+    for name in names:
+        try:
+            check_dataset(name)
+            passed.append(name)
+        except UserError as error:
+            assert name in str(error) and str(elsewhere) in str(error)
+    assert passed == []
+
+
+@pytest.mark.parametrize(
+    "key", ["json_file", "image_root", "panoptic_json", "panoptic_root", "sem_seg_root"]
+)
+def test_every_place_is_looked_at(dataset, tmp_path, key):
+    places = ("json_file", "image_root", "panoptic_json", "panoptic_root", "sem_seg_root")
+    metadata = {place: str(tmp_path / place) for place in places}
+    for place in places:
+        if place != key:
+            (tmp_path / place).write_text("")
+    name = dataset(f"placed_{key}", **metadata)
+    assert str(tmp_path / key) in message(check_dataset, name)
+    (tmp_path / key).write_text("")
+    check_dataset(name)
+
+
+def test_built_in_datasets_are_not_looked_for(elsewhere):
+    for name in ("digits_train", "digits_val", "digits_val_sem_seg"):
+        check_dataset(name)
+    assert not list(elsewhere.iterdir())  # nor written yet
+
+
+# Weights.
+
+
+def test_no_weights_are_fine():
+    check_weights("")
+
+
+def test_weights_that_are_there_are_fine(tmp_path):
+    (tmp_path / "w.pth").write_bytes(b"x")
+    check_weights(str(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize("name", ["nowhere/model.pth", "."])
+def test_weights_that_are_not_there_are_named_with_the_cure(name):
+    text = message(check_weights, name)
+    assert f"weights {name} are not there" in text
+    assert "MODEL.WEIGHTS" in text and 'MODEL.WEIGHTS ""' in text
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def server():
+    """A web server with one file, /w.pth; its address, and what was asked of it."""
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append((self.command, self.path))
+            self.send_response(200 if self.path == "/w.pth" else 404)
+            self.send_header("Content-Length", "7")
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(b"weights")
+
+        do_HEAD = do_GET
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://127.0.0.1:9/w.pth", "https://nowhere.invalid/w.pth", "detectron://MSRA/R-50.pkl"],
+)
+def test_an_address_that_cannot_be_reached_is_told_at_once(cache, address):
+    start = time.perf_counter()
+    text = message(check_weights, address)
+    assert address in text and "cannot be fetched" in text and 'MODEL.WEIGHTS ""' in text
+    assert time.perf_counter() - start < 5
+
+
+def test_an_address_without_the_file_is_told(cache, server):
+    text = message(check_weights, f"{server[0]}/other.pth")
+    assert f"{server[0]}/other.pth" in text and "Not Found" in text
+    assert not list(cache.rglob("*.pth"))
+
+
+def test_weights_at_an_address_are_fetched_once(cache, server):
+    address, asked = server
+    check_weights(f"{address}/w.pth")
+    assert [p.read_bytes() for p in cache.rglob("w.pth")] == [b"weights"]
+    count = len(asked)
+    check_weights(f"{address}/w.pth")
+    assert len(asked) == count
+
+
+def test_detectron2s_own_addresses_are_asked_with_a_time_limit(cache, monkeypatch):
+    asked = []
+
+    def urlopen(request, *args, timeout=None, **kwargs):
+        asked.append((getattr(request, "full_url", request), timeout))
+        raise OSError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    weights = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"
+    text = message(check_weights, weights)
+    assert weights in text and "no network" in text
+    (address, timeout), *rest = asked
+    assert address.startswith("https://dl.fbaipublicfiles.com/") and address.endswith("R-50.pkl")
+    assert timeout is not None and timeout <= 4 and not rest
+
+
+# Processes.
+
+
+def test_more_gpus_than_there_are_are_refused(config, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    check_processes(config("MODEL.DEVICE", "cpu"), arguments())
+    text = message(check_processes, config(), arguments(num_gpus=2))
+    assert "--num-gpus 2" in text and "0 CUDA devices" in text and "MODEL.DEVICE cpu" in text
+    opts = ["MODEL.DEVICE", "cpu"]
+    check_processes(config(*opts), arguments(num_gpus=2, opts=opts))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    check_processes(config(), arguments(num_gpus=4))
+    assert "4 CUDA devices" in message(check_processes, config(), arguments(num_gpus=8))
+
+
+@pytest.mark.parametrize("changes", [{"num_gpus": 0}, {"num_machines": 0}, {"num_gpus": -1}])
+def test_less_than_one_process_is_refused(config, changes):
+    assert "at least 1" in message(check_processes, config(), arguments(**changes))
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(config):
+    opts = ["MODEL.DEVICE", "cpu", "SOLVER.IMS_PER_BATCH", "8"]
+    for world in ({"num_gpus": 2}, {"num_gpus": 2, "num_machines": 4}):
+        check_processes(config(*opts), arguments(opts=opts, **world))
+    for world, count in (({"num_gpus": 3}, 3), ({"num_gpus": 2, "num_machines": 3}, 6)):
+        text = message(check_processes, config(*opts), arguments(opts=opts, **world))
+        assert "SOLVER.IMS_PER_BATCH 8" in text and f"{count} processes" in text
+        assert f"multiple of {count}" in text
+        check_processes(config(*opts), arguments(opts=opts, eval_only=True, **world))
+
+
+def test_a_batch_is_held_against_the_reference_world_size(config):
+    opts = ["MODEL.DEVICE", "cpu", "SOLVER.REFERENCE_WORLD_SIZE", "8", "SOLVER.IMS_PER_BATCH"]
+    # It scales with the processes, so it need not divide by their number.
+    check_processes(config(*opts, 16), arguments(num_gpus=3, opts=opts))
+    text = message(check_processes, config(*opts, 12), arguments())
+    assert "12" in text and "REFERENCE_WORLD_SIZE 8" in text
+    assert "SOLVER.REFERENCE_WORLD_SIZE 0" in text
+
+
+# The model.
+
+
+def blocks(at="backbone.bottom_up.res4.-2", block="CrissCross", **keywords):
+    return ["MODEL.CONTEXT.BLOCKS", [{"at": at, "block": block, **keywords}]]
+
+
+def test_a_good_model_passes_and_the_configuration_stays(config):
+    cfg = config()
+    before = cfg.dump()
+    check_model(cfg)
+    assert cfg.dump() == before and cfg.is_frozen()
+
+
+@pytest.mark.parametrize(
+    ("opts", "words"),
+    [
+        (blocks(at="backbone.bottom_up.res6"), ["res6", "did you mean", "'res5'"]),
+        (blocks(at="backbone.botom_up.res4"), ["botom_up", "'bottom_up'"]),
+        (blocks(at="backbone.bottom_up.res4.-9"), ["backbone.bottom_up.res4", "'-9'"]),
+        (blocks(block="CrisCross"), ["CrisCross", "did you mean CrissCross"]),
+        (blocks(recurence=2), ["recurence", "did you mean recurrence"]),
+        (blocks(recurrence=-1), ["recurrence", "-1"]),
+        (["MODEL.CONTEXT.META_ARCHITECTURE", "RCNN"], ["RCNN", "GeneralizedRCNN"]),
+        (["MODEL.ROI_HEADS.NAME", "Heads"], ["Heads", "ROI_HEADS"]),
+        (["MODEL.BACKBONE.NAME", "build_net"], ["build_net", "BACKBONE"]),
+        (["MODEL.META_ARCHITECTURE", "Model"], ["Model", "META_ARCH"]),
+        (["MODEL.RESNETS.RES2_OUT_CHANNELS", 256], ["RES2_OUT_CHANNELS"]),  # needed by R18
+        (["MODEL.RESNETS.DEPTH", 77], ["model cannot be built", "77"]),
+    ],
+    ids=lambda value: str(value[-1])[-40:],
+)
+def test_a_model_that_cannot_be_built_is_refused_with_the_reason(config, opts, words):
+    text = message(check_model, config(*opts))
+    assert all(word in text for word in words), text
+
+
+def test_the_model_is_built_without_memory(config, monkeypatch):
+    """A layer of it would need 37 TB: more than any machine promises."""
+    start = time.perf_counter()
+    check_model(config("MODEL.ROI_BOX_HEAD.NUM_FC", 1, "MODEL.ROI_BOX_HEAD.FC_DIM", 2 * 10**9))
+    assert time.perf_counter() - start < 5
+    built = []
+    build = checks.build_model
+    monkeypatch.setattr(checks, "build_model", lambda cfg: built.append(build(cfg)) or built[0])
+    check_model(config())
+    tensors = [*built[0].parameters(), *built[0].buffers()]
+    assert tensors and {t.device.type for t in tensors if t.numel() > 1000} == {"meta"}
+    assert torch.zeros(1).device.type == "cpu"  # and nothing after it goes there
+
+
+# All of it.
+
+
+def test_a_run_is_checked_in_all_parts(config, tmp_path):
+    check_run(config(), arguments())
+    bad = {
+        "processes": (config(), {"num_gpus": 0}, "--num-gpus"),
+        "training set": (config("DATASETS.TRAIN", ("nothing_train",)), {}, "nothing_train"),
+        "test set": (config("DATASETS.TEST", ("nothing_val",)), {}, "nothing_val"),
+        "weights": (config("MODEL.WEIGHTS", "nowhere.pth"), {}, "nowhere.pth"),
+        "model": (config(*blocks(block="Nothing")), {}, "Nothing"),
+    }
+    for cfg, changes, word in bad.values():
+        assert word in message(check_run, cfg, arguments(**changes))
+
+
+def test_evaluation_alone_needs_weights_and_no_training_set(config, tmp_path):
+    text = message(check_run, config(), arguments(eval_only=True))
+    assert "--eval-only" in text and "MODEL.WEIGHTS" in text and "--resume" in text
+    check_run(config(), arguments(eval_only=True, resume=True))
+    weights = tmp_path / "w.pth"
+    weights.write_bytes(b"x")
+    cfg = config("MODEL.WEIGHTS", weights, "DATASETS.TRAIN", ("nothing_train",))
+    check_run(cfg, arguments(eval_only=True))
+    assert Path(cfg.MODEL.WEIGHTS).exists()
+
+
+def test_resuming_does_not_look_for_the_weights_it_started_from(config):
+    check_run(config("MODEL.WEIGHTS", "nowhere.pth"), arguments(resume=True))
+
+
+def test_the_checks_know_context_model():
+    assert "ContextModel" in META_ARCH_REGISTRY

@@ -1,0 +1,222 @@
+"""Checkpoints: the old one stays in force until the new one is whole, and what did not load is
+said."""
+
+import logging
+import pickle
+
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from torch import nn
+
+from ccsa.checkpoint import Checkpointer
+from ccsa.errors import UserError
+from ccsa.insertion import insert_blocks
+
+
+def net(width=4, seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, width, 1), nn.BatchNorm2d(width), nn.Conv2d(width, 2, 1))
+
+
+def weights(model):
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def same(a, b):
+    return set(a) == set(b) and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.fixture
+def logged(caplog, monkeypatch):
+    """Warnings of every logger, also where a test before this one has set up logging."""
+    for name in ("ccsa", "fvcore", "detectron2"):
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+    caplog.set_level(logging.WARNING)
+    return caplog
+
+
+def test_save_and_resume(tmp_path):
+    model, optimizer = net(), None
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    model(torch.ones(2, 3, 4, 4)).sum().backward()
+    optimizer.step()
+    Checkpointer(model, str(tmp_path), optimizer=optimizer).save("model_0000009", iteration=9)
+    assert {p.name for p in tmp_path.iterdir()} == {"model_0000009.pth", "last_checkpoint"}
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000009.pth"
+
+    for cls in (Checkpointer, DetectionCheckpointer):  # Detectron2's own reads it as well
+        other = net(seed=1)
+        steps = torch.optim.SGD(other.parameters(), 0.1, momentum=0.9)
+        checkpointer = cls(other, str(tmp_path), optimizer=steps)
+        rest = checkpointer.resume_or_load("not used", resume=True)
+        assert rest["iteration"] == 9
+        assert same(weights(other), weights(model))
+        got, wanted = steps.state_dict()["state"], optimizer.state_dict()["state"]
+        assert all(
+            torch.equal(got[i]["momentum_buffer"], wanted[i]["momentum_buffer"]) for i in wanted
+        )
+
+
+def test_nothing_is_written_where_nothing_shall_be(tmp_path):
+    Checkpointer(net(), "").save("model")
+    Checkpointer(net(), str(tmp_path), save_to_disk=False).save("model")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()])
+def test_a_save_that_breaks_leaves_the_old_checkpoint_in_force(tmp_path, monkeypatch, error):
+    model = net()
+    checkpointer = Checkpointer(model, str(tmp_path))
+    checkpointer.save("model_final", iteration=1)
+    old, whole = weights(model), (tmp_path / "model_final.pth").read_bytes()
+    nn.init.ones_(model[0].weight)
+
+    def broken(content, file):
+        with open(file, "wb") as f:
+            f.write(whole[:100])
+        raise error
+
+    for name in ("model_final", "model_0000002"):  # over the old one, and beside it
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "save", broken)
+            with pytest.raises(type(error)):
+                checkpointer.save(name, iteration=2)
+        assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
+        assert not (tmp_path / "model_0000002.pth").exists()
+        other = net(seed=1)
+        rest = Checkpointer(other, str(tmp_path)).resume_or_load("", resume=True)
+        assert rest["iteration"] == 1 and same(weights(other), old)
+
+    checkpointer.save("model_final", iteration=2)  # and what the broken one left is no hindrance
+    other = net(seed=1)
+    assert Checkpointer(other, str(tmp_path)).resume_or_load("", resume=True)["iteration"] == 2
+    assert same(weights(other), weights(model))
+    assert [p.name for p in tmp_path.glob("*.pth")] == ["model_final.pth"]
+
+
+def test_the_tag_names_a_file_that_is_whole(tmp_path, monkeypatch):
+    """The tag is moved last: a stop between the two leaves the old tag and its file."""
+    checkpointer = Checkpointer(net(), str(tmp_path))
+    checkpointer.save("first")
+
+    def stopped(self, name):
+        assert torch.load(tmp_path / name, weights_only=True)["iteration"] == 7
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpointer, "tag_last_checkpoint", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        checkpointer.save("second", iteration=7)
+    assert (tmp_path / "last_checkpoint").read_text() == "first.pth"
+    assert (tmp_path / "first.pth").exists()
+
+
+def test_what_does_not_load_is_said_in_one_line_a_kind(tmp_path, logged):
+    state = weights(net(seed=1))
+    state["0.weight"] = torch.zeros(5, 3, 1, 1)
+    del state["2.weight"], state["2.bias"]
+    state["old.weight"], state["old.bias"], state["lone"] = (torch.zeros(1) for _ in range(3))
+    torch.save({"model": state}, tmp_path / "file.pth")
+    model = net()
+    before = weights(model)
+    Checkpointer(model).load(str(tmp_path / "file.pth"))
+
+    lines = [r.getMessage() for r in logged.records if r.levelno >= logging.WARNING]
+    assert len(lines) == 3 and not any("\n" in line for line in lines), lines
+    missing, unexpected, shape = lines
+    assert "missing in the file" in missing and "2.{weight,bias}" in missing and " 2: " in missing
+    assert "not in the model" in unexpected and " 3: " in unexpected
+    assert "old.{weight,bias}" in unexpected and "lone" in unexpected
+    assert "another shape" in shape and "0.weight" in shape and " 1: " in shape
+    assert "(5, 3, 1, 1)" in shape and "(4, 3, 1, 1)" in shape
+    after = weights(model)
+    for key in before:
+        kept = key in ("0.weight", "2.weight", "2.bias")
+        assert torch.equal(after[key], before[key] if kept else state[key]), key
+
+
+def test_a_long_list_is_cut_but_its_count_is_right(tmp_path, logged):
+    torch.save({"model": weights(nn.Sequential())}, tmp_path / "file.pth")
+    Checkpointer(nn.Sequential(*(nn.Linear(1, 1) for _ in range(30)))).load(
+        str(tmp_path / "file.pth")
+    )
+    (line,) = (r.getMessage() for r in logged.records if r.levelno >= logging.WARNING)
+    assert " 60: " in line and "0.{weight,bias}" in line and line.endswith("...")
+    assert len(line) < 400
+
+
+def test_what_loads_whole_is_not_warned_of(tmp_path, logged):
+    torch.save({"model": weights(net(seed=1))}, tmp_path / "file.pth")
+    torch.save(weights(net(seed=1)), tmp_path / "bare.pth")  # a state dict alone
+    for file in ("file.pth", "bare.pth"):
+        model = net()
+        Checkpointer(model).load(str(tmp_path / file))
+        assert same(weights(model), weights(net(seed=1)))
+    assert not [r for r in logged.records if r.levelno >= logging.WARNING]
+
+
+def test_a_model_with_a_block_loads_its_own_checkpoint(tmp_path, logged):
+    spec = [{"at": "0", "block": "CrissCross"}]
+    model, other = net(), net(seed=1)
+    for m in (model, other):
+        insert_blocks(m, spec)
+    nn.init.constant_(model[0].context.gamma, 0.7)
+    Checkpointer(model, str(tmp_path)).save("model")
+    Checkpointer(other).load(str(tmp_path / "model.pth"))
+    assert same(weights(other), weights(model)) and not logged.records
+
+
+def damaged(tmp_path, how):
+    file = tmp_path / ("weights.pkl" if how.startswith("pkl") else "weights.pth")
+    torch.save({"model": weights(net())}, file)
+    data = file.read_bytes()
+    if how == "missing":
+        file.unlink()
+    elif how == "a folder":
+        file.unlink()
+        file.mkdir()
+    elif how == "no state dict":
+        torch.save([1, 2, 3], file)
+    else:
+        file.write_bytes(
+            {
+                "empty": b"",
+                "cut in the middle": data[: len(data) // 2],
+                "cut near the end": data[:-30],
+                "noise": bytes(range(256)) * 40,
+                "a web page": b"<!DOCTYPE html><html>404: Not Found</html>",
+                "a git-lfs pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+                "plain pickle": pickle.dumps({"0.bias": [1, 2, 3]}, protocol=2),
+                "pkl empty": b"",
+                "pkl cut": pickle.dumps({"model": {"a": list(range(99))}})[:-50],
+                "pkl noise": bytes(range(256)) * 40,
+                "pkl list": pickle.dumps([1, 2, 3]),
+                "pkl web page": b"<!DOCTYPE html><html>404: Not Found</html>",
+            }[how]
+        )
+    return file
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        *("missing", "a folder", "empty", "cut in the middle", "cut near the end", "noise"),
+        *("a web page", "a git-lfs pointer", "plain pickle", "no state dict"),
+        *("pkl empty", "pkl cut", "pkl noise", "pkl list", "pkl web page"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_and_changes_nothing(tmp_path, how):
+    file, model = damaged(tmp_path, how), net()
+    before = weights(model)
+    with pytest.raises(UserError) as error:
+        Checkpointer(model).load(str(file))
+    text = str(error.value)
+    assert str(file) in text and "MODEL.WEIGHTS" in text and "\n" not in text
+    assert same(weights(model), before)
+
+
+def test_no_weights_is_no_error():
+    model = net()
+    before = weights(model)
+    assert Checkpointer(model).load("") == {}
+    assert same(weights(model), before)
