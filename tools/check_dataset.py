@@ -65,7 +65,7 @@ def main() -> None:
     if wrong:
         raise UserError(
             f"{len(wrong)} of {len(reports)} have something wrong: {', '.join(wrong)}; "
-            "put good copies in place of the files named above"
+            "each is named above"
         )
     print("nothing wrong found")
 

@@ -84,7 +84,7 @@ def test_a_bad_source_is_named_in_one_line(tmp_path, run):
     assert f"error: cannot read {bad}" in err and "Traceback" not in err
 
 
-def test_interrupted_and_started_again_it_ends_with_whole_files(tmp_path):
+def test_interrupted_and_started_again_it_ends_with_whole_files(tmp_path, run):
     labels = tmp_path / "ADEChallengeData2016" / "annotations"
     for folder in ("training", "validation"):
         (labels / folder).mkdir(parents=True)
@@ -105,9 +105,9 @@ def test_interrupted_and_started_again_it_ends_with_whole_files(tmp_path):
     before = list(made.rglob("*.png"))
     assert 0 < len(before) < 300
     assert not list(made.rglob("*.part"))
-    again = subprocess.run(command, capture_output=True, text=True)
-    assert again.returncode == 0, again.stderr
-    assert f"{300 - len(before)} files made, {len(before)} were there already" in again.stdout
+    status, out, _ = run("ade20k", "--root", tmp_path)
+    assert status == 0
+    assert f"{300 - len(before)} files made, {len(before)} were there already" in out
     for path in made.rglob("*.png"):
         with Image.open(path) as image:
             image.load()

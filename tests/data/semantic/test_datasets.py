@@ -1,5 +1,7 @@
 """Each dataset, from the published layout through preparation, catalog, mapper and evaluator."""
 
+from pathlib import Path
+
 import detectron2.data.transforms as T
 import numpy as np
 import pytest
@@ -108,3 +110,13 @@ def test_lip_tells_left_from_right(catalog):
     sided = {i for i, name in enumerate(names) if name.startswith(("Left", "Right"))}
     assert sided == {label for pair in metadata.flip_pairs for label in pair}
     assert MetadataCatalog.get("voc_2012_sem_seg_val").flip_pairs == ()
+
+
+def test_the_document_has_every_name_and_label(catalog):
+    text = " ".join((Path(__file__).parents[3] / "docs" / "DATASETS.md").read_text().split())
+    for family in FAMILIES.values():
+        assert f"`{family.name}`" in text
+        for split in family.splits(catalog):
+            if len(split.classes) not in (59, 150):  # those with 60; Detectron2's
+                for label, name in enumerate(split.classes):
+                    assert f"{label} {name}" in text, split.name

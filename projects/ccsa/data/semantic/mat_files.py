@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
 
 from ccsa.errors import UserError
 
@@ -19,6 +18,8 @@ def read_context(path: Path) -> np.ndarray:
 
 
 def _read(path: Path, pick, key: str) -> np.ndarray:
+    from scipy.io import loadmat  # needed only to prepare these two datasets
+
     try:
         values = np.asarray(pick(loadmat(path)))
     except Exception as error:  # SciPy lets through whatever its parser and zlib raise
