@@ -1,0 +1,65 @@
+"""The segmentation datasets of CCNet and SANet; importing this registers them with Detectron2.
+
+They lie under ``$DETECTRON2_DATASETS`` (default ``./datasets``); docs/DATASETS.md has the layouts.
+"""
+
+import difflib
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ccsa.data.digits import datasets_root
+from ccsa.data.semantic import ade20k, camvid, cityscapes, lip, pascal_context, pascal_voc
+from ccsa.data.semantic.catalog import Family, Split, register
+from ccsa.data.semantic.flips import RandomFlipWithSwap, SwapFlipTransform, flip_permutation
+from ccsa.errors import UserError
+
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "RandomFlipWithSwap",
+    "Split",
+    "SwapFlipTransform",
+    "default_root",
+    "find_family",
+    "flip_permutation",
+    "register_all",
+]
+
+FAMILIES: dict[str, Family] = {
+    module.FAMILY.name: module.FAMILY
+    for module in (cityscapes, ade20k, lip, pascal_context, pascal_voc, camvid)
+}
+
+
+def default_root() -> Path:
+    """Where datasets lie, ``~`` resolved as Detectron2 does."""
+    return datasets_root().expanduser()
+
+
+def find_family(name: str) -> Family:
+    """The family called ``name``.
+
+    Raises:
+        UserError: there is none; the nearest names and all known ones are listed.
+    """
+    if name in FAMILIES:
+        return FAMILIES[name]
+    known = ", ".join(FAMILIES)
+    owners = [f.name for f in FAMILIES.values() for s in f.splits(Path()) if s.name == name]
+    near = owners[:1] or difflib.get_close_matches(name, FAMILIES, n=2, cutoff=0.4)
+    meant = f"did you mean {' or '.join(near)}? " if near else ""
+    raise UserError(f"there is no dataset called '{name}'; {meant}known are {known}")
+
+
+def register_all(root: Path) -> None:
+    """Register every split of every family, as it lies under ``root``."""
+    for family in FAMILIES.values():
+        for split in family.splits(root):
+            register(family, split, root)
+    for name in cityscapes.BUILT_IN:
+        if name in DatasetCatalog:
+            MetadataCatalog.get(name).stuff_colors = cityscapes.COLORS
+
+
+register_all(default_root())

@@ -1,0 +1,97 @@
+"""Look Into Person (LIP), single person, 20 classes, left and right told apart.
+
+A mirrored image shows left limbs as right ones: ``flip_pairs`` in the metadata are the labels to
+exchange, in training (ccsa.data.semantic.flips) and when flipped predictions are averaged.
+"""
+
+from pathlib import Path
+
+from ccsa.data.semantic.catalog import Family, Split
+from ccsa.data.semantic.files import find, read_ids
+from ccsa.data.semantic.prepare import Plan, SourceMissing
+
+_ROWS = [
+    ("Background", [0, 0, 0]),
+    ("Hat", [128, 0, 0]),
+    ("Hair", [255, 0, 0]),
+    ("Glove", [0, 85, 0]),
+    ("Sunglasses", [170, 0, 51]),
+    ("UpperClothes", [255, 85, 0]),
+    ("Dress", [0, 0, 85]),
+    ("Coat", [0, 119, 221]),
+    ("Socks", [85, 85, 0]),
+    ("Pants", [0, 85, 85]),
+    ("Jumpsuits", [85, 51, 0]),
+    ("Scarf", [52, 86, 128]),
+    ("Skirt", [0, 128, 0]),
+    ("Face", [0, 0, 255]),
+    ("Left-arm", [51, 170, 221]),
+    ("Right-arm", [0, 255, 255]),
+    ("Left-leg", [85, 255, 170]),
+    ("Right-leg", [170, 255, 85]),
+    ("Left-shoe", [255, 255, 0]),
+    ("Right-shoe", [255, 170, 0]),
+]
+CLASSES = tuple(name for name, _ in _ROWS)
+COLORS = [color for _, color in _ROWS]
+FLIP_PAIRS = ((14, 15), (16, 17), (18, 19))
+PUBLISHED = {"train": 30462, "val": 10000}
+
+
+def splits(root: Path) -> list[Split]:
+    folder = root / "LIP"
+    return [
+        Split(
+            name=f"lip_sem_seg_{split}",
+            image_root=folder / f"{split}_images",
+            label_root=folder / f"{split}_segmentations",
+            classes=CLASSES,
+            colors=COLORS,
+            group="lip",
+            published=published,
+            list_file=folder / f"{split}_id.txt",
+            flip_pairs=FLIP_PAIRS,
+        )
+        for split, published in PUBLISHED.items()
+    ]
+
+
+def plan(root: Path) -> Plan:
+    """The layout that is read, as links into that of the downloads, and the lists of ids."""
+    base, result = root / "LIP", Plan()
+    for split in splits(root):
+        images = _folder(base, split.image_root.name, "TrainVal_images")
+        labels = _folder(base, split.label_root.name, "TrainVal_parsing_annotations")
+        for wanted, there in ((split.image_root, images), (split.label_root, labels)):
+            if there != wanted:
+                result.links[wanted] = there
+        published = images.parent / split.list_file.name
+        labelled = [path.stem for path in find(labels, "*.png")]
+        ids = read_ids(published) if published.is_file() else labelled
+        result.lists[split.list_file] = ids
+        if not labelled:
+            raise SourceMissing(labels / "*.png")
+    return result
+
+
+def _folder(base: Path, name: str, archive: str) -> Path:
+    """The folder ``name``, below that of an unpacked archive, which some unpackers nest in a second
+    folder of its own name, or right where it is read."""
+    for folder in (base / archive / name, base / archive / archive / name, base / name):
+        if folder.is_dir():
+            return folder
+    raise SourceMissing(base / archive / name)
+
+
+FAMILY = Family(
+    name="lip",
+    title="LIP (Look Into Person)",
+    home="sysu-hcp.net/lip (TrainVal_images.zip, TrainVal_parsing_annotations.zip)",
+    layout="""\
+LIP/
+  TrainVal_images/{train,val}_images/*.jpg
+  TrainVal_parsing_annotations/{train,val}_segmentations/*.png
+  (or both pairs of folders right here, with {train,val}_id.txt)""",
+    splits=splits,
+    plan=plan,
+)

@@ -1,0 +1,41 @@
+"""The small datasets as fixtures, and a catalog that knows them."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets.builtin import register_all_ade20k, register_all_cityscapes
+
+from ccsa.data import semantic
+from ccsa.data.semantic.prepare import Outcome, carry_out
+
+
+@pytest.fixture(scope="session")
+def layouts() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("layouts", Path(__file__).parent / "layouts.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def catalog(tmp_path, monkeypatch) -> Path:
+    """An empty root; Detectron2's catalogs hold the datasets as they lie under it, no others."""
+    monkeypatch.setattr(DatasetCatalog, "data", {})
+    monkeypatch.setattr(MetadataCatalog, "data", {})
+    register_all_cityscapes(str(tmp_path))
+    register_all_ade20k(str(tmp_path))
+    semantic.register_all(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def prepare():
+    """Prepare a family under a root, as the tool does."""
+
+    def run(name: str, root: Path) -> Outcome:
+        return carry_out(semantic.FAMILIES[name].plan(root), name)
+
+    return run

@@ -1,0 +1,110 @@
+"""tools/check_dataset.py, run as a user runs it."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ccsa.data.semantic import FAMILIES
+from ccsa.data.semantic.prepare import carry_out
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / "tools" / "check_dataset.py"
+
+
+def module(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+layouts = module(ROOT / "tests" / "data" / "semantic" / "layouts.py")
+tool = module(TOOL)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the tool here with these arguments; gives exit status, output and error output."""
+
+    def call(*args) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, args)])
+        status = 0
+        try:
+            tool.main()
+        except SystemExit as end:
+            status = end.code
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def prepared(name: str, root: Path) -> None:
+    layouts.LAYOUTS[name](root)
+    carry_out(FAMILIES[name].plan(root), name)
+
+
+def test_a_good_dataset_is_a_table_and_status_0(tmp_path, run):
+    prepared("lip", tmp_path)
+    status, out, _ = run("lip", "--root", tmp_path)
+    assert status == 0
+    header, _, train, val, *notes = out.splitlines()
+    assert header.split()[:4] == ["dataset", "images", "labels", "published"]
+    assert train.split() == ["lip_sem_seg_train", "2", "2", "30,462", "0", "0", "0", "0"]
+    assert val.split() == ["lip_sem_seg_val", "1", "1", "10,000", "0", "0", "0", "0"]
+    assert notes[0].startswith("note: lip_sem_seg_train has 2 images, 30,460 fewer than the 30,462")
+    assert notes[-1] == "nothing wrong found"
+
+
+def test_trouble_is_named_and_status_2(tmp_path, run):
+    prepared("lip", tmp_path)
+    bad = tmp_path / "LIP" / "val_segmentations" / "7_5.png"
+    layouts.grey(bad, layouts.spread([20]))
+    status, out, err = run("lip", "--root", tmp_path)
+    assert status == 2
+    assert f"lip_sem_seg_val: bad labels: {bad} has labels 20; allowed are 0..19 and 255" in out
+    assert "error: 1 of 2 have something wrong: lip_sem_seg_val" in err
+
+
+def test_many_troubles_are_cut_short(tmp_path, run):
+    prepared("ade20k", tmp_path)
+    for number in range(7):
+        layouts.photo(tmp_path / f"ADEChallengeData2016/images/validation/{number}.jpg")
+    status, out, _ = run("ade20k", "--root", tmp_path)
+    assert status == 2
+    assert out.count("ade20k_sem_seg_val: missing: no label") == 5
+    assert "ade20k_sem_seg_val: missing: and 2 more" in out
+
+
+def test_all_takes_what_is_there(tmp_path, run):
+    prepared("lip", tmp_path)
+    prepared("camvid", tmp_path)
+    layouts.ade20k(tmp_path)
+    status, out, _ = run("--all", "--root", tmp_path)
+    assert status == 0
+    assert "lip_sem_seg_val" in out and "camvid_sem_seg_test" in out
+    assert "note: Cityscapes is not there: no " in out
+    assert "note: ADE20K is not prepared: no " in out
+
+
+def test_nothing_there_is_status_2(tmp_path, run):
+    status, _, err = run("--all", "--root", tmp_path)
+    assert status == 2 and "ready under" in err
+    status, _, err = run("lip", "--root", tmp_path)
+    assert status == 2 and "LIP (Look Into Person) is not there" in err
+
+
+def test_an_unknown_name_lists_the_known_ones(run):
+    status, _, err = run("lips")
+    assert status == 2
+    assert "did you mean lip?" in err
+    assert all(name in err for name in FAMILIES)
+
+
+def test_from_the_shell_no_traceback_shows(tmp_path):
+    command = [sys.executable, str(TOOL), "lip", "--root", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr

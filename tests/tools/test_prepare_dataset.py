@@ -1,0 +1,113 @@
+"""tools/prepare_dataset.py, run as a user runs it."""
+
+import importlib.util
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / "tools" / "prepare_dataset.py"
+
+
+def module(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+layouts = module(ROOT / "tests" / "data" / "semantic" / "layouts.py")
+tool = module(TOOL)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the tool here with these arguments; gives exit status, output and error output."""
+
+    def call(*args) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, args)])
+        status = 0
+        try:
+            tool.main()
+        except SystemExit as end:
+            status = end.code
+        return status, *capsys.readouterr()
+
+    return call
+
+
+@pytest.mark.parametrize("name", layouts.LAYOUTS)
+def test_every_dataset_is_prepared_and_kept_by_a_second_run(name, tmp_path, run):
+    layouts.LAYOUTS[name](tmp_path)
+    status, out, _ = run(name, "--root", tmp_path)
+    assert status == 0
+    assert " 0 were there already" in out
+    assert f"python tools/check_dataset.py {name} --root {tmp_path}" in out
+    status, out, _ = run(name, "--root", tmp_path)
+    assert status == 0
+    assert ": 0 files made" in out
+
+
+def test_voc_without_sbd_says_what_is_not_made(tmp_path, run):
+    layouts.pascal_voc(tmp_path, sbd=False)
+    status, out, _ = run("pascal_voc", "--root", tmp_path)
+    assert status == 0
+    assert "note: no SBD labels" in out
+
+
+@pytest.mark.parametrize("name", layouts.LAYOUTS)
+def test_a_source_that_is_not_there_is_one_clear_message(name, tmp_path, run):
+    status, out, err = run(name, "--root", tmp_path)
+    assert status == 2 and out == ""
+    assert err.startswith("error: ") and "Traceback" not in err
+    assert "is not there: no " in err and str(tmp_path) in err
+    assert "Get it from" in err and "DETECTRON2_DATASETS" in err
+
+
+def test_an_unknown_name_gets_near_misses(run):
+    status, _, err = run("cityscape")
+    assert status == 2
+    assert "there is no dataset called 'cityscape'; did you mean cityscapes?" in err
+
+
+def test_a_bad_source_is_named_in_one_line(tmp_path, run):
+    layouts.ade20k(tmp_path)
+    bad = tmp_path / "ADEChallengeData2016/annotations/training/ADE_train_00000002.png"
+    bad.write_bytes(b"half")
+    status, _, err = run("ade20k", "--root", tmp_path)
+    assert status == 2
+    assert f"error: cannot read {bad}" in err and "Traceback" not in err
+
+
+def test_interrupted_and_started_again_it_ends_with_whole_files(tmp_path, run):
+    labels = tmp_path / "ADEChallengeData2016" / "annotations"
+    for folder in ("training", "validation"):
+        (labels / folder).mkdir(parents=True)
+        for number in range(150):
+            layouts.grey(
+                labels / folder / f"ADE_{number:08d}.png", layouts.spread(range(151), (400, 400))
+            )
+    made = tmp_path / "ADEChallengeData2016" / "annotations_detectron2"
+    command = [sys.executable, str(TOOL), "ade20k", "--root", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 60
+        while not list(made.rglob("*.png")) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert b"Traceback" not in err
+    before = list(made.rglob("*.png"))
+    assert 0 < len(before) < 300
+    assert not list(made.rglob("*.part"))
+    status, out, _ = run("ade20k", "--root", tmp_path)
+    assert status == 0
+    assert f"{300 - len(before)} files made, {len(before)} were there already" in out
+    for path in made.rglob("*.png"):
+        with Image.open(path) as image:
+            image.load()

@@ -1,0 +1,51 @@
+#!/usr/bin/env python
+"""Make the label files of a segmentation dataset from those it is published with.
+
+    python tools/prepare_dataset.py cityscapes
+    python tools/prepare_dataset.py pascal_voc --root /data/datasets
+
+What is downloaded is not changed. A run that was interrupted goes on where it stopped when started
+again. docs/DATASETS.md says what lies where.
+"""
+
+import argparse
+from pathlib import Path
+
+from ccsa.data.semantic import FAMILIES, default_root, find_family
+from ccsa.data.semantic.prepare import SourceMissing, carry_out
+from ccsa.errors import reports_user_errors
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", metavar="NAME", help=", ".join(FAMILIES))
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=default_root(),
+        metavar="FOLDER",
+        help="where datasets lie, by default $DETECTRON2_DATASETS or ./datasets",
+    )
+    return parser.parse_args()
+
+
+@reports_user_errors
+def main() -> None:
+    args = parse_args()
+    family = find_family(args.name)
+    try:
+        plan = family.plan(args.root)
+    except SourceMissing as error:
+        raise family.missing(args.root, error.place) from None
+    outcome = carry_out(plan, f"{family.name} labels")
+    print(f"{family.title}: {outcome.written:,} files made, {outcome.kept:,} were there already")
+    for note in plan.notes:
+        print(f"note: {note}")
+    option = "" if args.root == default_root() else f" --root {args.root}"
+    print(f"now: python tools/check_dataset.py {family.name}{option}")
+
+
+if __name__ == "__main__":
+    main()
