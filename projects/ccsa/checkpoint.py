@@ -8,8 +8,11 @@ from pathlib import Path
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
+from ccsa.conversion import convert_state_dict
 from ccsa.errors import UserError
 from ccsa.insertion import CHILD
+
+__all__ = ["Checkpointer", "convert_state_dict"]
 
 logger = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from detectron2.utils.file_io import Detectron2Handler, PathManager
 from iopath.common.file_io import get_cache_dir
 
 from ccsa.errors import UserError
+from ccsa.evaluation import build_semantic_inference
 
 # Metadata in which Detectron2 keeps where a dataset lies.
 _PLACES = (
@@ -100,6 +101,9 @@ def _how_to_get(name: str) -> str:
             "Get train2017.zip, val2017.zip and annotations_trainval2017.zip from cocodataset.org "
             "and unpack them into coco/ there (coco/train2017, coco/val2017, coco/annotations)."
         )
+    command = MetadataCatalog.get(name).get("prepare_command")
+    if command:
+        return f"docs/DATASETS.md shows its layout; then run '{command}'."
     return "Its layout is that of Detectron2's datasets/README.md."
 
 
@@ -144,7 +148,7 @@ def check_model(cfg: CfgNode) -> None:
     cfg.MODEL.DEVICE = "meta"
     try:
         with torch.device("meta"):
-            build_model(cfg)
+            build_semantic_inference(cfg, build_model(cfg))
     except (ValueError, KeyError, AssertionError) as error:
         text = error.args[0] if error.args else type(error).__name__
         if isinstance(error, KeyError) and not isinstance(text, str):

@@ -21,7 +21,7 @@ from ccsa.checkpoint import Checkpointer
 from ccsa.data.mapper import ReportingMapper
 from ccsa.engine.hooks import LogGamma, TerminalWriter
 from ccsa.errors import UserError
-from ccsa.evaluation import build_evaluator
+from ccsa.evaluation import build_evaluator, build_semantic_inference
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class Trainer(DefaultTrainer):
         device = torch.device(cfg.MODEL.DEVICE).type
         dtype = torch.bfloat16 if device == "cpu" else torch.float16
         with torch.autocast(device, dtype, enabled=cfg.SOLVER.AMP.ENABLED):
-            return super().test(cfg, model, evaluators)
+            return super().test(cfg, build_semantic_inference(cfg, model), evaluators)
 
     def build_writers(self) -> list[EventWriter]:
         folder = Path(self.cfg.OUTPUT_DIR)
