@@ -17,7 +17,8 @@ from ccsa.data.coco_layout import write_as_coco
 pytestmark = pytest.mark.slow
 CONFIG = "configs/digits/ccnet_mask_rcnn.yaml"
 BLOCK = "backbone.bottom_up.res4.0.context"
-AP_BOUND = 30.0
+AP_BOUND = 27.0  # 38 where this was written; a block that loses its input stays near 0
+ALL_BOXES = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0)  # a few iterations are sure of nothing
 NO_TEST = ("DATASETS.TEST", "[]")  # where only training is looked at
 
 
@@ -187,7 +188,7 @@ def test_a_corrupt_image_is_named(root, place, trained):
 def test_two_gloo_processes_train_one_model(root, place, trained):
     printed = train(
         *(root, place, "--num-gpus", 2, "--dist-url", "auto", "MODEL.DEVICE", "cpu"),
-        *("SOLVER.MAX_ITER", 4, "OUTPUT_DIR", "two", "DATASETS.TEST", "('digits_val',)"),
+        *("SOLVER.MAX_ITER", 4, "OUTPUT_DIR", "two", *ALL_BOXES),
     )
     assert (place / "two/log.txt.rank1").exists()
     assert printed.count("mask AP ") == 1
@@ -203,7 +204,7 @@ def test_coco_layout_trains_and_evaluates(root, place):
             *(root, "train_net.py", "--config-file", root / "configs/ccnet_mask_rcnn.yaml"),
             *("MODEL.WEIGHTS", "", "SOLVER.MAX_ITER", 1, "OUTPUT_DIR", "coco"),
             *("INPUT.MIN_SIZE_TRAIN", "(96,)", "INPUT.MIN_SIZE_TEST", 96),
-            *("DATALOADER.NUM_WORKERS", 0),
+            *("DATALOADER.NUM_WORKERS", 0, *ALL_BOXES),
         ),
         cwd=place,
         env={**os.environ, "DETECTRON2_DATASETS": str(place / "datasets_coco")},
@@ -212,4 +213,4 @@ def test_coco_layout_trains_and_evaluates(root, place):
         stderr=subprocess.STDOUT,
     )
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "Evaluation results for segm" in done.stdout
+    assert "8/8 " in done.stdout and "Evaluation results for segm" in done.stdout

@@ -77,6 +77,7 @@ class Trainer(DefaultTrainer):
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.start_iter = 0
+        self.stepped: int | None = None  # the last iteration whose update was made
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self.register_hooks([LogGamma(), *self.build_hooks()])
@@ -110,6 +111,10 @@ class Trainer(DefaultTrainer):
         with torch.autocast(device, dtype, enabled=cfg.SOLVER.AMP.ENABLED):
             return super().test(cfg, build_semantic_inference(cfg, model), evaluators)
 
+    def run_step(self) -> None:
+        super().run_step()
+        self.stepped = self.iter
+
     def build_writers(self) -> list[EventWriter]:
         folder = Path(self.cfg.OUTPUT_DIR)
         return [
@@ -133,8 +138,8 @@ class Trainer(DefaultTrainer):
         try:
             return super().train()
         except (KeyboardInterrupt, UserError):
-            self.iter -= 1  # the one under way is not counted
-            if self.iter >= self.start_iter and comm.is_main_process():
+            if self.stepped is not None and comm.is_main_process():
+                self.iter = self.stepped  # one under way is not counted
                 self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
                 logger.info("stopped after %d iterations; --resume continues", self.iter + 1)
             raise
