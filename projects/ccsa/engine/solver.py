@@ -1,10 +1,13 @@
 """Optimizer and learning-rate schedule: Detectron2's, with the poly schedule of its DeepLab project
 and a learning rate of its own for what is not pretrained."""
 
+from typing import Any
+
 import torch
 from detectron2.config import CfgNode
-from detectron2.projects.deeplab.build_solver import build_lr_scheduler as build_deeplab_scheduler
+from detectron2.projects.deeplab.lr_scheduler import WarmupPolyLR
 from detectron2.solver import LRScheduler, get_default_optimizer_params
+from detectron2.solver import build_lr_scheduler as build_detectron2_scheduler
 from detectron2.solver import build_optimizer as build_detectron2_optimizer
 from detectron2.solver.build import maybe_add_gradient_clipping
 from torch import nn
@@ -12,6 +15,15 @@ from torch import nn
 from ccsa.errors import UserError
 
 SCHEDULERS = ("WarmupPolyLR", "WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR")
+
+
+class PolyLR(WarmupPolyLR):
+    """The poly schedule of Detectron2's DeepLab, of the length that the configuration says, also
+    where a run is resumed with another one: that project keeps the old length in the checkpoint."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What Detectron2's other schedules keep."""
+        return {"base_lrs": self.base_lrs, "last_epoch": self.last_epoch}
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -51,7 +63,18 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRSche
         UserError: there is none of that name.
     """
     check_solver(cfg)
-    return build_deeplab_scheduler(cfg, optimizer)
+    solver = cfg.SOLVER
+    if solver.LR_SCHEDULER_NAME != "WarmupPolyLR":
+        return build_detectron2_scheduler(cfg, optimizer)
+    return PolyLR(
+        optimizer,
+        solver.MAX_ITER,
+        warmup_factor=solver.WARMUP_FACTOR,
+        warmup_iters=solver.WARMUP_ITERS,
+        warmup_method=solver.WARMUP_METHOD,
+        power=solver.POLY_LR_POWER,
+        constant_ending=solver.POLY_LR_CONSTANT_ENDING,
+    )
 
 
 def check_solver(cfg: CfgNode) -> None:
