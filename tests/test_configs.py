@@ -1,18 +1,33 @@
 """Every configuration builds, and the twins differ in their block lines alone."""
 
 import argparse
+from pathlib import Path
 
 import pytest
+from detectron2.data import MetadataCatalog
 
+from ccsa.data.mapper import SemanticMapper, build_train_mapper
+from ccsa.data.semantic import FAMILIES
 from ccsa.engine.checks import check_model
 from ccsa.engine.setup import setup_cfg
 
-ROOT_CONFIGS = ["ccnet", "sa", "se", "nonlocal"]
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 BLOCKS = {
     "ccnet": "CrissCross",
     "sa": "SqueezeAttention",
     "se": "SqueezeExcitation",
     "nonlocal": "NonLocal",
+}
+SEMANTIC = [
+    f"{name}/{file.stem}" for name in FAMILIES for file in sorted((CONFIGS / name).glob("*.yaml"))
+]
+HEAD = "MODEL.SEM_SEG_HEAD."
+# By the last word of a name: the keys in which it differs from the configuration without it.
+TWINS = {
+    **{word: {HEAD + "CONTEXT"} for word in ("r0", "r1", "r3", "nonlocal")},
+    **{word: {HEAD + "SANET.BLOCKS"} for word in ("se", "noblock")},
+    "ccl": {HEAD + "CCL.ENABLED"},
+    "ohem": {HEAD + "OHEM.ENABLED"},
 }
 
 
@@ -23,7 +38,7 @@ def load(root, name):
 
 def test_every_config_builds(root):
     files = sorted((root / "configs").rglob("*.yaml"))
-    assert len(files) >= 17
+    assert len(files) >= 93
     for file in files:
         check_model(load(root, file.relative_to(root / "configs")))
 
@@ -54,3 +69,105 @@ def test_coco_follows_the_papers_schedule(root):
         assert weights in cfg.MODEL.WEIGHTS
         assert cfg.MODEL.CONTEXT.BLOCKS[0]["recurrence"] == 2
         assert cfg.DATASETS.TRAIN == ("coco_2017_train",)
+
+
+def differences(a, b, prefix=""):
+    """The keys whose values differ."""
+    found = set()
+    for key in a:
+        if isinstance(a[key], dict) and isinstance(b[key], dict):
+            found |= differences(a[key], b[key], f"{prefix}{key}.")
+        elif a[key] != b[key]:
+            found.add(prefix + key)
+    return found
+
+
+@pytest.mark.parametrize("name", SEMANTIC)
+def test_semantic_configs_fit_their_datasets(root, name):
+    cfg = load(root, f"{name}.yaml")
+    head, solver = cfg.MODEL.SEM_SEG_HEAD, cfg.SOLVER
+    for dataset in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        metadata = MetadataCatalog.get(dataset)
+        assert len(metadata.stuff_classes) == head.NUM_CLASSES
+        assert metadata.ignore_label == head.IGNORE_VALUE == 255
+    assert head.NORM == cfg.MODEL.RESNETS.NORM == "SyncBN"
+    assert (solver.REFERENCE_WORLD_SIZE, solver.IMS_PER_BATCH % 4) == (4, 0)
+    assert (solver.LR_SCHEDULER_NAME, solver.POLY_LR_POWER) == ("WarmupPolyLR", 0.9)
+    assert solver.WEIGHT_DECAY == solver.WEIGHT_DECAY_NORM
+    assert isinstance(build_train_mapper(cfg), SemanticMapper)
+    assert f"_os{cfg.MODEL.RESNETS.OUTPUT_STRIDE}_" in name
+    assert f"_R_{cfg.MODEL.RESNETS.DEPTH}_" in name
+    weights = {50: "R-52", 101: "R-103"}[cfg.MODEL.RESNETS.DEPTH]
+    assert f"detectron2://DeepLab/{weights}.pkl" == cfg.MODEL.WEIGHTS
+
+
+@pytest.mark.parametrize("name", [n for n in SEMANTIC if n.rpartition("_")[2] in TWINS])
+def test_semantic_twins_differ_in_their_block_lines_alone(root, name):
+    plain, _, kind = name.rpartition("_")
+    changed = differences(load(root, f"{plain}.yaml"), load(root, f"{name}.yaml"))
+    assert changed == TWINS[kind]
+
+
+@pytest.mark.parametrize("name", [n for n in SEMANTIC if "_R_101_" in n])
+def test_depths_differ_in_backbone_and_weights_alone(root, name):
+    other = load(root, f"{name.replace('_R_101_', '_R_50_').removesuffix('_ohem')}.yaml")
+    changed = differences(load(root, f"{name}.yaml"), other)
+    assert changed - {HEAD + "OHEM.ENABLED"} == {"MODEL.RESNETS.DEPTH", "MODEL.WEIGHTS"}
+
+
+@pytest.mark.parametrize("name", [n for n in SEMANTIC if "/fcn_" in n])
+def test_the_plain_fcn_trains_as_sanet_does(root, name):
+    changed = differences(
+        load(root, f"{name}.yaml"), load(root, f"{name}.yaml".replace("/fcn", "/sanet"))
+    )
+    features = {HEAD + "IN_FEATURES", "MODEL.RESNETS.OUT_FEATURES"}
+    assert changed == {HEAD + "NAME", HEAD + "AUX.WEIGHT", *features}
+
+
+def test_every_dataset_has_both_depths_with_and_without_blocks_and_ccl():
+    for name in FAMILIES:
+        stems = {n.partition("/")[2] for n in SEMANTIC if n.startswith(f"{name}/")}
+        for depth in ("R_50", "R_101"):
+            kinds = {s.rpartition("_")[2] for s in stems if s.startswith(f"ccnet_{depth}")}
+            assert {"r0", "ccl"} < kinds
+        if name.startswith("pascal"):
+            for start in ("sanet_R_50", "sanet_R_101", "fcn_R_50", "fcn_R_101"):
+                assert any(s.startswith(start) for s in stems)
+
+
+def test_blocks_are_what_the_names_say(root):
+    stem = "cityscapes/ccnet_R_101_os8_769_60k"
+    loops = {"": 2, "_r1": 1, "_r3": 3}
+    for suffix, recurrence in loops.items():
+        (line,) = load(root, f"{stem}{suffix}.yaml").MODEL.SEM_SEG_HEAD.CONTEXT
+        assert (line["block"], line["recurrence"]) == ("CrissCross", recurrence)
+    assert load(root, f"{stem}_r0.yaml").MODEL.SEM_SEG_HEAD.CONTEXT == []
+    (line,) = load(root, f"{stem}_nonlocal.yaml").MODEL.SEM_SEG_HEAD.CONTEXT
+    assert line["block"] == "NonLocal"
+    stem = "pascal_context/sanet_R_50_os8_480_20ep"
+    blocks = {"": "SqueezeAttention", "_se": "SqueezeExcitation"}
+    for suffix, block in blocks.items():
+        (line,) = load(root, f"{stem}{suffix}.yaml").MODEL.SEM_SEG_HEAD.SANET.BLOCKS
+        assert line["block"] == block
+    assert load(root, f"{stem}_noblock.yaml").MODEL.SEM_SEG_HEAD.SANET.BLOCKS == []
+
+
+def test_settings_that_the_papers_give(root):
+    cfg = load(root, "cityscapes/ccnet_R_101_os8_769_60k.yaml")
+    solver, head = cfg.SOLVER, cfg.MODEL.SEM_SEG_HEAD
+    assert (solver.BASE_LR, solver.MAX_ITER, solver.IMS_PER_BATCH) == (0.01, 60000, 8)
+    assert (solver.WEIGHT_DECAY, solver.MOMENTUM, solver.WARMUP_ITERS) == (1e-4, 0.9, 0)
+    assert (cfg.INPUT.SEM_SEG.SCALE_RANGE, cfg.INPUT.SEM_SEG.SCALE_STEP) == ([0.7, 2.1], 0.1)
+    assert cfg.INPUT.CROP.SIZE == cfg.TEST.SLIDING_WINDOW.CROP == [769, 769]
+    assert (head.ACTIVATION, head.AUX.CHANNELS, head.AUX.WEIGHT) == ("leaky_relu", 512, 0.4)
+    assert head.ALIGN_CORNERS and cfg.TEST.SLIDING_WINDOW.STRIDE == [513, 513]
+    for name, images, epochs, rate in (
+        ("pascal_context/sanet_R_101_os8_480_80ep", 4998, 80, 0.001),
+        ("pascal_context/sanet_R_50_os8_480_20ep", 4998, 20, 0.001),
+        ("pascal_voc/sanet_R_50_os8_480_50ep_finetune", 1464, 50, 0.0001),
+    ):
+        cfg = load(root, f"{name}.yaml")
+        assert (rate, 16) == (cfg.SOLVER.BASE_LR, cfg.SOLVER.IMS_PER_BATCH)
+        assert pytest.approx(images * epochs / 16, abs=1) == cfg.SOLVER.MAX_ITER
+        keys = cfg.MODEL.SEM_SEG_HEAD.SANET
+        assert (keys.MASK_WEIGHT, keys.CATEGORY_WEIGHT, keys.DENSE_WEIGHT) == (1.0, 0.2, 0.8)

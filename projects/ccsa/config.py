@@ -25,6 +25,8 @@ def add_ccsa_config(cfg: CfgNode) -> None:
 
     _add_backbone_keys(cfg)
     _add_semantic_keys(cfg)
+    _add_solver_keys(cfg)
+    _add_input_keys(cfg)
     _add_inference_keys(cfg)
 
 
@@ -105,6 +107,49 @@ def _add_semantic_keys(cfg: CfgNode) -> None:
     keys.SANET.CATEGORY_REDUCTION = "sum"
     # The final prediction: "dense", "mask" or their "sum". The paper leaves it open.
     keys.SANET.PREDICTION = "dense"
+
+
+def _add_solver_keys(cfg: CfgNode) -> None:
+    """Keys of the learning rate; those of the poly schedule mean what they mean in Detectron2's
+    DeepLab."""
+    keys = cfg.SOLVER
+    # With LR_SCHEDULER_NAME "WarmupPolyLR": rate = BASE_LR * (1 - iteration / MAX_ITER) ** power.
+    keys.POLY_LR_POWER = 0.9
+    # The rate does not fall below this share of BASE_LR.
+    keys.POLY_LR_CONSTANT_ENDING = 0.0
+    # Factor of the rate of all that is not in the backbone; 10 in PyTorch-Encoding.
+    keys.HEAD_LR_FACTOR = 1.0
+
+
+def _add_input_keys(cfg: CfgNode) -> None:
+    """Keys of training augmentation for semantic segmentation, beside Detectron2's MIN_SIZE_TRAIN,
+    MAX_SIZE_TRAIN, RANDOM_FLIP (which exchanges the dataset's "flip_pairs") and CROP. There the
+    crop follows the resize, and one of TYPE "absolute" is padded to SIZE with PIXEL_MEAN and
+    IGNORE_VALUE."""
+    keys = cfg.INPUT
+    # "detection", Detectron2's mapper; "semantic", with the keys below; "auto" by the datasets.
+    keys.MAPPER = "auto"
+    # A crop is drawn anew, ten times at most, while one class has more than this share of it.
+    keys.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
+
+    keys.SEM_SEG = CfgNode()
+    # Random factors of the image's size, [low, high], in place of MIN_SIZE_TRAIN; [] for that.
+    keys.SEM_SEG.SCALE_RANGE = []
+    # Factors are low, low + step, ... high; 0.0 for any between them.
+    keys.SEM_SEG.SCALE_STEP = 0.0
+    # The longer side that a factor of 1 gives; 0 for the image's own.
+    keys.SEM_SEG.LONG_SIDE = 0
+
+    keys.SEM_SEG.COLOR_JITTER = CfgNode()
+    # Brightness, contrast, saturation and hue, each changed with probability 1/2.
+    keys.SEM_SEG.COLOR_JITTER.ENABLED = False
+    # Up to this much is added, of 255.
+    keys.SEM_SEG.COLOR_JITTER.BRIGHTNESS = 32.0
+    # Factors, [low, high].
+    keys.SEM_SEG.COLOR_JITTER.CONTRAST = [0.5, 1.5]
+    keys.SEM_SEG.COLOR_JITTER.SATURATION = [0.5, 1.5]
+    # Up to this much is added, of 180.
+    keys.SEM_SEG.COLOR_JITTER.HUE = 18
 
 
 def _add_inference_keys(cfg: CfgNode) -> None:

@@ -15,6 +15,8 @@ from detectron2.modeling import build_model
 from detectron2.utils.file_io import Detectron2Handler, PathManager
 from iopath.common.file_io import get_cache_dir
 
+from ccsa.data.mapper import build_train_mapper
+from ccsa.engine.solver import check_solver
 from ccsa.errors import UserError
 from ccsa.evaluation import build_semantic_inference
 
@@ -26,7 +28,7 @@ _PLACES = (
 
 
 def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Check processes, datasets, weights and the model that ``cfg`` names.
+    """Check processes, datasets, weights, schedule, augmentation and the model that ``cfg`` names.
 
     Raises:
         UserError: the first thing found that would keep the run from working, with its cure.
@@ -41,6 +43,9 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
                 "--eval-only has nothing to evaluate: add MODEL.WEIGHTS file.pth, "
                 "or --resume to take the last checkpoint of a run"
             )
+    if not args.eval_only:
+        check_solver(cfg)
+        build_train_mapper(cfg)
     check_model(cfg)
 
 

@@ -18,8 +18,9 @@ from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 from torch import nn
 
 from ccsa.checkpoint import Checkpointer
-from ccsa.data.mapper import ReportingMapper
+from ccsa.data.mapper import ReportingMapper, build_train_mapper
 from ccsa.engine.hooks import LogGamma, TerminalWriter
+from ccsa.engine.solver import build_lr_scheduler, build_optimizer
 from ccsa.errors import UserError
 from ccsa.evaluation import build_evaluator, build_semantic_inference
 
@@ -91,8 +92,16 @@ class Trainer(DefaultTrainer):
         return model
 
     @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer):
+        return build_lr_scheduler(cfg, optimizer)
+
+    @classmethod
     def build_train_loader(cls, cfg: CfgNode):
-        return build_detection_train_loader(cfg, mapper=ReportingMapper(cfg, is_train=True))
+        return build_detection_train_loader(cfg, mapper=build_train_mapper(cfg))
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
