@@ -4,7 +4,9 @@ import argparse
 from pathlib import Path
 
 import pytest
+import torch
 from detectron2.data import MetadataCatalog
+from detectron2.modeling import build_backbone
 
 from ccsa.data.mapper import SemanticMapper, build_train_mapper
 from ccsa.data.semantic import FAMILIES
@@ -171,3 +173,31 @@ def test_settings_that_the_papers_give(root):
         assert pytest.approx(images * epochs / 16, abs=1) == cfg.SOLVER.MAX_ITER
         keys = cfg.MODEL.SEM_SEG_HEAD.SANET
         assert (keys.MASK_WEIGHT, keys.CATEGORY_WEIGHT, keys.DENSE_WEIGHT) == (1.0, 0.2, 0.8)
+
+
+@pytest.mark.parametrize("depth", [50, 101])
+def test_the_backbone_has_every_key_of_detectron2s_deeplab(root, depth):
+    """Its ImageNet weights are those the configurations name."""
+    cfg = load(root, f"pascal_voc/ccnet_R_{depth}_os8_480_80ep.yaml")
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "meta"
+    with torch.device("meta"):
+        ours = build_backbone(cfg)
+        cfg.MODEL.BACKBONE.NAME = "build_resnet_deeplab_backbone"
+        cfg.MODEL.RESNETS.RES4_DILATION, cfg.MODEL.RESNETS.RES5_DILATION = 2, 4
+        cfg.MODEL.RESNETS.RES5_MULTI_GRID = [1, 1, 1]
+        theirs = build_backbone(cfg)
+    shapes, wanted = (
+        {key: value.shape for key, value in model.state_dict().items()} for model in (ours, theirs)
+    )
+    assert shapes == wanted
+    assert ours.stem.conv2.weight.shape == (64, 64, 3, 3)
+    convolutions = [
+        {
+            name: (m.stride, m.dilation, m.padding)
+            for name, m in model.named_modules()
+            if hasattr(m, "dilation")
+        }
+        for model in (ours, theirs)
+    ]
+    assert convolutions[0] == convolutions[1]

@@ -372,3 +372,20 @@ def test_resuming_does_not_look_for_the_weights_it_started_from(config):
 
 def test_the_checks_know_context_model():
     assert "ContextModel" in META_ARCH_REGISTRY
+
+
+def test_sync_bn_of_several_cpu_processes_is_refused(config):
+    opts = ["MODEL.DEVICE", "cpu", "MODEL.RESNETS.NORM", "SyncBN"]
+    text = message(check_processes, config(*opts), arguments(num_gpus=2, opts=opts))
+    assert "SyncBN" in text and "MODEL.RESNETS.NORM BN" in text
+    check_processes(config(*opts), arguments(opts=opts))
+
+
+@pytest.mark.parametrize(
+    "opts", [("SOLVER.LR_SCHEDULER_NAME", "Poly"), ("INPUT.SEM_SEG.SCALE_RANGE", "[0.5, 2.0]")]
+)
+def test_a_wrong_schedule_or_augmentation_is_refused_before_training(config, opts):
+    given = config("MODEL.DEVICE", "cpu", *opts)
+    assert opts[0].rpartition(".")[0] in message(check_run, given, arguments())
+    weights = Path(__file__)
+    check_run(config(*opts, "MODEL.WEIGHTS", weights), arguments(eval_only=True))

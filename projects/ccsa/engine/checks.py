@@ -50,7 +50,8 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 
 def check_processes(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Refuse more GPUs than there are, and a batch that the processes cannot share."""
+    """Refuse more GPUs than there are, SyncBN without them, and a batch that the processes cannot
+    share."""
     there = torch.cuda.device_count()
     if args.num_gpus < 1 or args.num_machines < 1:
         raise UserError("--num-gpus and --num-machines must be at least 1")
@@ -62,6 +63,11 @@ def check_processes(cfg: CfgNode, args: argparse.Namespace) -> None:
         raise UserError(
             f"--num-gpus {args.num_gpus}, but {there} CUDA devices are there; "
             "use fewer, or MODEL.DEVICE cpu for that many CPU processes"
+        )
+    if args.num_gpus * args.num_machines > 1 and not on_gpu and "SyncBN" in cfg.dump():
+        raise UserError(
+            "SyncBN needs a GPU for each process; for several CPU processes use BN wherever it is "
+            "set, e.g. MODEL.RESNETS.NORM BN MODEL.SEM_SEG_HEAD.NORM BN"
         )
     if args.eval_only:
         return
