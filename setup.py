@@ -26,6 +26,7 @@ setup(
         "fvcore>=0.1.5.post20221221",
         "iopath>=0.1.7",
         "scikit-learn",
+        "scipy",
         "matplotlib",
         "pillow",
         "tabulate",

@@ -2,10 +2,10 @@
 training step, one evaluation. Models and images are small, everything else is as configured."""
 
 import argparse
-import importlib.util
 import math
 from pathlib import Path
 
+import layouts
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -47,10 +47,6 @@ SMALL = {
 def datasets(tmp_path_factory):
     """Every dataset, laid out as published and prepared, in catalogs that hold no other."""
     root = tmp_path_factory.mktemp("datasets")
-    file = TESTS / "data" / "semantic" / "layouts.py"
-    spec = importlib.util.spec_from_file_location("layouts", file)
-    layouts = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(layouts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DatasetCatalog, "data", {})
         patch.setattr(MetadataCatalog, "data", {})

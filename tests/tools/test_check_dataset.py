@@ -1,10 +1,11 @@
 """tools/check_dataset.py, run as a user runs it."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
+import check_dataset as tool
+import layouts
 import pytest
 
 from ccsa.data.semantic import FAMILIES
@@ -12,17 +13,6 @@ from ccsa.data.semantic.prepare import carry_out
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "check_dataset.py"
-
-
-def module(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
-layouts = module(ROOT / "tests" / "data" / "semantic" / "layouts.py")
-tool = module(TOOL)
 
 
 @pytest.fixture

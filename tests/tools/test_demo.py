@@ -1,12 +1,12 @@
 """tools/demo.py, run as a user runs it, on digit scenes, a video and a photograph."""
 
-import importlib.util
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
+import demo as demo_tool
 import numpy as np
 import pytest
 import torch
@@ -76,10 +76,7 @@ def scenes(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("demo", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return demo_tool
 
 
 @pytest.fixture

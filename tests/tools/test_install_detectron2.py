@@ -1,19 +1,16 @@
 """Detectron2 from the carrier wheel: what is taken, what is restored, what pip sees."""
 
-import importlib.util
 import subprocess
 import sys
 import zipfile
 
+import install_detectron2
 import pytest
 
 
 @pytest.fixture(scope="module")
-def tool(root):
-    spec = importlib.util.spec_from_file_location("install", root / "tools/install_detectron2.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool():
+    return install_detectron2
 
 
 @pytest.fixture

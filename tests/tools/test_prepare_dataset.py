@@ -1,28 +1,18 @@
 """tools/prepare_dataset.py, run as a user runs it."""
 
-import importlib.util
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import layouts
+import prepare_dataset as tool
 import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "prepare_dataset.py"
-
-
-def module(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
-layouts = module(ROOT / "tests" / "data" / "semantic" / "layouts.py")
-tool = module(TOOL)
 
 
 @pytest.fixture

@@ -1,21 +1,18 @@
 """Mistakes on the command line of train_net.py: one message, status 2, nothing written."""
 
-import importlib.util
 import sys
 
 import pytest
 import torch
+import train_net
 
 DIGITS = "configs/digits/ccnet_mask_rcnn.yaml"
 COCO = "configs/ccnet_mask_rcnn.yaml"
 
 
 @pytest.fixture(scope="module")
-def tool(root):
-    spec = importlib.util.spec_from_file_location("train_net", root / "tools/train_net.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def tool():
+    return train_net
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 """The small datasets as fixtures, and a catalog that knows them."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+import layouts as _layouts
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin import register_all_ade20k, register_all_cityscapes
@@ -14,10 +14,7 @@ from ccsa.data.semantic.prepare import Outcome, carry_out
 
 @pytest.fixture(scope="session")
 def layouts() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("layouts", Path(__file__).parent / "layouts.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return _layouts
 
 
 @pytest.fixture
