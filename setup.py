@@ -18,7 +18,7 @@ setup(
     packages=find_packages("projects"),
     python_requires=">=3.10",
     install_requires=[
-        "torch>=2.1",
+        "torch>=2.4",
         "torchvision",
         "numpy",
         "opencv-python",
@@ -28,7 +28,8 @@ setup(
         "scikit-learn",
         "scipy",
         "matplotlib",
-        "pillow",
+        "pillow>=10.1",
+        "pyyaml",
         "tabulate",
         "tensorboard",
         "tqdm",

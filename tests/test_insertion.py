@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from ccsa.blocks import build_block
-from ccsa.insertion import context_blocks, insert_blocks, placement_table
+from ccsa.errors import UserError
+from ccsa.insertion import PlacementError, context_blocks, insert_blocks, placement_table
 
 
 class Residual(nn.Module):
@@ -239,6 +240,10 @@ def test_an_output_that_is_no_map_or_of_other_width_is_named():
     insert_blocks(model, [{"at": "0", "block": "CrissCross", "channels": 4}])
     with pytest.raises(ValueError, match="channels: 6"):
         model(torch.zeros(1, 3, 2, 2))
+
+
+def test_a_placement_that_only_a_forward_can_refuse_is_the_users_to_cure():
+    assert issubclass(PlacementError, UserError)  # so that the tools end with one message
 
 
 def test_torchvision_models_work_without_detectron2():

@@ -25,14 +25,15 @@ if ! "$folder/bin/python" -c "$supported" 2>/dev/null || ! "$folder/bin/python" 
         exit 2
     }
 fi
-pip="$folder/bin/python -m pip --disable-pip-version-check"
-$pip install -q -c constraints.txt -e '.[dev]'
+pip() { "$folder/bin/python" -m pip --disable-pip-version-check "$@"; }
+pip install -q -c constraints.txt -e '.[dev]'
 "$folder/bin/python" tools/install_detectron2.py -c constraints.txt
 if ! "$folder/bin/python" -c 'import cv2' 2>/dev/null; then
     # A machine with no display libraries (libGL): everything but the demo's window works with the headless build.
-    echo "opencv-python cannot load here (no libGL); using opencv-python-headless"
-    $pip uninstall -q -y opencv-python
-    $pip install -q "opencv-python-headless==$(sed -n 's/^opencv-python==//p' constraints.txt)"
+    # Its files replace those of opencv-python, which stays listed, so that both calls of pip agree.
+    echo "opencv-python cannot load here (no libGL); its files are replaced by opencv-python-headless"
+    version=$(sed -n 's/^opencv-python==//p' constraints.txt)
+    pip install -q --force-reinstall --no-deps "opencv-python-headless==$version"
 fi
-$pip check
+pip check
 echo "Ready."

@@ -4,14 +4,15 @@
     python tools/train_net.py --config-file configs/digits/ccnet_mask_rcnn.yaml
     python tools/train_net.py --config-file configs/ccnet_mask_rcnn.yaml --num-gpus 8
     python tools/train_net.py --config-file configs/digits/ccnet_mask_rcnn.yaml --resume
-    python tools/train_net.py --config-file configs/digits/ccnet_mask_rcnn.yaml --eval-only
-    MODEL.WEIGHTS FILE.pth
+    python tools/train_net.py --config-file configs/digits/ccnet_mask_rcnn.yaml \\
+        --eval-only MODEL.WEIGHTS FILE.pth
 
 Further words are KEY VALUE pairs of the configuration. With no OUTPUT_DIR, each run gets a new
 folder under output/<config>/.
 """
 
 import argparse
+import os
 import sys
 import time
 
@@ -62,6 +63,9 @@ def main() -> None:
     cfg.defrost()
     cfg.OUTPUT_DIR = str(folder)
     cfg.freeze()
+    if cfg.MODEL.DEVICE == "cpu":
+        # Detectron2's launch takes NCCL and counts GPUs wherever it sees one.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     print(describe_device(cfg.MODEL.DEVICE))
     print(f"output: {folder}")
     try:

@@ -18,6 +18,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from ccsa.blocks import build_block
+from ccsa.errors import UserError
 
 CHILD = "context"
 _CONTAINERS = (nn.Sequential, nn.ModuleList)
@@ -32,17 +33,21 @@ class Placement(NamedTuple):
     parameters: int
 
 
+class PlacementError(UserError, ValueError):
+    """A block stands where no map of its width comes out; only a forward can tell."""
+
+
 def apply_context(module: nn.Module, args: Any, output: Any) -> Tensor:
     """Forward hook: the module's output, (B, C, *spatial), through its child ``context``."""
     if not isinstance(output, Tensor) or output.dim() < 3:
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ValueError(
+        raise PlacementError(
             f"a context block was placed after a {type(module).__name__} that returns {shape}; "
             "it needs one (B, C, *spatial) map: name a convolution, a residual block or a stage"
         )
     expected = module.context_channels
     if output.shape[1] != expected:
-        raise ValueError(
+        raise PlacementError(
             f"the context block after a {type(module).__name__} was built for {expected} channels, "
             f"but the module returns {output.shape[1]}; add 'channels: {output.shape[1]}'"
         )

@@ -40,6 +40,9 @@ def test_blocks_can_be_given_on_the_command_line(config):
         (["SOLVER.MAX_ITER", "many"], ["SOLVER.MAX_ITER", "many"]),
         (["SOLVER", "7"], ["SOLVER"]),
         (["MODEL.DEVICE", "gpu0"], ["gpu0", "cpu"]),
+        (["MODEL.DEVICE", "mps"], ["mps", "cpu"]),
+        (["MODEL.DEVICE", "cuda:99"], ["cuda:99", "CUDA devices"]),
+        (["MODEL.DEVICE", "cpu", "--num-gpus", "2"], ["--num-gpus", "before"]),
     ],
 )
 def test_bad_options_are_named(config, opts, words):
@@ -78,5 +81,5 @@ def test_random_weights_are_not_frozen(root):
 def test_cuda_is_refused_where_it_is_not():
     assert resolve_device("auto") == "cpu"
     for name in ("cuda", "cuda:0"):
-        with pytest.raises(UserError, match="no CUDA device"):
+        with pytest.raises(UserError, match="0 CUDA devices"):
             resolve_device(name)

@@ -51,6 +51,8 @@ def run(tool, root, tmp_path, monkeypatch, capsys):
             ["MODEL.CONTEXT.BLOCKS", "[{'at': 'backbone.bottom_up.res4', 'block': 'CrossCriss'}]"],
             ["CrossCriss", "CrissCross"],
         ),
+        (DIGITS, ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN"], ["ContextModel", "BLOCKS"]),
+        (DIGITS, ["DATASETS.TRAIN", "()"], ["DATASETS.TRAIN", "digits_train"]),
         (DIGITS, ["SOLVER.REFERENCE_WORLD_SIZE", "3"], ["REFERENCE_WORLD_SIZE", "IMS_PER_BATCH"]),
     ],
 )

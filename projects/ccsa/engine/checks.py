@@ -34,6 +34,8 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
         UserError: the first thing found that would keep the run from working, with its cure.
     """
     check_processes(cfg, args)
+    if not args.eval_only and not cfg.DATASETS.TRAIN:
+        raise UserError("DATASETS.TRAIN is empty; name a dataset, e.g. \"('digits_train',)\"")
     for name in (() if args.eval_only else cfg.DATASETS.TRAIN) + tuple(cfg.DATASETS.TEST):
         check_dataset(name)
     if not args.resume:
@@ -46,6 +48,12 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     if not args.eval_only:
         check_solver(cfg)
         build_train_mapper(cfg)
+    if cfg.MODEL.CONTEXT.BLOCKS and cfg.MODEL.META_ARCHITECTURE != "ContextModel":
+        raise UserError(
+            f"MODEL.CONTEXT.BLOCKS has blocks, but MODEL.META_ARCHITECTURE "
+            f"{cfg.MODEL.META_ARCHITECTURE} takes none: make that ContextModel and name it by "
+            "MODEL.CONTEXT.META_ARCHITECTURE"
+        )
     check_model(cfg)
 
 

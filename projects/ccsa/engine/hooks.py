@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 def peak_memory() -> int:
     """Bytes: peak memory allocated on the GPU, or without one the peak resident size of this
     process."""
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB

@@ -45,12 +45,14 @@ def resolve_device(name: str) -> str:
     if name == "auto":
         return "cuda" if there else "cpu"
     try:
-        kind = torch.device(name).type
-    except RuntimeError as error:
-        raise UserError(f"MODEL.DEVICE '{name}' is no device; use auto, cpu or cuda") from error
-    if kind == "cuda" and not there:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UserError(f"MODEL.DEVICE '{name}' is no device of ccsa; use auto, cpu or cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"MODEL.DEVICE is '{name}', but no CUDA device is there; "
+            f"MODEL.DEVICE is '{name}', but there are {torch.cuda.device_count()} CUDA devices; "
             "use MODEL.DEVICE cpu, or leave it at auto"
         )
     return name
@@ -100,6 +102,8 @@ def _merge_options(cfg: CfgNode, options: list[str]) -> None:
             f"options come in pairs KEY VALUE, but there are {len(options)}: {' '.join(options)}"
         )
     for key, value in zip(options[::2], options[1::2], strict=True):
+        if key.startswith("--"):
+            raise UserError(f"{key} comes too late: put it before the first KEY VALUE pair")
         _check_key(cfg, key, "on the command line")
         try:
             cfg.merge_from_list([key, value])
