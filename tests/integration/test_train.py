@@ -150,6 +150,8 @@ def test_an_interrupt_leaves_a_checkpoint_to_resume_from(root, place, trained):
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        # A shell lets what it starts in the background ignore interrupts; children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     log = place / "stopped/log.txt"
     for _ in range(600):
@@ -157,7 +159,10 @@ def test_an_interrupt_leaves_a_checkpoint_to_resume_from(root, place, trained):
             break
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    printed = process.communicate(timeout=120)[0]
+    try:
+        printed = process.communicate(timeout=120)[0]
+    finally:
+        process.kill()
     assert process.returncode == 130 and "Traceback" not in printed, printed[-3000:]
     saved = torch.load(next((place / "stopped").glob("model_*.pth")), weights_only=True)
     assert saved["iteration"] >= 19

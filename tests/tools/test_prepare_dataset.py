@@ -84,7 +84,13 @@ def test_interrupted_and_started_again_it_ends_with_whole_files(tmp_path, run):
             )
     made = tmp_path / "ADEChallengeData2016" / "annotations_detectron2"
     command = [sys.executable, str(TOOL), "ade20k", "--root", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A shell lets what it starts in the background ignore interrupts; children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         deadline = time.monotonic() + 60
         while not list(made.rglob("*.png")) and time.monotonic() < deadline:
             time.sleep(0.002)
