@@ -16,6 +16,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from ccsa.data import digits
+from ccsa.data.built_in import STAMP
 from ccsa.data.coco_layout import write_as_coco
 from ccsa.data.digit_scenes import GROUNDS, SIZE
 
@@ -41,6 +42,7 @@ import json, sys
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from ccsa.data import digits
+from ccsa.data.built_in import STAMP
 from ccsa.engine.checks import check_dataset
 
 digits.COUNTS.update(train=3, val=2)
@@ -118,7 +120,7 @@ def test_all_names_are_registered():
 
 def test_digits_load_under_the_datasets_folder(loaded, datasets):
     root = datasets
-    assert (root / "digits" / digits.STAMP).is_file()
+    assert (root / "digits" / STAMP).is_file()
     for name in NAMES:
         records = loaded[name]["records"]
         assert len(records) == (3 if "train" in name else 2), name

@@ -13,6 +13,7 @@ import numpy as np
 import pycocotools.mask as coco_mask
 from tqdm import tqdm
 
+from ccsa.data.built_in import write_image
 from ccsa.data.digit_scenes import GROUNDS, SIZE, Scene, draw_scene, load_scans
 
 THINGS = [str(digit) for digit in range(10)]
@@ -40,12 +41,12 @@ def write_split(folder: Path, split: str, count: int, seed: int) -> None:
         for mask, digit in zip(masks, scene.classes, strict=True):
             labels[mask] = digit
         stuff = np.where(labels < len(THINGS), 0, labels - len(THINGS) + 1).astype(np.uint8)
-        _write_image(folder / split / f"{name}.jpg", scene.image)
+        write_image(folder / split / f"{name}.jpg", scene.image)
         # OpenCV writes BGR, so that the lowest byte of an id, its red, comes last.
         rgb = np.stack([ids >> 16, ids >> 8, ids], axis=-1) & 255
-        _write_image(folder / f"panoptic_{split}" / f"{name}.png", rgb.astype(np.uint8))
-        _write_image(folder / f"panoptic_stuff_{split}" / f"{name}.png", stuff)
-        _write_image(folder / f"sem_seg_{split}" / f"{name}.png", labels)
+        write_image(folder / f"panoptic_{split}" / f"{name}.png", rgb.astype(np.uint8))
+        write_image(folder / f"panoptic_stuff_{split}" / f"{name}.png", stuff)
+        write_image(folder / f"sem_seg_{split}" / f"{name}.png", labels)
     things = [{"id": i, "name": THINGS[c], "supercategory": "digit"} for i, c in THING_IDS.items()]
     stuffs = [
         {"id": i, "name": GROUNDS[c], "supercategory": "ground"} for i, c in STUFF_IDS.items()
@@ -114,14 +115,6 @@ def _segments(scene: Scene, masks: list[np.ndarray]) -> tuple[list[dict], np.nda
                 }
             )
     return segments, ids
-
-
-def _write_image(path: Path, image: np.ndarray) -> None:
-    """Encode by the ending of ``path``. A full disk is an OSError; cv2.imwrite may not notice."""
-    done, encoded = cv2.imencode(path.suffix, image)
-    if not done:
-        raise OSError(f"{path} could not be encoded")
-    path.write_bytes(encoded)
 
 
 def _write_json(folder: Path, name: str, images, annotations, categories) -> None:

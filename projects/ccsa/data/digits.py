@@ -15,27 +15,20 @@ Registered are ``digits_{train,val}`` (instances), ``digits_{train,val}_panoptic
 Validation scenes are made of scans that no training scene uses.
 """
 
-import json
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import load_coco_json, load_sem_seg
 from detectron2.data.datasets.coco_panoptic import merge_to_panoptic
-from iopath.common.file_io import file_lock
 
+from ccsa.data.built_in import datasets_root, ensure_written, write_stamp
 from ccsa.data.digit_files import KINDS, STUFF_IDS, THING_IDS, THINGS, write_split
 from ccsa.data.digit_scenes import GROUNDS
-from ccsa.errors import UserError
 
 VERSION = 1  # of what is written; another one on disk is written anew
 COUNTS = {"train": 2000, "val": 300}
 SEED = 2020
-STAMP = "version.json"
 FOLDERS = {"annotations", *(f"{kind}{split}" for kind in KINDS for split in COUNTS)}
-PARTIAL = ".digits-partial-"  # beside the dataset while it is written
 
 COLOURS = [
     *([230, 25, 75], [60, 180, 75], [255, 225, 25], [0, 130, 200], [245, 130, 48]),
@@ -44,78 +37,10 @@ COLOURS = [
 GROUND_COLOURS = [[190, 160, 110], [110, 120, 140], [120, 150, 110]]
 
 
-def datasets_root() -> Path:
-    """Where datasets lie: ``$DETECTRON2_DATASETS``, by default ``./datasets``."""
-    return Path(os.getenv("DETECTRON2_DATASETS", "datasets")).expanduser()
-
-
 def ensure_digits(root: Path | str | None = None) -> Path:
-    """The folder ``root/digits``, written if it is not there, incomplete or of another version;
-    ``root`` is :func:`datasets_root` by default, read now.
-
-    Safe when several processes start together: one writes, the others wait. It is written beside
-    its place and renamed when complete. A writer that is killed leaves the place as it was, and the
-    lock, held by the operating system, falls with it.
-
-    Raises:
-        UserError: the place holds something else, or cannot be written.
-    """
-    root = datasets_root() if root is None else Path(root)
-    folder = root / "digits"
-    if _is_current(folder):
-        return folder
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with file_lock(str(folder)):
-            if not _is_current(folder):  # another process may have been first
-                _replace(folder)
-    except OSError as error:
-        raise UserError(
-            f"cannot write the digits dataset to {folder.absolute()} ({error}); "
-            "make room there, or name another place: export DETECTRON2_DATASETS=FOLDER"
-        ) from error
-    return folder
-
-
-def _read_stamp(folder: Path) -> dict:
-    """What the version file says; nothing if it is absent, broken or another program's."""
-    try:
-        stamp = json.loads((folder / STAMP).read_text())
-    except (OSError, ValueError):
-        return {}
-    return stamp if isinstance(stamp, dict) and {"version", "seed"} <= stamp.keys() else {}
-
-
-def _is_current(folder: Path) -> bool:
-    stamp = _read_stamp(folder)
-    return stamp.get("version") == VERSION and all((folder / name).is_dir() for name in FOLDERS)
-
-
-def _is_ours(folder: Path) -> bool:
-    """Whether the folder may be thrown away: it is empty, or holds our folders alone and, to tell
-    them from another dataset in COCO's format, our version file or ``panoptic_stuff`` labels."""
-    names = {place.name for place in folder.iterdir()}
-    marked = bool(_read_stamp(folder)) or any(n.startswith("panoptic_stuff_") for n in names)
-    return not names or (marked and names <= {STAMP, *FOLDERS})
-
-
-def _replace(folder: Path) -> None:
-    """Write the dataset and put it in its place; the caller holds the lock."""
-    if folder.exists() and not _is_ours(folder):
-        raise UserError(
-            f"{folder.absolute()} holds something that is not the digits dataset; "
-            "move it away, or name another place: export DETECTRON2_DATASETS=FOLDER"
-        )
-    for abandoned in folder.parent.glob(f"{PARTIAL}*"):  # by a writer that was killed
-        shutil.rmtree(abandoned, ignore_errors=True)
-    partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=folder.parent))
-    try:
-        write_digits(partial / "new")
-        if folder.exists():
-            os.replace(folder, partial / "old")
-        os.replace(partial / "new", folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    """The folder ``root/digits``, written if it is not there, incomplete or of another version; see
+    :func:`ccsa.data.built_in.ensure_written`."""
+    return ensure_written("digits", VERSION, FOLDERS, write_digits, root)
 
 
 def write_digits(folder: Path, counts: dict[str, int] = COUNTS, seed: int = SEED) -> None:
@@ -123,8 +48,7 @@ def write_digits(folder: Path, counts: dict[str, int] = COUNTS, seed: int = SEED
     last."""
     for split, count in counts.items():
         write_split(folder, split, count, seed)
-    stamp = {"version": VERSION, "seed": seed, **counts}
-    (folder / STAMP).write_text(json.dumps(stamp))
+    write_stamp(folder, VERSION, seed, counts)
 
 
 def register_digits(root: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ccsa.data.digits import datasets_root
+from ccsa.data.built_in import datasets_root
 from ccsa.data.semantic import ade20k, camvid, cityscapes, lip, pascal_context, pascal_voc
 from ccsa.data.semantic.catalog import Family, Split, register
 from ccsa.data.semantic.flips import RandomFlipWithSwap, SwapFlipTransform, flip_permutation
