@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ccsa.analysis.chart import draw_chart
-from ccsa.analysis.comparison import Comparison, Row
+from ccsa.analysis.comparison import Comparison, Row, three_digits
 from ccsa.analysis.measure import Cost
 from ccsa.analysis.runs import Spread
 
@@ -37,6 +37,21 @@ def test_the_terminal_has_the_same_figures():
     comparison = Comparison("mIoU", ROWS, [])
     table = comparison.table().splitlines()
     assert re.split(r"\s{2,}", table[2].strip()) == cells(comparison.markdown().splitlines()[2])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0.00"),
+        (0.1604, "0.160"),
+        (9.876, "9.88"),
+        (99.94, "99.9"),
+        (99.96, "100"),
+        (2e6 / 3, "666,667"),
+    ],
+)
+def test_three_digits(value, text):
+    assert three_digits(value) == text
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def test_cost_is_measured_with_the_weights_of_the_run(run, runs, scene, root, mo
     status, out, err = run(runs)
     assert status == 0, err
     for line, count in zip(out.splitlines()[2:4], loaded, strict=True):
-        assert f"{count / 1e6:.2f} M" in line
+        assert f"{count / 1e6:.3f} M" in line
         assert " G " in line and "MiB" in line
     assert "one multiply-add is one" in out
     assert "Unsupported operator" not in out + err

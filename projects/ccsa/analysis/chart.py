@@ -7,7 +7,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ccsa.analysis.comparison import Comparison
+from ccsa.analysis.comparison import Comparison, three_digits
 
 _PANEL, _WIDE = 2.4, 4.6  # inches: width of a cost's panel and of the metric's
 _ROW, _MARGIN = 0.5, 1.1  # inches: height of a line, and of title and axis
@@ -19,11 +19,11 @@ def draw_chart(comparison: Comparison, path: Path) -> None:
     beside it parameters, FLOPs and time where they are known. The first line is on top."""
     rows = comparison.rows
     panels = [
-        (title, [cost[index] / unit for cost in (row.cost for row in rows)], style)
-        for title, index, unit, style in (
-            ("parameters (M)", 0, 1e6, "{:.2f}"),
-            ("FLOPs per image (G)", 1, 1e9, "{:.2f}"),
-            ("ms per image", 2, 1e-3, "{:.1f}"),
+        (title, [getattr(row.cost, key) / unit for row in rows])
+        for title, key, unit in (
+            ("parameters (M)", "parameters", 1e6),
+            ("FLOPs per image (G)", "flops", 1e9),
+            ("ms per image", "seconds", 1e-3),
         )
         if all(row.cost for row in rows)
     ]
@@ -45,11 +45,11 @@ def draw_chart(comparison: Comparison, path: Path) -> None:
         _seeds(axes[0], y, row.values)
     axes[0].set_yticks(range(len(rows)), [row.name for row in rows])
     axes[0].set_ylim(len(rows) - 0.5, -0.5)
-    for axis, (title, values, style) in zip(axes[1:], panels, strict=True):
+    for axis, (title, values) in zip(axes[1:], panels, strict=True):
         _bars(axis, title, values, colours)
         for y, value in enumerate(values):
             axis.annotate(
-                style.format(value), (value, y), (3, 0), textcoords="offset points", va="center"
+                three_digits(value), (value, y), (3, 0), textcoords="offset points", va="center"
             )
         axis.set_xlim(0, max(values) * 1.35 or 1)  # room for the number
         axis.tick_params(left=False)
@@ -59,6 +59,7 @@ def draw_chart(comparison: Comparison, path: Path) -> None:
 def _bars(axis: Axes, title: str, values: Sequence[float], colours: Sequence) -> None:
     axis.barh(range(len(values)), values, color=colours, height=0.65)
     axis.set_title(title, fontsize="medium")
+    axis.locator_params(axis="x", nbins=4)  # more would run into those of the next panel
     axis.spines[["top", "right"]].set_visible(False)
 
 

@@ -127,12 +127,17 @@ def _cells(row: Row) -> list[str]:
         _number(values.mean, "{:.1f}"),
         _number(values.deviation, "{:.1f}"),
         f"{min(values):.1f} to {max(values):.1f}" if len(values) > 1 else ABSENT,
-        _number(cost and cost.parameters, "{:.2f} M", 1e6),
-        _number(cost and cost.flops, "{:.2f} G", 1e9),
-        _number(cost and cost.seconds, "{:.1f}", 1e-3),
+        f"{three_digits(cost.parameters / 1e6)} M" if cost else ABSENT,
+        f"{three_digits(cost.flops / 1e9)} G" if cost else ABSENT,
+        three_digits(cost.seconds * 1e3) if cost else ABSENT,
         _number(row.memory, "{:.2f} GiB", 2**30),
         _number(cost and cost.memory, "{:.1f} MiB", 2**20),
     ]
+
+
+def three_digits(value: float) -> str:
+    """0.123, 1.23, 12.3, 123 or 12,345."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"
 
 
 def _number(value: float | None, style: str, unit: float = 1.0) -> str:
