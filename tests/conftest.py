@@ -1,10 +1,14 @@
 """What the tests share: one thread (two may run at once), a tiny configuration, where the published
-outputs lie."""
+outputs lie, folders of runs."""
 
+import argparse
+import json
 from pathlib import Path
 
 import pytest
 import torch
+
+from ccsa.engine.setup import setup_cfg
 
 ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
@@ -22,3 +26,23 @@ def vectors() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no {folder}: the published outputs are kept beside the checkout")
     return folder
+
+
+@pytest.fixture
+def make_run(root, tmp_path):
+    """Run folders as tools/train_net.py leaves them, with results that are made up: None for an
+    unfinished run. ``options`` are KEY VALUE words."""
+
+    def make(folder, results, config="digits/fcn.yaml", memory=2**30, options=()) -> Path:
+        path = tmp_path / folder
+        path.mkdir(parents=True)
+        words = ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", path, *options]
+        file = str(root / "configs" / config)
+        cfg = setup_cfg(argparse.Namespace(config_file=file, opts=[str(w) for w in words]))
+        (path / "config.yaml").write_text(cfg.dump())
+        if results is not None:
+            record = {"results": results, "seconds": 1.0, "peak_memory_bytes": memory}
+            (path / "results.json").write_text(json.dumps(record))
+        return path
+
+    return make

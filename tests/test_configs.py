@@ -10,6 +10,7 @@ from detectron2.modeling import build_backbone
 
 from ccsa.data.mapper import SemanticMapper, build_train_mapper
 from ccsa.data.semantic import FAMILIES
+from ccsa.engine import Trainer
 from ccsa.engine.checks import check_model
 from ccsa.engine.setup import setup_cfg
 
@@ -24,6 +25,7 @@ SEMANTIC = [
     f"{name}/{file.stem}" for name in FAMILIES for file in sorted((CONFIGS / name).glob("*.yaml"))
 ]
 HEAD = "MODEL.SEM_SEG_HEAD."
+SANET = ("SANET.BLOCKS", "SANET.CHANNELS")
 # By the last word of a name: the keys in which it differs from the configuration without it.
 TWINS = {
     **{word: {HEAD + "CONTEXT"} for word in ("r0", "r1", "r3", "nonlocal")},
@@ -40,7 +42,7 @@ def load(root, name):
 
 def test_every_config_builds(root):
     files = sorted((root / "configs").rglob("*.yaml"))
-    assert len(files) >= 93
+    assert len(files) >= 99
     for file in files:
         check_model(load(root, file.relative_to(root / "configs")))
 
@@ -124,6 +126,54 @@ def test_the_plain_fcn_trains_as_sanet_does(root, name):
     )
     features = {HEAD + "IN_FEATURES", "MODEL.RESNETS.OUT_FEATURES"}
     assert changed == {HEAD + "NAME", HEAD + "AUX.WEIGHT", *features}
+
+
+# The semantic configurations of digits: the one that each derives from, and what differs.
+DIGITS = {
+    "ccnet": ("fcn", {HEAD + "NAME"}),
+    "ccnet_r0": ("ccnet", {HEAD + "CONTEXT"}),
+    "sanet": ("fcn", {HEAD + key for key in ("NAME", "IN_FEATURES", *SANET)}),
+    "senet": ("sanet", {HEAD + "SANET.BLOCKS"}),
+    "sanet_noblock": ("sanet", {HEAD + "SANET.BLOCKS"}),
+}
+
+
+@pytest.mark.parametrize("name", DIGITS)
+def test_semantic_configs_of_digits_are_twins(root, name):
+    other, keys = DIGITS[name]
+    cfg = load(root, f"digits/{name}.yaml")
+    assert differences(cfg, load(root, f"digits/{other}.yaml")) == keys
+    blocks = cfg.MODEL.SEM_SEG_HEAD
+    blocks = blocks.CONTEXT if name.startswith("ccnet") else blocks.SANET.BLOCKS
+    wanted = {
+        "ccnet": ["CrissCross"],
+        "sanet": ["SqueezeAttention"],
+        "senet": ["SqueezeExcitation"],
+    }
+    assert [block["block"] for block in blocks] == wanted.get(name, [])
+
+
+def test_semantic_configs_of_digits_fit_the_dataset(root):
+    cfg = load(root, "digits/fcn.yaml")
+    (train,), (test,) = cfg.DATASETS.TRAIN, cfg.DATASETS.TEST
+    assert (train, test) == ("digits_train_sem_seg", "digits_val_sem_seg")
+    head = cfg.MODEL.SEM_SEG_HEAD
+    assert len(MetadataCatalog.get(train).stuff_classes) == head.NUM_CLASSES == 13
+    assert MetadataCatalog.get(train).ignore_label == head.IGNORE_VALUE
+    assert cfg.INPUT.RANDOM_FLIP == "none"
+    assert isinstance(build_train_mapper(cfg), SemanticMapper)
+
+
+def test_the_fcn_is_sanet_with_nothing_but_its_dense_part(root):
+    fcn, sanet = (load(root, f"digits/{name}.yaml") for name in ("fcn", "sanet"))
+    sanet.defrost()
+    keys = sanet.MODEL.SEM_SEG_HEAD.SANET
+    keys.BLOCKS, keys.MASK_WEIGHT, keys.CATEGORY_WEIGHT, keys.DENSE_WEIGHT = [], 0.0, 0.0, 1.0
+    shapes = [
+        sorted(tuple(p.shape) for p in Trainer.build_model(cfg).parameters())
+        for cfg in (fcn, sanet)
+    ]
+    assert shapes[0] == shapes[1]
 
 
 def test_every_dataset_has_both_depths_with_and_without_blocks_and_ccl():

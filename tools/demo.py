@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ccsa.checkpoint import Checkpointer
 from ccsa.engine import Trainer, describe_device, setup_cfg
 from ccsa.engine.checks import check_model, check_weights
-from ccsa.engine.runs import CONFIG, LAST
+from ccsa.engine.runs import CONFIG, last_weights
 from ccsa.errors import UserError, reports_user_errors
 from ccsa.visualization import media
 from ccsa.visualization.demo import Demo, Window
@@ -89,13 +89,12 @@ def run_files(weights: str) -> tuple[str, str]:
         raise UserError(
             f"--weights {weights} holds no run ({CONFIG} is not there); name a run or a file"
         )
-    names = [(path / LAST).read_text().strip()] if (path / LAST).is_file() else []
-    for name in (*names, "model_final.pth"):
-        if (path / name).is_file():
-            return str(path / CONFIG), str(path / name)
-    raise UserError(
-        f"run {weights} has no checkpoint yet; wait for one, or name another run or file"
-    )
+    file = last_weights(path)
+    if file is None:
+        raise UserError(
+            f"run {weights} has no checkpoint yet; wait for one, or name another run or file"
+        )
+    return str(path / CONFIG), str(file)
 
 
 def draw_files(

@@ -59,6 +59,8 @@ def _add_semantic_keys(cfg: CfgNode) -> None:
     keys.DROPOUT = 0.1
     # Corners of the logits lie on corners of the image; True in the official CCNet code.
     keys.ALIGN_CORNERS = False
+    # What a pixel of each class weighs in the main losses; [] is all the same.
+    keys.CLASS_WEIGHTS = []
     # CCNetHead: its context blocks in order, {block: registered name, **keywords}; [] is R = 0.
     keys.CONTEXT = [{"block": "CrissCross", "recurrence": 2}]
 

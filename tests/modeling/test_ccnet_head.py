@@ -143,6 +143,7 @@ def test_every_key_reaches_the_head(shapes):
         AUX__CHANNELS=9,
         AUX__IN_FEATURE="res3",
         AUX__WEIGHT=0.1,
+        CLASS_WEIGHTS=[3, 1, 1, 1, 1, 1, 1],
         OHEM__ENABLED=True,
         OHEM__THRESHOLD=0.6,
         OHEM__MIN_KEPT=2000,
@@ -163,6 +164,7 @@ def test_every_key_reaches_the_head(shapes):
     assert (head.aux_feature, head.aux_weight) == ("res3", 0.1)
     ohem, ccl = head.criterion, head.consistency
     assert (ohem.threshold, ohem.min_kept, ohem.ignore_value) == (0.6, 2000, 0)
+    assert ohem.weight.tolist() == [3, 1, 1, 1, 1, 1, 1]
     assert (ccl.weights, ccl.deltas, ccl.ignore_value) == ((1.0, 2.0, 3.0), (0.1, 0.2), 0)
     assert (ccl.reduction.out_channels, ccl.align_corners, head.tap) == (4, True, 0)
 
@@ -187,6 +189,7 @@ def test_no_context_leaves_no_parameters(shapes):
         ({"AUX__IN_FEATURE": "p4"}, "gives res2, res3, res4, res5"),
         ({"ACTIVATION": "gelu"}, "relu, leaky_relu"),
         ({"NORM": "batch"}, "SyncBN"),
+        ({"NUM_CLASSES": 5, "CLASS_WEIGHTS": [1, 2]}, "each of the 5 classes"),
         ({"CONTEXT": [{"block": "CrisCross"}]}, "CrissCross"),
         ({"CONTEXT": [{"recurrence": 2}]}, "block: name"),
         ({"CCL__ENABLED": True, "CCL__AT": "fusion"}, "context_input, context_output"),

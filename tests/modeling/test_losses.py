@@ -96,7 +96,26 @@ def test_cross_entropy_is_torchs():
     torch.testing.assert_close(CrossEntropy(IGNORE)(logits, labels), wanted)
 
 
-@pytest.mark.parametrize("criterion", [CrossEntropy(IGNORE), OhemCrossEntropy(IGNORE)])
+def test_class_weights_are_torchs_and_keep_the_choice_of_hard_pixels():
+    logits, labels = sample()
+    weights = [5, 1, 0.5, 2]
+    tensor = torch.tensor(weights)
+    wanted = F.cross_entropy(logits, labels, tensor, ignore_index=IGNORE)
+    torch.testing.assert_close(CrossEntropy(IGNORE, weights)(logits, labels), wanted)
+    plain, weighted = (OhemCrossEntropy(IGNORE, 0.5, 0, w) for w in ((), weights))
+    own = logits.softmax(1).gather(1, labels.clamp(max=3)[:, None])[:, 0]
+    hard = labels.masked_fill(own > 0.5, IGNORE)
+    assert 0 < (hard == IGNORE).sum() < hard.numel()
+    wanted = F.cross_entropy(logits, hard, tensor, ignore_index=IGNORE)
+    torch.testing.assert_close(weighted(logits, labels), wanted)
+    assert plain(logits, labels) != weighted(logits, labels)
+    assert not weighted.state_dict()  # checkpoints of before still load
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    [CrossEntropy(IGNORE), OhemCrossEntropy(IGNORE), CrossEntropy(IGNORE, [5, 1, 1])],
+)
 @pytest.mark.parametrize("batch", [0, 2])
 def test_nothing_labelled_gives_zero_with_zero_gradient(criterion, batch):
     logits = torch.randn(batch, 3, 16, 16, requires_grad=True)
@@ -146,3 +165,5 @@ def test_wrong_settings():
         OhemCrossEntropy(threshold=1.2)
     with pytest.raises(ValueError, match="min_kept"):
         OhemCrossEntropy(min_kept=-1)
+    with pytest.raises(ValueError, match="above 0"):
+        CrossEntropy(class_weights=[1, 0])

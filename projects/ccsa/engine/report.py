@@ -13,7 +13,7 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from ccsa.engine.hooks import peak_memory
-from ccsa.engine.runs import CONFIG
+from ccsa.engine.runs import CONFIG, RESULTS
 from ccsa.evaluation import main_metric
 from ccsa.visualization import draw_predictions
 
@@ -38,7 +38,7 @@ def finish_run(cfg: CfgNode, model: nn.Module, results: Mapping, seconds: float)
     folder = Path(cfg.OUTPUT_DIR)
     peak = peak_memory()
     record = {"results": results, "seconds": round(seconds, 1), "peak_memory_bytes": peak}
-    write_text(folder / "results.json", json.dumps(record, indent=2))
+    write_text(folder / RESULTS, json.dumps(record, indent=2))
     names = cfg.DATASETS.TEST
     headline = main_metric(results.get(names[0], {}) if len(names) > 1 else results)
     if headline:
@@ -46,7 +46,7 @@ def finish_run(cfg: CfgNode, model: nn.Module, results: Mapping, seconds: float)
     if names:
         draw_predictions(cfg, model, names[0], folder / "predictions.png")
     places = {
-        "results": folder / "results.json",
+        "results": folder / RESULTS,
         "predictions": folder / "predictions.png",
         "weights": folder / "model_final.pth",
         "curves": f"tensorboard --logdir {folder}",

@@ -9,6 +9,7 @@ from ccsa.errors import UserError
 
 CONFIG = "config.yaml"
 LAST = "last_checkpoint"
+RESULTS = "results.json"
 
 
 def choose_output_dir(cfg: CfgNode, args: argparse.Namespace) -> Path:
@@ -46,6 +47,15 @@ def config_name(file: str) -> Path:
 def holds_run(folder: Path) -> bool:
     """Whether a run was started in this folder."""
     return (folder / CONFIG).exists() or (folder / LAST).exists()
+
+
+def last_weights(folder: Path) -> Path | None:
+    """The latest checkpoint of the run in this folder; None if it has none."""
+    names = [(folder / LAST).read_text().strip()] if (folder / LAST).is_file() else []
+    for name in (*names, "model_final.pth"):
+        if (folder / name).is_file():
+            return folder / name
+    return None
 
 
 def _given(folder: Path, args: argparse.Namespace) -> Path:

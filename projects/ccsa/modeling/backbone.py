@@ -113,7 +113,8 @@ def dilated_resnet(
         stem_channels: of the stem's output; a deep stem of 128 has widths 64, 64, 128 ("MIT", as
             CCNet), one of 64 has 32, 32, 64 (ResNetV1c).
         stem_ceil_mode: see :class:`CeilStem`; deep stem only.
-        res2_channels: of res2's output, doubled from stage to stage; 64 for depth 18 and 34.
+        res2_channels: of res2's output, doubled from stage to stage; 64 is the usual width of
+            depth 18 and 34.
         bottleneck_channels, groups, stride_in_1x1: of bottleneck blocks (depth 50 and 101).
         norm: a norm of Detectron2: BN, SyncBN, FrozenBN, GN, ...
         out_features: among stem, res2, ..., res5.
@@ -131,10 +132,8 @@ def dilated_resnet(
         raise ValueError(f"out_features must be among {', '.join(names)}, not {list(out_features)}")
     check_norm(norm)
     basic = depth < 50
-    if basic and (res2_channels != 64 or groups != 1):
-        raise ValueError(
-            f"a ResNet-{depth} has res2_channels 64 and groups 1, not {res2_channels} and {groups}"
-        )
+    if basic and groups != 1:
+        raise ValueError(f"a ResNet-{depth} has groups 1, not {groups}")
 
     stages = []
     dilations = stage_dilations(depth, output_stride, contract_dilation, multi_grid)

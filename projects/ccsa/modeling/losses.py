@@ -16,6 +16,8 @@ a gradient of 0, where no pixel is labelled (there: nan). At some sizes, 480 and
 SciPy rounds the last sample out of the image and takes 0 for it; here it is the last pixel.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,27 +28,49 @@ from ccsa.modeling.layers import at_least_float32, resize_labels
 ZOOM = 8
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, ignore_value: int) -> Tensor:
+def cross_entropy(
+    logits: Tensor, labels: Tensor, ignore_value: int, weight: Tensor | None = None
+) -> Tensor:
     """Mean over the labelled pixels; 0, with a gradient of 0, where there is none.
 
     Args:
         logits: (N, C, H, W).
         labels: (N, H, W) integers; ``ignore_value`` is unlabelled.
+        weight: (C,), what a pixel of each class weighs in the mean; all the same by default.
     """
     logits = at_least_float32(logits)
-    total = F.cross_entropy(logits, labels, ignore_index=ignore_value, reduction="sum")
-    return total / (labels != ignore_value).sum().clamp(min=1)
+    weight = None if weight is None else weight.to(logits.dtype)
+    total = F.cross_entropy(logits, labels, weight, ignore_index=ignore_value, reduction="sum")
+    labelled = labels != ignore_value
+    if weight is None:
+        return total / labelled.sum().clamp(min=1)
+    mass = weight[labels.where(labelled, 0)] * labelled
+    return total / mass.sum().clamp(min=torch.finfo(mass.dtype).tiny)
 
 
 class CrossEntropy(nn.Module):
-    """:func:`cross_entropy` as a criterion, called as (logits, labels)."""
+    """:func:`cross_entropy` as a criterion, called as (logits, labels).
 
-    def __init__(self, ignore_value: int = 255):
+    Args:
+        ignore_value: the label of unlabelled pixels.
+        class_weights: what a pixel of each class weighs; none is all the same.
+
+    Raises:
+        ValueError: a weight that is not above 0.
+    """
+
+    def __init__(self, ignore_value: int = 255, class_weights: Sequence[float] = ()):
         super().__init__()
         self.ignore_value = ignore_value
+        weight = None
+        if class_weights:
+            if min(class_weights) <= 0:
+                raise ValueError(f"class weights must be above 0, not {list(class_weights)}")
+            weight = torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("weight", weight, persistent=False)  # a setting, no key of the model
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy(logits, labels, self.ignore_value)
+        return cross_entropy(logits, labels, self.ignore_value, self.weight)
 
     def extra_repr(self) -> str:
         return f"ignore_value={self.ignore_value}"
@@ -59,13 +83,20 @@ class OhemCrossEntropy(CrossEntropy):
         ignore_value: the label of unlabelled pixels.
         threshold: pixels whose own class is at most this probable are hard.
         min_kept: about how many pixels count at least, however probable.
+        class_weights: see :class:`CrossEntropy`; which pixels are hard does not depend on them.
 
     Raises:
         ValueError: a threshold outside [0, 1], a negative ``min_kept``.
     """
 
-    def __init__(self, ignore_value: int = 255, threshold: float = 0.7, min_kept: int = 100_000):
-        super().__init__(ignore_value)
+    def __init__(
+        self,
+        ignore_value: int = 255,
+        threshold: float = 0.7,
+        min_kept: int = 100_000,
+        class_weights: Sequence[float] = (),
+    ):
+        super().__init__(ignore_value, class_weights)
         if not 0 <= threshold <= 1:
             raise ValueError(f"the threshold of OHEM must be in [0, 1], not {threshold!r}")
         at_least(0, min_kept=min_kept)

@@ -122,11 +122,23 @@ class SemanticHead(nn.Module):
 
 
 def common_arguments(cfg: CfgNode) -> dict[str, Any]:
-    """The arguments that every head takes, of ``MODEL.SEM_SEG_HEAD``."""
+    """The arguments that every head takes, of ``MODEL.SEM_SEG_HEAD``.
+
+    Raises:
+        ValueError: class weights that are not one for each class.
+    """
     keys = cfg.MODEL.SEM_SEG_HEAD
-    criterion = CrossEntropy(keys.IGNORE_VALUE)
+    weights = keys.CLASS_WEIGHTS
+    if weights and len(weights) != keys.NUM_CLASSES:
+        raise ValueError(
+            f"MODEL.SEM_SEG_HEAD.CLASS_WEIGHTS needs a weight for each of the {keys.NUM_CLASSES} "
+            f"classes, or none; not {len(weights)}"
+        )
+    criterion = CrossEntropy(keys.IGNORE_VALUE, weights)
     if keys.OHEM.ENABLED:
-        criterion = OhemCrossEntropy(keys.IGNORE_VALUE, keys.OHEM.THRESHOLD, keys.OHEM.MIN_KEPT)
+        criterion = OhemCrossEntropy(
+            keys.IGNORE_VALUE, keys.OHEM.THRESHOLD, keys.OHEM.MIN_KEPT, weights
+        )
     return {
         "num_classes": keys.NUM_CLASSES,
         "channels": keys.CONVS_DIM,

@@ -143,7 +143,7 @@ def read_image(file: str) -> np.ndarray:
 
 def write_image(path: Path, image: np.ndarray) -> None:
     """Write (H, W, 3) RGB; the file is complete or absent."""
-    with _partial(path) as partial:
+    with whole_file(path) as partial:
         Image.fromarray(image).save(partial, quality=95)
 
 
@@ -183,7 +183,7 @@ def video_writer(path: Path, fps: float, size: tuple[int, int]) -> Iterator[cv2.
         UserError: this OpenCV cannot write such a file.
     """
     codec = cv2.VideoWriter_fourcc(*_CODECS[path.suffix.lower()])
-    with _partial(path) as partial:
+    with whole_file(path) as partial:
         writer = cv2.VideoWriter(str(partial), codec, fps, size[::-1])
         if not writer.isOpened():
             raise UserError(f"this OpenCV cannot write {path}; name an .avi file by --output")
@@ -194,7 +194,7 @@ def video_writer(path: Path, fps: float, size: tuple[int, int]) -> Iterator[cv2.
 
 
 @contextlib.contextmanager
-def _partial(path: Path) -> Iterator[Path]:
+def whole_file(path: Path) -> Iterator[Path]:
     """A name to write under, moved to ``path`` at the end, or removed after an error."""
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:

@@ -38,13 +38,24 @@ class Predictor:
         Returns:
             The model's outputs for this image, on the CPU, floating point in float32.
         """
+        inputs = self.prepare(image, size)
+        with self.inference():
+            outputs = self.model([inputs])[0]
+        return {key: _on_cpu(value) for key, value in outputs.items()}
+
+    def prepare(self, image: np.ndarray, size: tuple[int, int] | None = None) -> dict[str, Any]:
+        """The model's input for an image, in Detectron2's form; arguments as above."""
         height, width = size or image.shape[:2]
         pixels = convert_PIL_to_numpy(Image.fromarray(image), self.format)
         pixels = self.resize.get_transform(pixels).apply_image(pixels)
         pixels = torch.as_tensor(pixels.astype("float32").transpose(2, 0, 1))  # (C, h, w)
+        return {"image": pixels, "height": height, "width": width}
+
+    @contextlib.contextmanager
+    def inference(self) -> Iterator[None]:
+        """Evaluation mode and the precision of ``SOLVER.AMP``, without gradients."""
         with evaluation_mode(self.model), torch.no_grad(), torch.autocast(**self.precision):
-            outputs = self.model([{"image": pixels, "height": height, "width": width}])[0]
-        return {key: _on_cpu(value) for key, value in outputs.items()}
+            yield
 
 
 @contextlib.contextmanager

@@ -1,0 +1,144 @@
+"""Groups of runs side by side: a table for the terminal and for Markdown."""
+
+import os
+import platform
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from detectron2.data import DatasetCatalog
+from tabulate import tabulate
+
+from ccsa.analysis.measure import Cost, measure
+from ccsa.analysis.runs import Group, Spread
+from ccsa.checkpoint import Checkpointer
+from ccsa.engine.checks import check_dataset
+from ccsa.engine.runs import last_weights
+from ccsa.engine.setup import describe_device
+from ccsa.engine.trainer import Trainer
+from ccsa.errors import UserError
+from ccsa.visualization.media import read_image
+
+ABSENT = "-"
+
+
+class Row(NamedTuple):
+    """One line of a comparison.
+
+    Attributes:
+        values: of the metric, one for each run.
+        memory: bytes, the largest peak that a run recorded.
+        cost: of one image, measured here; None where it cannot be.
+    """
+
+    name: str
+    runs: int
+    values: Spread
+    memory: int | None
+    cost: Cost | None
+
+
+class Comparison(NamedTuple):
+    """What is shown: the metric's name, the lines, and what has to be said about them."""
+
+    metric: str
+    rows: list[Row]
+    notes: list[str]
+
+    def headers(self) -> list[str]:
+        return [
+            *("", "runs", self.metric, "std", "min to max", "parameters", "FLOPs"),
+            *("ms per image", "memory, run", "memory, image"),
+        ]
+
+    def table(self, style: str = "simple") -> str:
+        """As text; ``style`` is one of tabulate's: ``simple``, ``github``, ..."""
+        align = ["left", *["right"] * (len(self.headers()) - 1)]
+        cells = [_cells(row) for row in self.rows]
+        return tabulate(cells, self.headers(), style, colalign=align, disable_numparse=True)
+
+    def markdown(self) -> str:
+        """The table and its notes."""
+        notes = "\n".join(f"* {note}" for note in self.notes)
+        return f"{self.table('github')}\n\n{notes}\n"
+
+
+def compare(
+    groups: Sequence[Group], metric: str, values: Sequence[Spread], costs: bool = True
+) -> Comparison:
+    """Put groups side by side.
+
+    Args:
+        groups, metric, values: of :mod:`ccsa.analysis.runs`.
+        costs: measure each group's first run on this device, else only read what the runs recorded.
+    """
+    rows, notes = [], ["std is the standard deviation over runs (n - 1)"]
+    for group, spread in zip(groups, values, strict=True):
+        cost = None
+        if costs:
+            try:
+                cost = measure_group(group)
+            except UserError as error:
+                notes.append(f"{group.name} is not measured: {error}")
+        peaks = [run.memory for run in group.runs if run.memory]
+        rows.append(Row(group.name, len(group.runs), spread, max(peaks, default=None), cost))
+    if any(row.memory for row in rows):
+        notes.append(
+            "memory, run: the highest peak of a whole run, training and evaluation, as it recorded "
+            "it (on a CPU the size of the process, on a GPU what PyTorch allocated)"
+        )
+    if any(row.cost for row in rows):
+        cfg = groups[0].runs[0].cfg
+        notes += [
+            "parameters with those used in training alone; FLOPs: one multiply-add is one; "
+            f"FLOPs, time and memory (beyond the weights) of one image of {cfg.DATASETS.TEST[0]}, "
+            "without sliding windows, scales and flips",
+            f"measured on {describe_device(cfg.MODEL.DEVICE).removeprefix('device: ')}, "
+            f"{platform.machine()}, {os.cpu_count()} CPU cores, torch {torch.__version__}",
+        ]
+    return Comparison(metric, rows, notes)
+
+
+def measure_group(group: Group) -> Cost:
+    """The cost of a group's first run on the first image of its test dataset, with its weights.
+
+    Raises:
+        UserError: the image or the weights are not there.
+    """
+    run = group.runs[0]
+    if not run.cfg.DATASETS.TEST:
+        raise UserError("it names no test dataset to take an image of")
+    name = run.cfg.DATASETS.TEST[0]
+    check_dataset(name)
+    image = read_image(DatasetCatalog.get(name)[0]["file_name"])
+    weights = last_weights(run.folder)
+    if weights is None:
+        raise UserError(f"run {run.folder} has no checkpoint")
+    model = Trainer.build_model(run.cfg)
+    Checkpointer(model).load(str(weights))
+    return measure(run.cfg, model, image)
+
+
+def _cells(row: Row) -> list[str]:
+    values, cost = row.values, row.cost
+    return [
+        row.name,
+        str(row.runs),
+        _number(values.mean, "{:.1f}"),
+        _number(values.deviation, "{:.1f}"),
+        f"{min(values):.1f} to {max(values):.1f}" if len(values) > 1 else ABSENT,
+        f"{three_digits(cost.parameters / 1e6)} M" if cost else ABSENT,
+        f"{three_digits(cost.flops / 1e9)} G" if cost else ABSENT,
+        three_digits(cost.seconds * 1e3) if cost else ABSENT,
+        _number(row.memory, "{:.2f} GiB", 2**30),
+        _number(cost and cost.memory, "{:.1f} MiB", 2**20),
+    ]
+
+
+def three_digits(value: float) -> str:
+    """0.123, 1.23, 12.3, 123 or 12,345."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"
+
+
+def _number(value: float | None, style: str, unit: float = 1.0) -> str:
+    return ABSENT if value is None else style.format(value / unit)

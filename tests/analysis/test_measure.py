@@ -1,0 +1,69 @@
+"""Parameters, time and memory of models whose values are known."""
+
+import argparse
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ccsa.analysis.measure import count_parameters, measure, median_seconds, peak_bytes
+from ccsa.engine import Trainer, setup_cfg
+from ccsa.modeling.layers import resize
+
+CPU = torch.device("cpu")
+
+
+def test_shared_parameters_count_once():
+    layer = nn.Linear(3, 4)
+    assert count_parameters(nn.Sequential(layer, nn.ReLU(), layer)) == 3 * 4 + 4
+
+
+def test_the_median_of_the_calls_after_the_first_ones(monkeypatch):
+    durations = iter([100.0, 50.0, 3.0, 1.0, 2.0])
+    clock = [0.0]
+
+    def call():
+        clock[0] += next(durations)
+
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    assert median_seconds(call, CPU, warmup=2, repeats=3) == 2.0
+
+
+def test_peak_memory_is_that_of_all_tensors_alive_at_once():
+    def one_after_the_other():
+        for _ in range(3):
+            torch.empty(1000)
+
+    def together():
+        return [torch.empty(1000) for _ in range(3)]
+
+    assert peak_bytes(one_after_the_other, CPU) == 4000
+    assert peak_bytes(together, CPU) == 12000
+
+
+@pytest.mark.parametrize("config", ["digits/fcn.yaml", "digits/ccnet_mask_rcnn.yaml"])
+def test_a_model_of_a_configuration(root, config):
+    args = argparse.Namespace(
+        config_file=str(root / "configs" / config), opts=["MODEL.DEVICE", "cpu"]
+    )
+    cfg = setup_cfg(args)
+    model = Trainer.build_model(cfg)
+    model.backbone.eval()
+    image = np.random.default_rng(0).integers(0, 255, (80, 60, 3), dtype=np.uint8)
+    cost = measure(cfg, model, image, warmup=0, repeats=1)
+    assert cost.parameters == sum(p.numel() for p in model.state_dict().values()) - sum(
+        b.numel() for n, b in model.named_buffers() if n in model.state_dict()
+    )
+    assert cost.seconds > 0
+    assert model.training and not model.backbone.training
+    if config == "digits/fcn.yaml":
+        # The image is 213x160 then, whose logits are 13 maps of that size in float32.
+        assert cost.memory >= 13 * 213 * 160 * 4
+    larger = np.zeros((80, 240, 3), np.uint8)
+    assert measure(cfg, model, larger, warmup=0, repeats=1).flops > cost.flops
+
+
+def test_resizing_counts_into_memory():
+    x = torch.zeros(1, 2, 4, 4)
+    assert peak_bytes(lambda: resize(x, (8, 8), False), CPU) >= 2 * 8 * 8 * 4

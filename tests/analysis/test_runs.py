@@ -1,0 +1,130 @@
+"""Runs read back and put together."""
+
+import statistics
+
+import pytest
+
+from ccsa.analysis.runs import Spread, choose_metric, find_runs, group_runs, read_run
+from ccsa.errors import UserError
+
+
+def semantic(value, **more):
+    return {"sem_seg": {"mIoU": value, "pACC": value + 1, "IoU-sand": 9.0, **more}}
+
+
+def read(*folders):
+    return group_runs([read_run(folder) for folder in folders])
+
+
+def test_seeds_of_one_configuration_are_one_group(make_run):
+    folders = [
+        make_run("digits/fcn/1", semantic(10.0)),
+        make_run("digits/wide/1", semantic(70.0), options=["MODEL.SEM_SEG_HEAD.CONVS_DIM", 128]),
+        make_run("digits/fcn/2", semantic(13.0), options=["SEED", 2]),
+    ]
+    groups = read(*folders)
+    assert [(g.name, [r.folder for r in g.runs]) for g in groups] == [
+        ("fcn", [folders[0], folders[2]]),
+        ("wide", [folders[1]]),
+    ]
+    label, values = choose_metric(groups)
+    assert label == "mIoU"
+    assert values == [(10.0, 13.0), (70.0,)]
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (["a/x/1", "b/x/1"], ["a/x", "b/x"]),
+        (["x/1", "x/2"], ["1", "2"]),  # one name for two configurations
+        (["first", "second"], ["first", "second"]),
+    ],
+)
+def test_names_tell_the_groups_apart(make_run, folders, names):
+    made = [
+        make_run(folder, semantic(1.0), options=["SOLVER.MAX_ITER", 10 + i])
+        for i, folder in enumerate(folders)
+    ]
+    found = [group.name for group in read(*made)]
+    assert len(set(found)) == len(found)
+    assert all(
+        name == wanted or name.endswith(f"/{wanted}")
+        for name, wanted in zip(found, names, strict=True)
+    )
+
+
+def test_a_folder_stands_for_the_runs_below_it(make_run, tmp_path):
+    runs = [make_run(f"digits/fcn/{n}", semantic(1.0)) for n in (1, 2, 10)]
+    left = make_run("digits/fcn/3", None)
+    assert find_runs([tmp_path / "digits"]) == (runs, [left])
+    assert find_runs([runs[1], tmp_path / "digits", runs[1]])[0] == [runs[1], runs[0], runs[2]]
+
+
+def test_places_without_a_finished_run_are_refused(make_run, tmp_path):
+    with pytest.raises(UserError, match=r"gone holds no finished run.*results\.json"):
+        find_runs([tmp_path / "gone"])
+    unfinished = make_run("fcn/1", None)
+    with pytest.raises(UserError, match=r"fcn/1 is not finished.*--resume"):
+        find_runs([unfinished])
+    with pytest.raises(UserError, match="holds no finished run"):
+        find_runs([tmp_path])
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"results": 3}', '{"seconds": 1}'])
+def test_a_record_that_is_none_is_named(make_run, text):
+    folder = make_run("fcn/1", semantic(1.0))
+    (folder / "results.json").write_text(text)
+    with pytest.raises(UserError, match=r"results\.json is no record of a run"):
+        read_run(folder)
+
+
+def test_a_run_that_evaluated_nothing_is_refused(make_run):
+    with pytest.raises(UserError, match="has evaluated nothing"):
+        read_run(make_run("fcn/1", {}))
+
+
+def test_several_test_datasets_are_judged_by_the_first(make_run):
+    both = ["DATASETS.TEST", "('digits_val_sem_seg', 'digits_train_sem_seg')"]
+    results = {"digits_val_sem_seg": semantic(5.0), "digits_train_sem_seg": semantic(50.0)}
+    run = read_run(make_run("fcn/1", results, options=both))
+    assert run.results["sem_seg"]["mIoU"] == 5.0
+
+
+def test_different_datasets_are_refused(make_run):
+    a = make_run("fcn/1", semantic(1.0))
+    b = make_run("mask/1", {"segm": {"AP": 1.0}}, config="digits/mask_rcnn.yaml")
+    with pytest.raises(UserError, match=r"digits_val_sem_seg.*digits_val:.*one dataset"):
+        read(a, b)
+
+
+def test_the_main_metric_is_one_that_all_have(make_run):
+    mask, box = {"AP": 60.0, "AP50": 80.0}, {"AP": 50.0}
+    keys = {"config": "digits/mask_rcnn.yaml"}
+    both = make_run("mask/1", {"bbox": box, "segm": mask}, **keys)
+    boxes = make_run("box/1", {"bbox": {"AP": 40.0}}, **keys, options=["MODEL.MASK_ON", False])
+    assert choose_metric(read(both)) == ("mask AP", [(60.0,)])
+    assert choose_metric(read(both, boxes)) == ("box AP", [(50.0,), (40.0,)])
+    with pytest.raises(UserError, match=r"segm/AP50 is not a metric of all the runs.*bbox/AP$"):
+        choose_metric(read(both, boxes), "segm/AP50")
+
+
+def test_any_metric_can_be_chosen(make_run):
+    results = {"bbox": {"AP": 50.0, "AP-3": 1.0}, "segm": {"AP": 60.0, "AP50": 80.0}}
+    groups = read(make_run("mask/1", results, config="digits/mask_rcnn.yaml"))
+    assert choose_metric(groups, "bbox/AP") == ("bbox/AP", [(50.0,)])
+    assert choose_metric(groups, "AP50") == ("AP50", [(80.0,)])
+    assert choose_metric(groups, "AP-3") == ("AP-3", [(1.0,)])
+    with pytest.raises(UserError, match="AP is in several tasks; there are bbox/AP, segm/AP"):
+        choose_metric(groups, "AP")
+    known = "bbox/AP, segm/AP, segm/AP50, and for each class e.g. bbox/AP-3"
+    with pytest.raises(UserError, match=f"mIoU is not a metric of all the runs; there are {known}"):
+        choose_metric(groups, "mIoU")
+
+
+def test_mean_and_deviation_leave_out_what_is_no_number():
+    spread = Spread([1.0, float("nan"), 4.0, 4.0])
+    assert spread == (1.0, 4.0, 4.0)
+    assert spread.mean == 3.0
+    assert spread.deviation == pytest.approx(((4 + 1 + 1) / 2) ** 0.5)
+    assert spread.deviation == pytest.approx(statistics.stdev([1, 4, 4]))
+    assert Spread([2.0]).deviation is None and Spread([float("nan")]).mean is None

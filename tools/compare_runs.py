@@ -1,0 +1,81 @@
+#!/usr/bin/env python
+"""Put runs of train_net.py side by side: metric over seeds, parameters, FLOPs, time, memory.
+
+    for seed in 1 2 3; do
+        python tools/train_net.py --config-file configs/digits/fcn.yaml SEED $seed
+        python tools/train_net.py --config-file configs/digits/sanet.yaml SEED $seed
+    done
+    python tools/compare_runs.py output/digits/fcn output/digits/sanet --output comparison/
+
+A folder stands for itself, if it is a run, or for all runs below it. Runs that differ in SEED alone
+make one line. Cost is measured here, with each line's first run on the first test image, so it
+takes a quiet machine; --output writes table.md and chart.png.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+from ccsa.analysis.chart import draw_chart
+from ccsa.analysis.comparison import compare
+from ccsa.analysis.runs import choose_metric, find_runs, group_runs, read_run
+from ccsa.errors import UserError, reports_user_errors
+from ccsa.visualization.media import whole_file
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", metavar="FOLDER", help="runs, or folders that hold runs")
+    parser.add_argument(
+        "--metric", metavar="NAME", help="e.g. mIoU or segm/AP50; by default the main one"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="write table.md and chart.png into it"
+    )
+    parser.add_argument(
+        "--no-cost", action="store_true", help="measure nothing, only read what the runs recorded"
+    )
+    return parser.parse_args()
+
+
+def new_files(folder: Path) -> list[Path]:
+    """Table and chart in this folder.
+
+    Raises:
+        UserError: one is there already, or the folder is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output {folder} is a file; name a folder")
+    files = [folder / "table.md", folder / "chart.png"]
+    for file in files:
+        if file.exists():
+            raise UserError(f"{file} is there already; name another folder by --output")
+    return files
+
+
+@reports_user_errors
+def main() -> None:
+    args = parse_args()
+    logging.disable(logging.INFO)  # what loads is of no interest here; warnings are
+    folders, unfinished = find_runs(args.runs)
+    groups = group_runs([read_run(folder) for folder in folders])
+    metric, values = choose_metric(groups, args.metric)
+    files = [] if args.output is None else new_files(args.output)
+    comparison = compare(groups, metric, values, costs=not args.no_cost)
+    comparison.notes.extend(f"{run} is not finished and left out" for run in unfinished)
+    print(comparison.table())
+    print()
+    for note in comparison.notes:
+        print(f"note: {note}")
+    if files:
+        with whole_file(files[0]) as table, whole_file(files[1]) as chart:
+            table.write_text(comparison.markdown(), encoding="utf-8")
+            draw_chart(comparison, chart)
+    for file in files:
+        print(f"written: {file}")
+
+
+if __name__ == "__main__":
+    main()
