@@ -36,12 +36,19 @@ class PanopticSplit:
     group: str
     labels: dict[int, int] | None = None  # category id: label, where labels are made of segments
     instances_json: Path | None = None
+    made_by: str = ""  # what makes the labels, in words
 
     def absent(self) -> Path | None:
-        """The first of its folders and files that is not there."""
-        places = (self.json_file, self.panoptic_root, self.image_root, self.label_root)
-        places += (self.instances_json,) if self.instances_json else ()
-        return next((place for place in places if not place.exists()), None)
+        """What of the panoptic annotations is not there; without them the split is not there."""
+        return next((p for p in (self.json_file, self.panoptic_root) if not p.exists()), None)
+
+    def incomplete(self) -> list[str]:
+        """What else it needs and is not there, in words."""
+        lacking = [p for p in (self.instances_json, self.image_root) if p and not p.exists()]
+        words = [f"{place} is not there" for place in lacking]
+        if not self.label_root.exists():
+            words.append(f"{self.label_root} is not there{self.made_by}")
+        return words
 
 
 def stuff_labels(things: list[int], stuff: list[int]) -> dict[int, int]:
@@ -63,7 +70,9 @@ def _beside(root: Path, suffix: str) -> Callable[[Annotation], Path]:
     return lambda annotation: (root / annotation.file_name).with_suffix(suffix)
 
 
-def _like_coco(root: Path, name: str, split: str, labels: dict[int, int], count: int):
+def _like_coco(
+    root: Path, name: str, split: str, labels: dict[int, int], count: int, **others: str
+) -> PanopticSplit:
     """The layout of COCO, which the digits share."""
     annotations = root / "annotations"
     images, stuff = root / split, root / f"panoptic_stuff_{split}"
@@ -76,32 +85,31 @@ def _like_coco(root: Path, name: str, split: str, labels: dict[int, int], count:
         image_of=_beside(images, ".jpg"),
         label_of=_beside(stuff, ".png"),
         published=count,
-        group=name,
         labels=labels,
         instances_json=annotations / f"instances_{split}.json",
+        **others,
     )
 
 
 def digit_splits(root: Path) -> list[PanopticSplit]:
+    folder, group = root / "digits", "digits_panoptic"
     return [
         _like_coco(
-            root / "digits", f"digits_{split}_panoptic_separated", split, DIGIT_LABELS, count
+            *(folder, f"digits_{split}_panoptic_separated", split, DIGIT_LABELS, count), group=group
         )
         for split, count in COUNTS.items()
     ]
 
 
 def coco_splits(root: Path) -> list[PanopticSplit]:
-    return [
-        _like_coco(
-            root / "coco",
-            f"coco_2017_{split.removesuffix('2017')}_panoptic_separated",
-            split,
-            COCO_LABELS,
-            count,
-        )
-        for split, count in COCO_PUBLISHED.items()
-    ]
+    folder, splits = root / "coco", []
+    for split, count in COCO_PUBLISHED.items():
+        name = f"coco_2017_{split.removesuffix('2017')}_panoptic_separated"
+        made_by = "; python tools/prepare_dataset.py coco_panoptic makes it"
+        # Either may be there alone: train is large.
+        more = {"group": name, "made_by": made_by}
+        splits.append(_like_coco(folder, name, split, COCO_LABELS, count, **more))
+    return splits
 
 
 def cityscapes_splits(root: Path) -> list[PanopticSplit]:
@@ -169,8 +177,7 @@ def _read_labels(source: Path, annotation: Annotation) -> np.ndarray:
 
 def _no_plan(splits: Callable[[Path], list[PanopticSplit]], root: Path) -> Plan:
     """Nothing is made of it here: what is absent must be got."""
-    absent = (split.absent() for split in splits(root))
-    raise SourceMissing(next((place for place in absent if place), root))
+    raise SourceMissing(next((p for split in splits(root) if (p := split.absent())), root))
 
 
 DIGITS = Family(

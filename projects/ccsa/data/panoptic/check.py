@@ -35,6 +35,7 @@ def check_panoptic_split(split: PanopticSplit) -> Report:
     if absent:
         report.troubles.append((MISSING, f"{absent} is not there"))
         return report
+    report.troubles += [(MISSING, lack) for lack in split.incomplete()]
     try:
         truth = read_panoptic_json(split.json_file)
     except UserError as error:
@@ -64,8 +65,12 @@ def _check_image(
     label = split.label_of(annotation)
     troubles = [
         (MISSING, f"no {what} {path}")
-        for what, path in (("image", image), ("PNG", png), ("label", label))
-        if not path.is_file()
+        for root, what, path in (
+            (split.image_root, "image", image),
+            (split.panoptic_root, "PNG", png),
+            (split.label_root, "label", label),
+        )
+        if root.exists() and not path.is_file()  # a folder that is not there is named once
     ]
     sizes: dict[Path, tuple[int, ...]] = {}  # width, height
     if image.is_file():
