@@ -1,7 +1,14 @@
-"""Panoptic datasets: reading, writing, checking and preparing their files."""
+"""Panoptic datasets: reading, writing, checking and preparing their files.
+
+Importing this adds to Detectron2's metadata of COCO panoptic how its labels are made.
+"""
+
+from pathlib import Path
+
+from detectron2.data import MetadataCatalog
 
 from ccsa.data.panoptic.annotations import Annotation, Category, PanopticJson, read_panoptic_json
-from ccsa.data.panoptic.catalog import FAMILIES, PREPARED, PanopticSplit
+from ccsa.data.panoptic.catalog import COCO, FAMILIES, PREPARED, PanopticSplit
 from ccsa.data.panoptic.segments import (
     Segment,
     read_segment_ids,
@@ -24,3 +31,6 @@ __all__ = [
     "segment_troubles",
     "write_segment_ids",
 ]
+
+for _split in COCO.splits(Path()):
+    MetadataCatalog.get(_split.name).prepare_command = COCO.prepare_command

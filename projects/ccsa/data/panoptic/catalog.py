@@ -182,7 +182,7 @@ def _no_plan(splits: Callable[[Path], list[PanopticSplit]], root: Path) -> Plan:
 
 DIGITS = Family(
     name="digits_panoptic",
-    title="The panoptic digit scenes",
+    title="The panoptic digits dataset",
     home="python tools/check_dataset.py digits_panoptic, which writes them if they are not there",
     layout="""\
 digits/
