@@ -33,15 +33,16 @@ def write_json(path: Path, annotations: list[dict], categories=CATEGORIES) -> No
 def paint(rng, size, segments: int, crowds: float = 0.0) -> tuple[np.ndarray, list[dict]]:
     """A map (H, W) of rectangles and ellipses on void, and the segments that can be seen."""
     ids = np.zeros(size, np.int64)
-    rows, columns = np.mgrid[: size[0], : size[1]]
     category = {}
     for number in rng.choice(256**3 - 1, segments, replace=False) + 1:
         y, x = rng.integers(0, size[0]), rng.integers(0, size[1])
         h, w = (rng.integers(2, max(3, n // 2)) for n in size)
-        far = np.maximum(abs(rows - y) / h, abs(columns - x) / w)
-        if rng.random() < 0.5:
-            far = np.hypot((rows - y) / h, (columns - x) / w)
-        ids[far <= 0.5] = number
+        part = (slice(max(0, y - h), y + h), slice(max(0, x - w), x + w))
+        seen = ids[part]  # a view
+        down = abs(np.arange(part[0].start, part[0].start + len(seen)) - y)[:, None] / h
+        right = abs(np.arange(part[1].start, part[1].start + seen.shape[1]) - x) / w
+        far = np.hypot(down, right) if rng.random() < 0.5 else np.maximum(down, right)
+        seen[far <= 0.5] = number
         category[int(number)] = int(rng.choice([c["id"] for c in CATEGORIES]))
     return ids, describe(ids, category, lambda: int(rng.random() < crowds))
 
@@ -52,6 +53,12 @@ def describe(ids: np.ndarray, category: dict[int, int], iscrowd=lambda: 0) -> li
         {"id": n, "category_id": category[n], "area": a, "iscrowd": iscrowd()}
         for n, a in zip(found.tolist(), areas.tolist(), strict=True)
     ]
+
+
+def roughen(rng, ids: np.ndarray) -> np.ndarray:
+    """Borders as uneven as those of real annotations: each pixel takes the id of a neighbour."""
+    at = np.indices(ids.shape) + rng.integers(-1, 2, (2, *ids.shape))
+    return ids[at[0].clip(0, ids.shape[0] - 1), at[1].clip(0, ids.shape[1] - 1)]
 
 
 def disturb(rng, ids: np.ndarray, segments: list[dict]) -> tuple[np.ndarray, list[dict]]:
@@ -66,12 +73,18 @@ def disturb(rng, ids: np.ndarray, segments: list[dict]) -> tuple[np.ndarray, lis
     return moved, [{k: s[k] for k in ("id", "category_id")} for s in describe(moved, category)]
 
 
-def write_pair(folder: Path, images: int, size=(30, 40), segments: int = 8, seed: int = 0) -> Path:
+def write_pair(
+    folder: Path, images: int, size=(30, 40), segments: int = 8, seed: int = 0, rough: bool = False
+) -> Path:
     """``folder/{gt,pred}.json`` and the PNGs in ``folder/{gt,pred}``; crowds and void included."""
     rng = np.random.default_rng(seed)
     truth, found = [], []
     for number in range(1, images + 1):
         ids, true = paint(rng, size, segments, crowds=0.1)
+        if rough:
+            category = {s["id"]: s["category_id"] for s in true}
+            ids = roughen(rng, ids)
+            true = describe(ids, category)
         predicted, guessed = disturb(rng, ids, true)
         for name, values, infos, entries in (
             ("gt", ids, true, truth),
@@ -90,4 +103,4 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=1000)
     args = parser.parse_args()
-    write_pair(args.folder, args.images, size=(480, 640), segments=16)
+    write_pair(args.folder, args.images, size=(480, 640), segments=16, rough=True)
