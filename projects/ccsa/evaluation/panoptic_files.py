@@ -16,7 +16,6 @@ from ccsa.data.panoptic import (
     read_segment_ids,
     segment_troubles,
 )
-from ccsa.data.panoptic.segments import count_values
 from ccsa.data.semantic.files import in_threads
 from ccsa.errors import UserError
 from ccsa.evaluation.panoptic_quality import Counts, PanopticQuality, count_image
@@ -86,8 +85,7 @@ def refuse_troubles(
     names: tuple[str, str] = ("JSON", "PNG"),
 ) -> None:
     """Raise a UserError of the first thing wrong with segments and their map (H, W)."""
-    there = count_values(ids)[0].tolist()
-    for _, trouble in segment_troubles(segments, there, categories, names):
+    for _, trouble in segment_troubles(segments, np.unique(ids).tolist(), categories, names):
         raise UserError(f"{where}: {trouble}; {cure}")
 
 

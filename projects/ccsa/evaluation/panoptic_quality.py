@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ccsa.data.panoptic.segments import VOID, Segment, count_values
+from ccsa.data.panoptic.segments import VOID, Segment
 
 IOU, TP, FP, FN = range(4)
 Counts = dict[int, list[float]]  # category id: sum of IoUs, true positives, false ones, misses
@@ -87,7 +87,7 @@ def count_overlaps(truth: np.ndarray, predicted: np.ndarray) -> dict[tuple[int, 
     """{(true id, predicted id): pixels} of all pairs that share pixels of two maps (H, W)."""
     pairs = truth.astype(np.uint64) << np.uint64(32)
     pairs |= predicted.astype(np.uint64)
-    found, pixels = count_values(pairs)
+    found, pixels = np.unique(pairs, return_counts=True)
     true_ids, found_ids = (found >> np.uint64(32)).tolist(), (found & np.uint64(2**32 - 1)).tolist()
     return dict(zip(zip(true_ids, found_ids, strict=True), pixels.tolist(), strict=True))
 

@@ -12,7 +12,6 @@ from ccsa.data.panoptic.catalog import PanopticSplit
 from ccsa.data.panoptic.segments import (
     BAD_CATEGORIES,
     BAD_IDS,
-    count_values,
     read_segment_ids,
     relabel_segments,
     segment_troubles,
@@ -105,7 +104,7 @@ def _check_image(
 def _segment_troubles(
     annotation: Annotation, ids: np.ndarray, truth: PanopticJson
 ) -> Iterator[Trouble]:
-    found, pixels = count_values(ids)
+    found, pixels = np.unique(ids, return_counts=True)
     areas = dict(zip(found.tolist(), pixels.tolist(), strict=True))
     where = f"image {annotation.image_id} ({annotation.file_name})"
     for kind, text in segment_troubles(annotation.segments, areas, truth.categories):
