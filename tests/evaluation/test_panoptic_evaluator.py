@@ -206,6 +206,10 @@ def spoilt(pair, change):
     ("change", "words"),
     [
         (lambda item, ids, infos: item.update(image_id=99) or ids, ["image 99", "gt.json"]),
+        (
+            lambda item, ids, infos: torch.where(ids == 0, -1, ids),
+            ["the prediction for image 1", "is in the map and not in the list of segments"],
+        ),
         (lambda item, ids, infos: ids[:-1], ["image 1", "40x29", "40x30"]),
         (
             lambda item, ids, infos: infos.pop() and ids,

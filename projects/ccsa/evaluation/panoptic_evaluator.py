@@ -12,17 +12,16 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ccsa.data.panoptic import Segment, read_panoptic_json, write_segment_ids
+from ccsa.data.panoptic import Segment, read_panoptic_json, segment_troubles, write_segment_ids
 from ccsa.data.semantic.files import write_whole
 from ccsa.errors import UserError
-from ccsa.evaluation.panoptic_files import read_annotated, refuse_sizes, refuse_troubles
-from ccsa.evaluation.panoptic_quality import Counts, PanopticQuality, count_image
+from ccsa.evaluation.panoptic_files import read_png, refuse_sizes, refuse_troubles
+from ccsa.evaluation.panoptic_quality import Counts, PanopticQuality, count_overlaps, count_shared
 from ccsa.evaluation.panoptic_tables import class_table, in_percent, panoptic_table
 
 logger = logging.getLogger(__name__)
 
 PREDICTIONS = "panoptic_predictions"  # folder of PNGs, and .json
-_NOTHING = np.zeros((0, 0), np.uint32)
 
 
 class PanopticQualityEvaluator(DatasetEvaluator):
@@ -88,13 +87,15 @@ class PanopticQualityEvaluator(DatasetEvaluator):
                 )
             where = f"the prediction for image {image_id}"
             ids, segments = self._as_in_coco(*output["panoptic_seg"], where)
-            names, cure = ("list of segments", "map"), "the model is to return what fits together"
-            refuse_troubles(ids, segments, self._truth.categories, where, cure, names)
-            truth = read_annotated(
-                annotation, self._folder, self._truth.categories, self._truth.path
-            )
+            truth = read_png(annotation, self._folder, self._truth.path)
             refuse_sizes(truth, ids, where)
-            self._counts[image_id] = count_image(truth, annotation.segments, ids, segments)
+            shared = count_overlaps(truth, ids)
+            categories, names = self._truth.categories, ("list of segments", "map")
+            refuse_troubles(annotation, {pair[0] for pair in shared}, self._truth, categories)
+            shown = {pair[1] for pair in shared}
+            for _, trouble in segment_troubles(segments, shown, categories, names):
+                raise UserError(f"{where}: {trouble}; the model is to return what fits together")
+            self._counts[image_id] = count_shared(shared, annotation.segments, segments)
             if self._files:
                 name = Path(annotation.file_name).with_suffix(".png").as_posix()
                 write_segment_ids(self._files / PREDICTIONS / name, ids)
@@ -117,7 +118,7 @@ class PanopticQualityEvaluator(DatasetEvaluator):
         for image_id, annotation in self._truth.annotations.items():  # an order of no chance
             missed = counts.get(image_id)
             if missed is None:
-                missed = count_image(_NOTHING, annotation.segments, _NOTHING, [])
+                missed = count_shared({}, annotation.segments, [])
             quality.add(missed)
         if len(counts) < len(self._truth.annotations):
             logger.warning(

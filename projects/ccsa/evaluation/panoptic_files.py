@@ -1,24 +1,22 @@
 """Panoptic quality of result files in COCO's format, of any program."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ccsa.data.panoptic import (
     Annotation,
     PanopticJson,
-    Segment,
     read_panoptic_json,
     read_segment_ids,
     segment_troubles,
 )
 from ccsa.data.semantic.files import in_threads
 from ccsa.errors import UserError
-from ccsa.evaluation.panoptic_quality import Counts, PanopticQuality, count_image
+from ccsa.evaluation.panoptic_quality import Counts, PanopticQuality, count_overlaps, count_shared
 
 
 def evaluate_files(
@@ -57,11 +55,11 @@ def evaluate_files(
     return quality, truth
 
 
-def read_annotated(annotation: Annotation, folder: Path, categories: Any, json: Path) -> np.ndarray:
-    """(H, W) uint32 ids of an image's PNG, which fit its segments.
+def read_png(annotation: Annotation, folder: Path, json: Path) -> np.ndarray:
+    """(H, W) uint32 ids of an image's PNG.
 
     Raises:
-        UserError: as :func:`evaluate_files`; image and segment are named.
+        UserError: it is not there or cannot be read.
     """
     path = folder / annotation.file_name
     if not path.is_file():
@@ -69,34 +67,32 @@ def read_annotated(annotation: Annotation, folder: Path, categories: Any, json: 
             f"image {annotation.image_id} has no PNG: {path} is not there, which {json} names; "
             "put it there"
         )
-    ids = read_segment_ids(path)
-    where = f"image {annotation.image_id} ({path}, listed in {json})"
-    cure = "write PNG and JSON from the same segments"
-    refuse_troubles(ids, annotation.segments, categories, where, cure)
-    return ids
+    return read_segment_ids(path)
 
 
 def refuse_troubles(
-    ids: np.ndarray,
-    segments: Iterable[Segment],
-    categories: Any,
-    where: str,
-    cure: str,
-    names: tuple[str, str] = ("JSON", "PNG"),
+    annotation: Annotation, there: Iterable[int], json: PanopticJson, categories: Container[int]
 ) -> None:
-    """Raise a UserError of the first thing wrong with segments and their map (H, W)."""
-    for _, trouble in segment_troubles(segments, np.unique(ids).tolist(), categories, names):
-        raise UserError(f"{where}: {trouble}; {cure}")
+    """Raise a UserError of the first thing wrong with an image's segments; ``there`` are the ids in
+    its PNG."""
+    for _, trouble in segment_troubles(annotation.segments, there, categories):
+        raise UserError(
+            f"image {annotation.image_id} ({annotation.file_name}, listed in {json.path}): "
+            f"{trouble}; write PNG and JSON from the same segments"
+        )
 
 
 def _compare(
     image_id: int | str, truth: PanopticJson, gt_dir: Path, found: PanopticJson, pred_dir: Path
 ) -> Counts:
     one, other = truth.annotations[image_id], found.annotations[image_id]
-    true_ids = read_annotated(one, gt_dir, truth.categories, truth.path)
-    found_ids = read_annotated(other, pred_dir, truth.categories, found.path)
+    true_ids = read_png(one, gt_dir, truth.path)
+    found_ids = read_png(other, pred_dir, found.path)
     refuse_sizes(true_ids, found_ids, f"image {image_id} ({pred_dir / other.file_name})")
-    return count_image(true_ids, one.segments, found_ids, other.segments)
+    shared = count_overlaps(true_ids, found_ids)
+    refuse_troubles(one, {pair[0] for pair in shared}, truth, truth.categories)
+    refuse_troubles(other, {pair[1] for pair in shared}, found, truth.categories)
+    return count_shared(shared, one.segments, other.segments)
 
 
 def refuse_sizes(truth: np.ndarray, predicted: np.ndarray, where: str) -> None:

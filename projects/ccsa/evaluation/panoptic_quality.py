@@ -25,6 +25,7 @@ from ccsa.data.panoptic.segments import VOID, Segment
 
 IOU, TP, FP, FN = range(4)
 Counts = dict[int, list[float]]  # category id: sum of IoUs, true positives, false ones, misses
+Overlaps = dict[tuple[int, int], int]  # (true id, predicted id): pixels
 GROUPS = {"All": (True, False), "Things": (True,), "Stuff": (False,)}
 
 
@@ -43,10 +44,14 @@ def count_image(
     Raises:
         ValueError: the maps are of different sizes.
     """
-    if truth.shape != predicted.shape:
-        raise ValueError(f"maps of {truth.shape} and {predicted.shape} cannot be compared")
+    return count_shared(count_overlaps(truth, predicted), true_segments, predicted_segments)
+
+
+def count_shared(
+    shared: Overlaps, true_segments: Iterable[Segment], predicted_segments: Iterable[Segment]
+) -> Counts:
+    """As :func:`count_image`, of maps whose overlaps are known."""
     true, found = {s.id: s for s in true_segments}, {s.id: s for s in predicted_segments}
-    shared = count_overlaps(truth, predicted)
     true_area: dict[int, float] = dict.fromkeys(true, 0)
     found_area = dict.fromkeys(found, 0)
     for (true_id, found_id), pixels in shared.items():
@@ -83,10 +88,16 @@ def count_image(
     return counts
 
 
-def count_overlaps(truth: np.ndarray, predicted: np.ndarray) -> dict[tuple[int, int], int]:
-    """{(true id, predicted id): pixels} of all pairs that share pixels of two maps (H, W)."""
+def count_overlaps(truth: np.ndarray, predicted: np.ndarray) -> Overlaps:
+    """{(true id, predicted id): pixels} of all pairs that share pixels of two maps (H, W).
+
+    Raises:
+        ValueError: the maps are of different sizes.
+    """
+    if truth.shape != predicted.shape:
+        raise ValueError(f"maps of {truth.shape} and {predicted.shape} cannot be compared")
     pairs = truth.astype(np.uint64) << np.uint64(32)
-    pairs |= predicted.astype(np.uint64)
+    pairs |= predicted.astype(np.uint32)  # a negative id must not reach the upper half
     found, pixels = np.unique(pairs, return_counts=True)
     true_ids, found_ids = (found >> np.uint64(32)).tolist(), (found & np.uint64(2**32 - 1)).tolist()
     return dict(zip(zip(true_ids, found_ids, strict=True), pixels.tolist(), strict=True))

@@ -4,9 +4,9 @@ The id of a pixel's segment is R + 256 G + 256^2 B, and 0 is void. One reader se
 the drawings and the tools; panopticapi, which defines the format, is not on PyPI and not used.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -66,7 +66,7 @@ def write_segment_ids(path: Path, ids: np.ndarray) -> None:
 def segment_troubles(
     segments: Iterable[Segment],
     there: Iterable[int],
-    categories: Mapping[int, Any],
+    categories: Container[int],
     names: tuple[str, str] = ("JSON", "PNG"),
 ) -> Iterator[tuple[str, str]]:
     """What is wrong with the segments of an image: its kind, and a text that names the segment.
@@ -74,7 +74,7 @@ def segment_troubles(
     Args:
         segments: of the JSON.
         there: ids in the PNG.
-        categories: those known, by id.
+        categories: ids of those known.
         names: what to call the two.
     """
     listed, drawn = names
