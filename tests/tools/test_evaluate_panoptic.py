@@ -156,10 +156,13 @@ MISTAKES = {
     "missing true PNG": (on_file(f"gt/{PNG}", Path.unlink), ["image 2", f"gt/{PNG}", "gt.json"]),
     "broken PNG": (
         on_file(f"pred/{PNG}", lambda p: p.write_bytes(p.read_bytes()[:90])),
-        ["cannot read", f"pred/{PNG}"],
+        ["image 2", "cannot read", f"pred/{PNG}"],
     ),
-    "grey PNG": (with_image("pred", lambda i: i.convert("L")), [f"pred/{PNG}", "mode L"]),
-    "palette PNG": (with_image("gt", lambda i: i.convert("P")), [f"gt/{PNG}", "mode P"]),
+    "grey PNG": (
+        with_image("pred", lambda i: i.convert("L")),
+        ["image 2", f"pred/{PNG}", "mode L"],
+    ),
+    "palette PNG": (with_image("gt", lambda i: i.convert("P")), ["image 2", f"gt/{PNG}", "mode P"]),
     "sizes": (
         with_image("pred", lambda i: i.resize((48, 40), Image.Resampling.NEAREST)),
         ["image 2", "48x40", "24x20"],

@@ -67,7 +67,10 @@ def read_png(annotation: Annotation, folder: Path, json: Path) -> np.ndarray:
             f"image {annotation.image_id} has no PNG: {path} is not there, which {json} names; "
             "put it there"
         )
-    return read_segment_ids(path)
+    try:
+        return read_segment_ids(path)
+    except UserError as error:
+        raise UserError(f"image {annotation.image_id}: {error}") from error
 
 
 def refuse_troubles(
