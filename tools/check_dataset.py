@@ -1,12 +1,14 @@
 #!/usr/bin/env python
-"""Read every image and label of a segmentation dataset and say what is wrong.
+"""Read every image and label of a semantic or panoptic dataset and say what is wrong.
 
     python tools/check_dataset.py lip
+    python tools/check_dataset.py coco_panoptic
     python tools/check_dataset.py --all --root /data/datasets
 
 Counted are images, labels, missing and unreadable files, labels of another size than their image
-and labels out of range. The exit status is 2 if anything is wrong. A count that differs from the
-published one is a note, not an error.
+and labels out of range; of panoptic datasets also segments whose id, category or area is wrong. The
+exit status is 2 if anything is wrong. A count that differs from the published one is a note, not an
+error.
 """
 
 import argparse
@@ -14,9 +16,13 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from ccsa.data.semantic import FAMILIES, default_root, find_family
-from ccsa.data.semantic.check import HEADERS, check_family, examples
+from ccsa.data import panoptic, semantic
+from ccsa.data.panoptic.check import check_panoptic_split
+from ccsa.data.semantic import default_root, find_family
+from ccsa.data.semantic.check import HEADERS, check_family, check_split, examples
 from ccsa.errors import UserError, reports_user_errors
+
+FAMILIES = {**semantic.FAMILIES, **panoptic.FAMILIES}
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,11 +45,14 @@ def parse_args() -> argparse.Namespace:
 @reports_user_errors
 def main() -> None:
     args = parse_args()
-    families = list(FAMILIES.values()) if args.all else [find_family(args.name)]
+    families = list(FAMILIES.values()) if args.all else [find_family(args.name, FAMILIES)]
     reports, notes = [], []
     for family in families:
+        if family.write and not args.all:
+            family.write(args.root)
+        check = check_panoptic_split if family.name in panoptic.FAMILIES else check_split
         try:
-            found, remarks = check_family(family, args.root)
+            found, remarks = check_family(family, args.root, check)
         except UserError as error:
             if not args.all:
                 raise
@@ -56,7 +65,9 @@ def main() -> None:
             f"none of {', '.join(FAMILIES)} is ready under {args.root.absolute()}: "
             f"{'; '.join(notes)}. See docs/DATASETS.md"
         )
-    print(tabulate([report.row() for report in reports], HEADERS, intfmt=","))
+    for kinds in dict.fromkeys(report.kinds for report in reports):
+        rows = [report.row() for report in reports if report.kinds == kinds]
+        print(tabulate(rows, HEADERS + kinds, intfmt=","))
     for line in examples(reports):
         print(line)
     for note in [*notes, *(note for report in reports if (note := report.note()))]:

@@ -3,6 +3,7 @@
 
     python tools/prepare_dataset.py cityscapes
     python tools/prepare_dataset.py pascal_voc --root /data/datasets
+    python tools/prepare_dataset.py coco_panoptic
 
 What is downloaded is not changed. A run that was interrupted goes on where it stopped when started
 again. docs/DATASETS.md says what lies where.
@@ -11,9 +12,12 @@ again. docs/DATASETS.md says what lies where.
 import argparse
 from pathlib import Path
 
-from ccsa.data.semantic import FAMILIES, default_root, find_family
+from ccsa.data import panoptic, semantic
+from ccsa.data.semantic import default_root, find_family
 from ccsa.data.semantic.prepare import SourceMissing, carry_out
 from ccsa.errors import reports_user_errors
+
+FAMILIES = {**semantic.FAMILIES, **panoptic.PREPARED}
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,7 +38,7 @@ def parse_args() -> argparse.Namespace:
 @reports_user_errors
 def main() -> None:
     args = parse_args()
-    family = find_family(args.name)
+    family = find_family(args.name, FAMILIES)
     try:
         plan = family.plan(args.root)
     except SourceMissing as error:

@@ -155,8 +155,10 @@ def _add_input_keys(cfg: CfgNode) -> None:
 
 
 def _add_inference_keys(cfg: CfgNode) -> None:
-    """Keys of semantic inference, for any model with a "sem_seg" output."""
+    """Keys of evaluation, and of semantic inference for any model with a "sem_seg" output."""
     keys = cfg.TEST
+    # Write the panoptic predictions of a test set as COCO's JSON and PNGs, to inference/<test set>.
+    keys.PANOPTIC_FILES = False
     # What windows, scales and flips average: "logits", as in the official CCNet code, or "softmax".
     keys.SEM_SEG_AVERAGE = "logits"
 

@@ -105,6 +105,11 @@ def test_missing_coco_is_told_with_all_that_cures_it(elsewhere):
         assert "--config-file configs/digits/ccnet_mask_rcnn.yaml" in text
 
 
+def test_panoptic_coco_that_is_not_there_says_how_it_is_prepared(elsewhere):
+    with pytest.raises(UserError, match=r"tools/prepare_dataset\.py coco_panoptic"):
+        check_dataset("coco_2017_val_panoptic_separated")
+
+
 def test_coco_without_its_images_is_missing_too(elsewhere):
     annotations = elsewhere / "datasets/coco/annotations"
     annotations.mkdir(parents=True)

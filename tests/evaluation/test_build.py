@@ -1,7 +1,6 @@
 """Evaluators by dataset metadata, and the semantic one end to end."""
 
 import importlib.util
-import logging
 
 import numpy as np
 import pytest
@@ -87,20 +86,6 @@ def test_semantics_are_evaluated_as_semantics(twin, tmp_path):
     assert isinstance(evaluator, SemSegEvaluator)
     assert evaluator.sem_seg_loading_fn is read_labels
     assert evaluator._num_classes == 13
-
-
-def panoptic_name():
-    return next(n for n in DatasetCatalog.list() if n.startswith("digits_val_panoptic"))
-
-
-def test_panoptic_is_evaluated_in_parts(twin, tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("ccsa"), "propagate", True)
-    with caplog.at_level(logging.WARNING, logger="ccsa"):
-        kinds = {type(e) for e in parts(build_evaluator(twin(panoptic_name()), tmp_path))}
-    assert {SemSegEvaluator, COCOEvaluator} <= kinds
-    if importlib.util.find_spec("panopticapi") is None and len(kinds) == 2:
-        (line,) = (r.getMessage() for r in caplog.records)
-        assert "panopticapi" in line and "panoptic quality" in line
 
 
 @pytest.mark.parametrize("kind", ["coco_panoptic", "COCO", None])

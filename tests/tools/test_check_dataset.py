@@ -1,5 +1,6 @@
 """tools/check_dataset.py, run as a user runs it."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ import check_dataset as tool
 import layouts
 import pytest
 
+from ccsa.data import panoptic
+from ccsa.data.digits import write_digits
 from ccsa.data.semantic import FAMILIES
 from ccsa.data.semantic.prepare import carry_out
 
@@ -79,6 +82,42 @@ def test_all_takes_what_is_there(tmp_path, run):
     assert "note: ADE20K is not prepared: no " in out
 
 
+def test_all_writes_nothing(tmp_path, run, monkeypatch):
+    def never(root):
+        raise AssertionError("written")
+
+    family = dataclasses.replace(panoptic.FAMILIES["digits_panoptic"], write=never)
+    monkeypatch.setitem(tool.FAMILIES, "digits_panoptic", family)
+    prepared("lip", tmp_path)
+    status, out, _ = run("--all", "--root", tmp_path)
+    assert status == 0 and "note: The panoptic digits dataset is not there" in out
+
+
+def test_panoptic_digits_are_written_and_checked(tmp_path, run, monkeypatch):
+    def few(root):
+        write_digits(root / "digits", {"train": 1, "val": 2})
+
+    family = dataclasses.replace(panoptic.FAMILIES["digits_panoptic"], write=few)
+    monkeypatch.setitem(tool.FAMILIES, "digits_panoptic", family)
+    status, out, _ = run("digits_panoptic", "--root", tmp_path)
+    assert status == 0 and "nothing wrong found" in out
+    header, _, train, val, *_ = out.splitlines()
+    assert header.split("  ")[-1].strip() == "bad labels" and "bad areas" in header
+    assert train.split() == ["digits_train_panoptic_separated", "1", "1", "2,000", *"0000000"]
+    assert val.split()[1:3] == ["2", "2"]
+
+    # Together with a semantic dataset, each kind in a table of its own.
+    prepared("lip", tmp_path)
+    monkeypatch.setitem(tool.FAMILIES, "digits_panoptic", dataclasses.replace(family, write=None))
+    png = tmp_path / "digits/panoptic_val/000002.png"
+    png.unlink()
+    status, out, err = run("--all", "--root", tmp_path)
+    assert status == 2
+    assert sum(line.startswith("dataset ") for line in out.splitlines()) == 2
+    assert f"digits_val_panoptic_separated: missing: no PNG {png}" in out
+    assert "error: 1 of 4 have something wrong: digits_val_panoptic_separated" in err
+
+
 def test_nothing_there_is_status_2(tmp_path, run):
     status, _, err = run("--all", "--root", tmp_path)
     assert status == 2 and "ready under" in err
@@ -90,7 +129,7 @@ def test_an_unknown_name_lists_the_known_ones(run):
     status, _, err = run("lips")
     assert status == 2
     assert "did you mean lip?" in err
-    assert all(name in err for name in FAMILIES)
+    assert all(name in err for name in (*FAMILIES, *panoptic.FAMILIES))
 
 
 def test_from_the_shell_no_traceback_shows(tmp_path):

@@ -9,6 +9,7 @@ import cv2
 import demo as demo_tool
 import numpy as np
 import pytest
+import tiny_panoptic
 import torch
 import yaml
 from detectron2.modeling import build_model
@@ -17,6 +18,8 @@ from sklearn.datasets import load_sample_image
 
 from ccsa.data.digits import write_digits
 from ccsa.engine import setup_cfg
+from ccsa.visualization import class_metadata
+from ccsa.visualization.painter import OPACITY
 
 TOOL = Path(__file__).parents[2] / "tools" / "demo.py"
 CONFIG = {
@@ -129,6 +132,30 @@ def test_a_threshold_that_nothing_reaches_leaves_the_scene(demo, scenes, tmp_pat
     scene = Image.open(scenes / "000001.jpg").resize((480, 480), Image.Resampling.BICUBIC)
     assert status == 0
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "drawn.png")), np.asarray(scene))
+
+
+def test_a_panoptic_model_paints_stuff_and_void_is_left(demo, scenes, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(yaml.safe_dump(tiny_panoptic.CONFIG))
+    model = build_model(setup_cfg(Namespace(folder / "config.yaml")))
+    state = model.state_dict()
+    state["sem_seg_head.predictor.weight"].zero_()
+    out = tmp_path / "shown"
+    scene = Image.open(scenes / "000001.jpg").resize((480, 480), Image.Resampling.BICUBIC)
+    scene = np.asarray(scene).astype(int)
+    for label, name in ((2, "stuff.png"), (0, "things.png")):  # 0, all things, is no stuff
+        state["sem_seg_head.predictor.bias"].copy_(torch.eye(4)[label])
+        torch.save({"model": state}, folder / "model_final.pth")
+        arguments = ["--input", scenes / "000001.jpg", "--output", out / name]
+        status, *_ = demo(*arguments, weights=folder, threshold="1.0")
+        assert status == 0
+    np.testing.assert_array_equal(np.asarray(Image.open(out / "things.png")), scene)
+    drawn = np.asarray(Image.open(out / "stuff.png")).astype(int)
+    colour = class_metadata("digits_val_panoptic_separated").stuff_colors[2]
+    painted = scene + OPACITY * (np.array(colour) - scene)
+    assert (np.abs(drawn - painted).max(axis=-1) <= 3).mean() > 0.95  # the rest is the label
+    assert (drawn > 240).all(axis=-1).any()  # the text of the label
 
 
 def test_a_photograph_keeps_its_size(demo, tmp_path):

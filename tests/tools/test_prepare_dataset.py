@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 import layouts
+import numpy as np
+import panoptic_files
 import prepare_dataset as tool
 import pytest
 from PIL import Image
@@ -63,6 +65,29 @@ def test_an_unknown_name_gets_near_misses(run):
     status, _, err = run("cityscape")
     assert status == 2
     assert "there is no dataset called 'cityscape'; did you mean cityscapes?" in err
+
+
+def test_coco_panoptic_is_prepared_and_kept_by_a_second_run(tmp_path, run):
+    base = tmp_path / "coco"
+    ids = np.array([[0, 300, 70000]] * 4)
+    for split in ("train2017", "val2017"):
+        segments = panoptic_files.describe(ids, {300: 92, 70000: 1})  # the first stuff, a person
+        entry = {"image_id": 7, "file_name": "000000000007.png", "segments_info": segments}
+        panoptic_files.write_png(base / f"panoptic_{split}" / "000000000007.png", ids)
+        panoptic_files.write_json(base / "annotations" / f"panoptic_{split}.json", [entry])
+    status, out, _ = run("coco_panoptic", "--root", tmp_path)
+    assert status == 0 and "COCO panoptic: 2 files made, 0 were there already" in out
+    assert f"python tools/check_dataset.py coco_panoptic --root {tmp_path}" in out
+    with Image.open(base / "panoptic_stuff_val2017" / "000000000007.png") as made:
+        assert np.array(made).tolist() == [[255, 1, 0]] * 4
+    status, out, _ = run("coco_panoptic", "--root", tmp_path)
+    assert status == 0 and ": 0 files made, 2 were there already" in out
+
+
+def test_coco_panoptic_that_is_not_there_is_one_clear_message(tmp_path, run):
+    status, out, err = run("coco_panoptic", "--root", tmp_path)
+    assert status == 2 and out == "" and err.startswith("error: ")
+    assert "panoptic_train2017.json" in err and "Get it from cocodataset.org" in err
 
 
 def test_a_bad_source_is_named_in_one_line(tmp_path, run):

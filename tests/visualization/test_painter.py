@@ -89,6 +89,60 @@ def test_no_instances_leave_the_image_as_it_is(metadata):
     np.testing.assert_array_equal(draw_outputs(IMAGE, {"instances": found}, metadata), IMAGE)
 
 
+def panoptic_outputs():
+    """Two touching things of one class, a stuff, and void in the upper quarter."""
+    ids = torch.zeros(120, 160, dtype=torch.int32)
+    ids[30:] = 1
+    ids[40:80, 20:60], ids[40:80, 60:100] = 300, 301
+    segments = [{"id": 1, "isthing": False, "category_id": 1}]
+    segments += [{"id": i, "isthing": True, "category_id": 0, "score": 0.87} for i in (300, 301)]
+    return ids, segments
+
+
+@pytest.mark.parametrize("missing", [None, "things", "stuff", "both"])
+def test_panoptic_segments_are_painted_in_their_colours_and_void_is_not(missing):
+    ids, segments = panoptic_outputs()
+    if missing:
+        gone = [s for s in segments if missing == "both" or s["isthing"] == (missing == "things")]
+        for segment in gone:
+            ids[ids == segment["id"]] = 0
+        segments = [s for s in segments if s not in gone]
+    metadata = Metadata(
+        thing_classes=["cat"],
+        thing_colors=[[250, 0, 0]],
+        stuff_classes=["things", "sky"],
+        stuff_colors=[[9, 9, 9], [0, 0, 250]],
+    )
+    drawn = draw_outputs(IMAGE, {"panoptic_seg": (ids, segments)}, metadata).astype(int)
+    assert (drawn[:25] == IMAGE[:25]).all()  # void
+    things, stuff = drawn[70, 25], drawn[110, 150]
+    left = [60, 60, 60]
+    if missing in ("things", "both"):
+        assert things.tolist() == left
+    else:
+        assert things[0] > 120 and things[2] < 60
+        # A border between the two: they are told apart.
+        assert np.abs(drawn[45:75, 56:64] - things).max() > 60
+    if missing in ("stuff", "both"):
+        assert stuff.tolist() == left
+    else:
+        assert stuff[2] > 120 and stuff[0] < 60
+
+
+def test_panoptic_labels_are_legible():
+    ids, segments = panoptic_outputs()
+    metadata = class_metadata("painted_panoptic")
+    metadata = Metadata(**metadata.as_dict() | {"thing_classes": ["cat"]})
+    painter = ClassColorVisualizer(IMAGE, metadata)
+    painter.draw_panoptic_seg(ids, segments)
+    MetadataCatalog.pop("painted_panoptic")
+    texts = [text.get_text() for text in painter.output.ax.texts]
+    assert sorted(texts) == ["1", "cat 87%", "cat 87%"]
+    boxes = label_boxes(painter)
+    assert sum(box.count_overlaps(boxes) - 1 for box in boxes) == 0
+    assert all(b.x0 >= 0 and b.y0 >= 0 and b.x1 <= 160 and b.y1 <= 120 for b in boxes)
+
+
 def test_proposals_are_drawn(metadata):
     boxes = Boxes(torch.tensor([[20.0, 20, 90, 90]]))
     proposals = Instances((120, 160), proposal_boxes=boxes, objectness_logits=torch.ones(1))

@@ -115,14 +115,14 @@ def check_dataset(name: str) -> None:
 
 
 def _how_to_get(name: str) -> str:
+    command = MetadataCatalog.get(name).get("prepare_command")
+    if command:
+        return f"docs/DATASETS.md shows its layout; then run '{command}'."
     if name.startswith("coco_2017"):
         return (
             "Get train2017.zip, val2017.zip and annotations_trainval2017.zip from cocodataset.org "
             "and unpack them into coco/ there (coco/train2017, coco/val2017, coco/annotations)."
         )
-    command = MetadataCatalog.get(name).get("prepare_command")
-    if command:
-        return f"docs/DATASETS.md shows its layout; then run '{command}'."
     return "Its layout is that of Detectron2's datasets/README.md."
 
 

@@ -110,7 +110,8 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        return build_evaluator(dataset_name, Path(cfg.OUTPUT_DIR) / "inference" / dataset_name)
+        folder = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
+        return build_evaluator(dataset_name, folder, panoptic_files=cfg.TEST.PANOPTIC_FILES)
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> OrderedDict:

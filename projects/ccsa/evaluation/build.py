@@ -11,7 +11,6 @@ from detectron2.evaluation import (
     CityscapesInstanceEvaluator,
     CityscapesSemSegEvaluator,
     COCOEvaluator,
-    COCOPanopticEvaluator,
     DatasetEvaluator,
     DatasetEvaluators,
     LVISEvaluator,
@@ -21,6 +20,7 @@ from detectron2.evaluation import (
 from PIL import Image
 
 from ccsa.errors import UserError
+from ccsa.evaluation.panoptic_evaluator import PanopticQualityEvaluator
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,11 @@ def read_labels(file_name: str, dtype: type | str = int) -> np.ndarray:
         return np.asarray(image).astype(dtype)
 
 
-def build_evaluator(name: str, output_dir: str | Path) -> DatasetEvaluator:
-    """The evaluator of dataset ``name``, writing its files to ``output_dir``.
+def build_evaluator(
+    name: str, output_dir: str | Path, *, panoptic_files: bool = False
+) -> DatasetEvaluator:
+    """The evaluator of dataset ``name``, writing its files to ``output_dir``; among them, with
+    ``panoptic_files``, the panoptic predictions of a panoptic dataset.
 
     Raises:
         UserError: a dataset with no evaluator, or one that needs a package that is not installed.
@@ -43,7 +46,8 @@ def build_evaluator(name: str, output_dir: str | Path) -> DatasetEvaluator:
     makers = {
         "coco": lambda: [COCOEvaluator(name, output_dir=folder)],
         "sem_seg": lambda: [_sem_seg(name, folder)],
-        "coco_panoptic_seg": lambda: _panoptic(name, folder),
+        "coco_panoptic_seg": lambda: _panoptic(name, folder, panoptic_files),
+        "cityscapes_panoptic_seg": lambda: _cityscapes_panoptic(name, folder, panoptic_files),
         "lvis": lambda: [_needs("lvis", LVISEvaluator)(name, output_dir=folder)],
         "pascal_voc": lambda: [PascalVOCDetectionEvaluator(name)],
         "cityscapes_instance": lambda: [_needs(_CITYSCAPES, CityscapesInstanceEvaluator)(name)],
@@ -78,14 +82,24 @@ def _sem_seg(name: str, folder: str) -> SemSegEvaluator:
     return SemSegEvaluator(name, output_dir=folder, sem_seg_loading_fn=read_labels)
 
 
-def _panoptic(name: str, folder: str) -> list[DatasetEvaluator]:
-    evaluators = [_sem_seg(name, folder), COCOEvaluator(name, output_dir=folder)]
-    if importlib.util.find_spec("panopticapi"):
-        evaluators.append(COCOPanopticEvaluator(name, folder))
-    else:
-        logger.warning(
-            "panopticapi is not installed: mIoU and AP are measured, panoptic quality is not"
-        )
+def _panoptic(name: str, folder: str, write_files: bool) -> list[DatasetEvaluator]:
+    """Panoptic, and what else the dataset has annotations for."""
+    metadata = MetadataCatalog.get(name)
+    evaluators: list[DatasetEvaluator] = []
+    if metadata.get("sem_seg_root"):
+        evaluators.append(_sem_seg(name, folder))
+    if metadata.get("json_file"):
+        evaluators.append(COCOEvaluator(name, output_dir=folder))
+    return [*evaluators, PanopticQualityEvaluator(name, folder, write_files=write_files)]
+
+
+def _cityscapes_panoptic(name: str, folder: str, write_files: bool) -> list[DatasetEvaluator]:
+    evaluators = [PanopticQualityEvaluator(name, folder, write_files=write_files)]
+    if importlib.util.find_spec(_CITYSCAPES):
+        return [CityscapesSemSegEvaluator(name), CityscapesInstanceEvaluator(name), *evaluators]
+    logger.warning(
+        "%s is not installed: panoptic quality is measured, mIoU and AP are not", _CITYSCAPES
+    )
     return evaluators
 
 

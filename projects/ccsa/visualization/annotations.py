@@ -1,6 +1,7 @@
 """Ground truth of one image, drawn like the predictions beside it."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from detectron2.data.catalog import Metadata
 from detectron2.data.detection_utils import transform_instance_annotations
 from PIL import Image
 
+from ccsa.data.panoptic import read_segment_ids
 from ccsa.visualization.painter import OPACITY, ClassColorVisualizer
 
 _IGNORED = 255
@@ -56,10 +58,8 @@ def draw_annotations(
 
 
 def _panoptic_ids(file_name: str, resize: T.Transform) -> torch.Tensor:
-    """(H, W) segment ids from a COCO panoptic PNG, id = R + 256 G + 256^2 B."""
-    with Image.open(file_name) as file:
-        rgb = np.asarray(file.convert("RGB")).astype(int)
-    return torch.from_numpy(_resize_labels(rgb @ np.array([1, 256, 256**2]), resize))
+    """(H, W) segment ids."""
+    return torch.from_numpy(_resize_labels(read_segment_ids(Path(file_name)), resize))
 
 
 def _semantic_labels(record: dict[str, Any], resize: T.Transform) -> np.ndarray:

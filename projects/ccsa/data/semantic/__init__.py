@@ -4,6 +4,7 @@ They lie under ``$DETECTRON2_DATASETS`` (default ``./datasets``); docs/DATASETS.
 """
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -37,17 +38,17 @@ def default_root() -> Path:
     return datasets_root().expanduser()
 
 
-def find_family(name: str) -> Family:
+def find_family(name: str, families: Mapping[str, Family] = FAMILIES) -> Family:
     """The family called ``name``.
 
     Raises:
         UserError: there is none; the nearest names and all known ones are listed.
     """
-    if name in FAMILIES:
-        return FAMILIES[name]
-    known = ", ".join(FAMILIES)
-    owners = [f.name for f in FAMILIES.values() for s in f.splits(Path()) if s.name == name]
-    near = owners[:1] or difflib.get_close_matches(name, FAMILIES, n=2, cutoff=0.4)
+    if name in families:
+        return families[name]
+    known = ", ".join(families)
+    owners = [f.name for f in families.values() for s in f.splits(Path()) if s.name == name]
+    near = owners[:1] or difflib.get_close_matches(name, families, n=2, cutoff=0.4)
     meant = f"did you mean {' or '.join(near)}? " if near else ""
     raise UserError(f"there is no dataset called '{name}'; {meant}known are {known}")
 

@@ -66,8 +66,9 @@ class Family:
     title: str
     home: str  # where one gets it
     layout: str  # a tree, under the root, of what is downloaded
-    splits: Callable[[Path], list[Split]]
+    splits: Callable[[Path], list]  # Split, or PanopticSplit of panoptic datasets
     plan: Callable[[Path], Plan]  # raises SourceMissing
+    write: Callable[[Path], object] | None = None  # of one that is not downloaded: writes it
 
     @property
     def prepare_command(self) -> str:

@@ -1,9 +1,10 @@
 """Checking a dataset on disk: every image and every label is read."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -13,7 +14,7 @@ from ccsa.data.semantic.files import IGNORE, in_threads, misreading
 from ccsa.errors import UserError
 
 KINDS = ("missing", "unreadable", "sizes differ", "bad labels")
-HEADERS = ("dataset", "images", "labels", "published", *KINDS)
+HEADERS = ("dataset", "images", "labels", "published")  # and the kinds
 EXIF_ORIENTATION = 0x0112  # 5..8 turn an image by a quarter, and Detectron2 obeys them
 
 
@@ -21,15 +22,16 @@ EXIF_ORIENTATION = 0x0112  # 5..8 turn an image by a quarter, and Detectron2 obe
 class Report:
     """What was found of one split."""
 
-    split: Split
+    split: Any  # with the name and the published count of images of a Split
     images: int = 0
     labels: int = 0
-    troubles: list[tuple[str, str]] = field(default_factory=list)  # one of KINDS, what and where
+    troubles: list[tuple[str, str]] = field(default_factory=list)  # its kind, what and where
+    kinds: tuple[str, ...] = KINDS
 
     def row(self) -> list[str | int]:
         counts = Counter(kind for kind, _ in self.troubles)
         found = [self.split.name, self.images, self.labels, self.split.published]
-        return [*found, *(counts[kind] for kind in KINDS)]
+        return [*found, *(counts[kind] for kind in self.kinds)]
 
     def note(self) -> str | None:
         """How the count of images differs from the published one; that is not an error."""
@@ -41,26 +43,6 @@ class Report:
             f"{self.split.name} has {self.images:,} images, {abs(difference):,} {more} than the "
             f"{self.split.published:,} that are published"
         )
-
-
-def check_family(family: Family, root: Path) -> tuple[list[Report], list[str]]:
-    """A report for each split, and notes on groups of splits that are not there at all.
-
-    Raises:
-        UserError: nothing of the dataset is there, or it is there but not prepared.
-    """
-    reports, notes = [], []
-    splits = family.splits(root)
-    for group in dict.fromkeys(split.group for split in splits):
-        members = [split for split in splits if split.group == group]
-        if all(split.absent() for split in members):
-            names = ", ".join(split.name for split in members)
-            notes.append(f"not there, not checked: {names} (no {members[0].absent()})")
-        else:
-            reports += [check_split(split) for split in members]
-    if reports:
-        return reports, notes
-    raise family.absence(root, splits[0].absent())
 
 
 def check_split(split: Split) -> Report:
@@ -86,11 +68,33 @@ def check_split(split: Split) -> Report:
     return report
 
 
+def check_family(
+    family: Family, root: Path, check: Callable[[Any], Report] = check_split
+) -> tuple[list[Report], list[str]]:
+    """A report for each split, and notes on groups of splits that are not there at all.
+
+    Raises:
+        UserError: nothing of the dataset is there, or it is there but not prepared.
+    """
+    reports, notes = [], []
+    splits = family.splits(root)
+    for group in dict.fromkeys(split.group for split in splits):
+        members = [split for split in splits if split.group == group]
+        if all(split.absent() for split in members):
+            names = ", ".join(split.name for split in members)
+            notes.append(f"not there, not checked: {names} (no {members[0].absent()})")
+        else:
+            reports += [check(split) for split in members]
+    if reports:
+        return reports, notes
+    raise family.absence(root, splits[0].absent())
+
+
 def examples(reports: Iterable[Report], most: int = 5) -> list[str]:
     """Up to ``most`` troubles of each kind of each split, as lines of text."""
     lines = []
     for report in reports:
-        for kind in KINDS:
+        for kind in report.kinds:
             found = [text for other, text in report.troubles if other == kind]
             lines += [f"{report.split.name}: {kind}: {text}" for text in found[:most]]
             if len(found) > most:
@@ -111,7 +115,7 @@ def _check_pair(split: Split, name: str) -> tuple[int, int, list[tuple[str, str]
         try:
             with Image.open(image_path) as image:
                 image.load()
-                sizes.append(_shown_size(image))
+                sizes.append(shown_size(image))
         except (OSError, SyntaxError, ValueError) as error:
             troubles.append(("unreadable", f"image {image_path} ({error})"))
     if label_path.is_file():
@@ -131,7 +135,8 @@ def _check_pair(split: Split, name: str) -> tuple[int, int, list[tuple[str, str]
     return image_path.is_file(), label_path.is_file(), troubles
 
 
-def _shown_size(image: Image.Image) -> tuple[int, int]:
+def shown_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of an image as Detectron2 reads it, turned by its EXIF tag."""
     turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
     return image.size[::-1] if turned else image.size
 

@@ -1,0 +1,127 @@
+"""Panoptic digits: one evaluation gives boxes, masks, semantics and panoptic quality."""
+
+import argparse
+import json
+import logging
+
+import numpy as np
+import pytest
+import tiny_panoptic
+import torch
+import yaml
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import COCOEvaluator, SemSegEvaluator
+from detectron2.structures import Boxes, Instances
+from PIL import Image
+from pycocotools.mask import decode
+
+from ccsa.data import digits
+from ccsa.data.panoptic import read_segment_ids
+from ccsa.engine import Trainer, setup_cfg
+from ccsa.evaluation import PanopticQualityEvaluator, build_evaluator, evaluate_files, main_metric
+
+NAME = "digits_val_panoptic_separated"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Few scenes, registered in catalogs that hold nothing else."""
+    root = tmp_path_factory.mktemp("datasets")
+    digits.write_digits(root / "digits", {"train": 1, "val": 3})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DatasetCatalog, "data", {})
+        patch.setattr(MetadataCatalog, "data", {})
+        digits.register_digits(root)
+        yield root / "digits"
+
+
+@pytest.fixture
+def logged(caplog, monkeypatch):
+    for name in ("ccsa", "detectron2"):
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+    with caplog.at_level(logging.INFO):
+        yield caplog
+
+
+def perfect(place, evaluator):
+    """Outputs that say what the annotations say."""
+    coco = next(e for e in evaluator._evaluators if isinstance(e, COCOEvaluator))._coco_api
+    panoptic = json.loads((place / "annotations/panoptic_val.json").read_text())
+    for entry in panoptic["annotations"]:
+        image_id = entry["image_id"]
+        found = coco.imgToAnns[image_id]
+        instances = Instances((160, 160))
+        boxes = torch.tensor([a["bbox"] for a in found])
+        boxes[:, 2:] += boxes[:, :2]
+        instances.pred_boxes, instances.scores = Boxes(boxes), torch.ones(len(found))
+        instances.pred_classes = torch.tensor([a["category_id"] - 1 for a in found])
+        masks = np.stack([decode(coco.annToRLE(a)) for a in found])
+        instances.pred_masks = torch.from_numpy(masks).bool()
+        ids = read_segment_ids(place / "panoptic_val" / entry["file_name"]).astype(np.int32)
+        infos = []
+        for segment in entry["segments_info"]:
+            thing = segment["category_id"] <= 10
+            number = segment["category_id"] - (1 if thing else 10)
+            infos.append({"id": segment["id"], "isthing": thing, "category_id": number})
+        labels = np.array(Image.open(place / "panoptic_stuff_val" / entry["file_name"]))
+        scores = torch.nn.functional.one_hot(torch.from_numpy(labels).long(), 4).movedim(-1, 0)
+        name = str(place / "val" / entry["file_name"].replace(".png", ".jpg"))
+        output = {
+            "instances": instances,
+            "sem_seg": scores.float(),
+            "panoptic_seg": (torch.from_numpy(ids), infos),
+        }
+        yield {"image_id": image_id, "file_name": name, "height": 160, "width": 160}, output
+
+
+def test_metadata_choose_all_three(place, tmp_path, logged):
+    parts = build_evaluator(NAME, tmp_path)._evaluators
+    assert [type(e) for e in parts] == [SemSegEvaluator, COCOEvaluator, PanopticQualityEvaluator]
+    assert not any(record.levelno >= logging.WARNING for record in logged.records)
+
+
+def test_a_perfect_prediction_is_100_in_all_three(place, tmp_path, logged):
+    evaluator = build_evaluator(NAME, tmp_path)
+    evaluator.reset()
+    for item, output in perfect(place, evaluator):
+        evaluator.process([item], [output])
+    results = evaluator.evaluate()
+    assert set(results) == {"sem_seg", "bbox", "segm", "panoptic_seg"}
+    for task, key in (("sem_seg", "mIoU"), ("bbox", "AP"), ("segm", "AP")):
+        assert results[task][key] == pytest.approx(100)
+    for key in ("PQ", "SQ", "RQ", "PQ_th", "PQ_st"):
+        assert results["panoptic_seg"][key] == 100
+    assert main_metric(results) == ("panoptic quality", 100)
+    assert "Panoptic quality" in logged.text and "Evaluation results for segm" in logged.text
+
+
+def test_standard_panoptic_datasets_have_panoptic_quality_alone(place, tmp_path):
+    """Detectron2's ``coco_2017_val_panoptic`` has neither semantic labels nor, at times,
+    instances."""
+    keep = ("panoptic_json", "panoptic_root", "evaluator_type")
+    metadata = MetadataCatalog.get(NAME).as_dict()
+    kept = {k: v for k, v in metadata.items() if k in keep or k.endswith("contiguous_id")}
+    MetadataCatalog.get("standard").set(**kept)
+    (part,) = build_evaluator("standard", tmp_path)._evaluators
+    assert isinstance(part, PanopticQualityEvaluator)
+    MetadataCatalog.get("cities").set(**kept | {"evaluator_type": "cityscapes_panoptic_seg"})
+    part = build_evaluator("cities", tmp_path)._evaluators[-1]
+    assert isinstance(part, PanopticQualityEvaluator)
+
+
+def test_a_model_is_evaluated_and_its_files_written(place, tmp_path, logged):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tiny_panoptic.CONFIG))
+    words = ["TEST.PANOPTIC_FILES", "True", "OUTPUT_DIR", str(tmp_path / "run")]
+    words += ["MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH", "0.0"]
+    cfg = setup_cfg(argparse.Namespace(config_file=str(tmp_path / "config.yaml"), opts=words))
+    torch.manual_seed(0)
+    results = Trainer.test(cfg, Trainer.build_model(cfg))
+    assert {"sem_seg", "bbox", "segm", "panoptic_seg"} <= set(results)
+    folder = tmp_path / "run" / "inference" / NAME
+    quality, _ = evaluate_files(
+        *(place / "annotations/panoptic_val.json", place / "panoptic_val"),
+        *(folder / "panoptic_predictions.json", folder / "panoptic_predictions"),
+    )
+    assert results["panoptic_seg"]["PQ"] == 100 * quality.results()["All"]["pq"]
+    written = json.loads((folder / "panoptic_predictions.json").read_text())
+    assert sum(len(entry["segments_info"]) for entry in written["annotations"]) > 0

@@ -1,0 +1,81 @@
+#!/usr/bin/env python
+"""Panoptic quality of result files in COCO's panoptic format, of any program.
+
+    python tools/evaluate_panoptic.py \\
+        --gt-json coco/annotations/panoptic_val2017.json --gt-dir coco/panoptic_val2017 \\
+        --pred-json predictions.json --pred-dir predictions/ --output results.json
+
+The results agree with panopticapi's. A file or an image that is missing, segments that do not fit
+their PNG and unknown categories end the program with status 2 and a message that names them. The
+JSON of --output holds All, Things, Stuff and per_class, from 0 to 1.
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+from ccsa.data.semantic.files import write_whole
+from ccsa.errors import UserError, reports_user_errors
+from ccsa.evaluation.panoptic_files import evaluate_files
+from ccsa.evaluation.panoptic_tables import as_json, class_table, panoptic_table
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for option, metavar, text in (
+        ("--gt-json", "FILE", "ground truth: annotations and categories"),
+        ("--gt-dir", "FOLDER", "PNGs of the ground truth"),
+        ("--pred-json", "FILE", "predictions: annotations"),
+        ("--pred-dir", "FOLDER", "PNGs of the predictions"),
+    ):
+        parser.add_argument(option, type=Path, required=True, metavar=metavar, help=text)
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the results as JSON")
+    return parser.parse_args()
+
+
+def check_output(path: Path) -> None:
+    """Refuse, before anything is computed, a file that is there and a place that takes none.
+
+    Raises:
+        UserError: either of these.
+    """
+    if path.exists():
+        raise UserError(
+            f"--output {path} would be overwritten; name another file, or delete it first"
+        )
+    parent = next(place for place in path.absolute().parents if place.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise UserError(f"--output {path} cannot be written in {parent}; name another file")
+
+
+@reports_user_errors
+def main() -> None:
+    args = parse_args()
+    if args.output:
+        check_output(args.output)
+    started = time.perf_counter()
+    quality, truth = evaluate_files(args.gt_json, args.gt_dir, args.pred_json, args.pred_dir)
+    seconds = time.perf_counter() - started
+    results = quality.results()
+    print(class_table(results, {c.id: c.name for c in truth.categories.values()}))
+    print()
+    print(panoptic_table(results))
+    images = len(truth.annotations)
+    print(f"\n{images:,} images in {seconds:.1f} s: {60 * images / seconds:,.0f} images a minute")
+    if args.output:
+        text = json.dumps(as_json(results), indent=1)
+        try:
+            write_whole(args.output, lambda part: part.write_text(f"{text}\n", encoding="utf-8"))
+        except OSError as error:
+            raise UserError(
+                f"cannot write --output {args.output} ({error}); name another file"
+            ) from error
+        print(f"results: {args.output}")
+
+
+if __name__ == "__main__":
+    main()
