@@ -45,4 +45,4 @@ def score_tiles(dtype: torch.dtype, length: int, ck: int, cv: int) -> Tiles:
     if dtype == torch.float32:
         return Tiles(power(length, 32), power(length, 32), power(ck, 32), power(cv, 32), 4, 1)
     x = power(length, 128)
-    return Tiles(x, power(length, 64), power(ck, 128), power(cv, 64), 8 if x > 64 else 4, 2)
+    return Tiles(x, power(length, 64), power(ck, 128), power(cv, 64), 8 if x > 64 else 4, 3)

@@ -47,10 +47,10 @@ def _start(pointer, line, others, strides):
 
 
 @triton.jit
-def _places(start, inside, strides, channels, C: tl.constexpr):
-    """Addresses and mask of a tile (positions, channels)."""
-    along = start.to(tl.int64) * strides[3]
-    return along[:, None] + channels[None, :], inside[:, None] & (channels[None, :] < C)
+def _places(line, positions, inside, strides, channels, C: tl.constexpr):
+    """Addresses and mask of a tile (positions, channels) of a line."""
+    rows = line + positions.to(tl.int64) * strides[3]
+    return rows[:, None] + channels[None, :], inside[:, None] & (channels[None, :] < C)
 
 
 @triton.jit
@@ -62,10 +62,10 @@ def _products(
     out = tl.zeros((A, B), tl.float32)
     for c in range(0, C, TILE):
         channels = c + tl.arange(0, TILE)
-        places, mask = _places(a_at, a_in, a_strides, channels, C)
-        left = tl.load(a + places, mask=mask, other=0.0)
-        places, mask = _places(b_at, b_in, b_strides, channels, C)
-        right = tl.load(b + places, mask=mask, other=0.0)
+        places, mask = _places(a, a_at, a_in, a_strides, channels, C)
+        left = tl.load(places, mask=mask, other=0.0)
+        places, mask = _places(b, b_at, b_in, b_strides, channels, C)
+        right = tl.load(places, mask=mask, other=0.0)
         out = _dot(left, tl.trans(right), out, PRECISION)
     return out
 
@@ -91,7 +91,7 @@ def attend(
     x = tile * X + tl.arange(0, X)
     x_in = x < length
     channels = part * V + tl.arange(0, V)
-    written, mask = _places(x, x_in, out_strides, channels, CV)
+    written, mask = _places(o, x, x_in, out_strides, channels, CV)
     number = _start(lse_before, line, others, at) + x.to(tl.int64) * at[3]
     if FIRST:
         top = tl.full((X,), float("-inf"), tl.float32)
@@ -100,7 +100,7 @@ def attend(
     else:
         top = tl.load(number, mask=x_in, other=0.0)
         total = tl.full((X,), 1.0, tl.float32)
-        mean = tl.load(o + written, mask=mask, other=0.0).to(tl.float32)
+        mean = tl.load(written, mask=mask, other=0.0).to(tl.float32)
     for first in range(0, length, Y):
         y = first + tl.arange(0, Y)
         y_in = y < length
@@ -115,12 +115,12 @@ def attend(
         weights = tl.exp(scores - higher[:, None])
         shrink = tl.exp(top - higher)
         total = total * shrink + tl.sum(weights, 1)
-        places, inside = _places(y, y_in, value_strides, channels, CV)
-        values = tl.load(v + places, mask=inside, other=0.0)
+        places, inside = _places(v, y, y_in, value_strides, channels, CV)
+        values = tl.load(places, mask=inside, other=0.0)
         mean = _dot(weights.to(values.dtype), values, mean * shrink[:, None], PRECISION)
         top = higher
     mean = mean / total[:, None]
-    tl.store(o + written, mean.to(out.dtype.element_ty), mask=mask)
+    tl.store(written, mean.to(out.dtype.element_ty), mask=mask)
     if part == 0:
         number = _start(lse_after, line, others, at) + x.to(tl.int64) * at[3]
         tl.store(number, top + tl.log(total), mask=x_in)
@@ -143,10 +143,10 @@ def output_products(
     total = tl.zeros((X,), tl.float32)
     for c in range(0, CV, V):
         channels = c + tl.arange(0, V)
-        places, mask = _places(x, x_in, grad_strides, channels, CV)
-        left = tl.load(g + places, mask=mask, other=0.0).to(tl.float32)
-        places, mask = _places(x, x_in, out_strides, channels, CV)
-        right = tl.load(o + places, mask=mask, other=0.0).to(tl.float32)
+        places, mask = _places(g, x, x_in, grad_strides, channels, CV)
+        left = tl.load(places, mask=mask, other=0.0).to(tl.float32)
+        places, mask = _places(o, x, x_in, out_strides, channels, CV)
+        right = tl.load(places, mask=mask, other=0.0).to(tl.float32)
         total += tl.sum(left * right, 1)
     number = _start(delta, line, others, at) + x.to(tl.int64) * at[3]
     tl.store(number, total, mask=x_in)
@@ -173,11 +173,11 @@ def value_gradient(
     x = tile * X + tl.arange(0, X)
     x_in = x < length
     channels = part * V + tl.arange(0, V)
-    written, mask = _places(x, x_in, d_value_strides, channels, CV)
+    written, mask = _places(d, x, x_in, d_value_strides, channels, CV)
     if FIRST:
         total = tl.zeros((X, V), tl.float32)
     else:
-        total = tl.load(d + written, mask=mask, other=0.0).to(tl.float32)
+        total = tl.load(written, mask=mask, other=0.0).to(tl.float32)
     for first in range(0, length, Y):
         y = first + tl.arange(0, Y)
         y_in = y < length
@@ -189,10 +189,10 @@ def value_gradient(
         if not FIRST:
             seen = seen & (x[:, None] != y[None, :])
         weights = tl.where(seen, tl.exp(scores - l[None, :]), 0.0)
-        places, inside = _places(y, y_in, grad_strides, channels, CV)
-        grads = tl.load(g + places, mask=inside, other=0.0)
+        places, inside = _places(g, y, y_in, grad_strides, channels, CV)
+        grads = tl.load(places, mask=inside, other=0.0)
         total = _dot(weights.to(grads.dtype), grads, total, PRECISION)
-    tl.store(d + written, total.to(d_value.dtype.element_ty), mask=mask)
+    tl.store(written, total.to(d_value.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -228,12 +228,9 @@ def score_gradient(
     x = tile * X + tl.arange(0, X)
     x_in = x < length
     channels = part * K + tl.arange(0, K)
-    d_places, d_mask = _places(x, x_in, d_strides, channels, CK)
-    own_places, own_mask = _places(x, x_in, own_strides, channels, CK)
-    if FIRST:
-        total = tl.zeros((X, K), tl.float32)
-    else:
-        total = tl.load(da + d_places, mask=d_mask, other=0.0)
+    d_places, d_mask = _places(da, x, x_in, d_strides, channels, CK)
+    own_places, own_mask = _places(a, x, x_in, own_strides, channels, CK)
+    total = tl.load(d_places, mask=d_mask & (not FIRST), other=0.0)
     for first in range(0, length, Y):
         y = first + tl.arange(0, Y)
         y_in = y < length
@@ -262,20 +259,20 @@ def score_gradient(
             scale = tl.maximum(tl.max(tl.max(tl.abs(ds), 1), 0), 1e-30)
             ds = ds / scale
         ds = ds.to(own.dtype.element_ty)
-        places, mask = _places(y, y_in, other_strides, channels, CK)
-        tile_b = tl.load(b + places, mask=mask, other=0.0)
+        places, mask = _places(b, y, y_in, other_strides, channels, CK)
+        tile_b = tl.load(places, mask=mask, other=0.0)
         if HALF:
             total += _dot(ds, tile_b, tl.zeros((X, K), tl.float32), PRECISION) * scale
         else:
             total = _dot(ds, tile_b, total, PRECISION)
         if BOTH:
-            tile_a = tl.load(a + own_places, mask=own_mask, other=0.0)
+            tile_a = tl.load(own_places, mask=own_mask, other=0.0)
             share = _dot(tl.trans(ds), tile_a, tl.zeros((Y, K), tl.float32), PRECISION)
             if HALF:
                 share *= scale
-            places, mask = _places(y, y_in, d_strides, channels, CK)
+            places, mask = _places(db, y, y_in, d_strides, channels, CK)
             if not FIRST:
                 before = mask & (tile < parts_before)
-                share += tl.load(db + places, mask=before, other=0.0)
-            tl.store(db + places, share, mask=mask)
-    tl.store(da + d_places, total, mask=d_mask)
+                share += tl.load(places, mask=before, other=0.0)
+            tl.store(places, share, mask=mask)
+    tl.store(d_places, total, mask=d_mask)

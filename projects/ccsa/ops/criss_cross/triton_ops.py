@@ -2,9 +2,9 @@
 
 Forward is one launch per axis; each goes on from the output and log-sum-exp of the axes before, so
 that neither weights nor a second output exist. Between two axes the output rests in value's type.
-Backward forms dP = dO . V once per pair of positions and takes dQ and dK from it, in parts that are
-summed in a fixed order; beyond ``LONG`` positions the parts of dQ would take as much memory as the
-weights, and dQ gets launches of its own.
+Backward forms dP = dO . V once per pair of positions and takes dQ and dK from it, dQ in parts that
+are summed in a fixed order. Where lines are so long that the parts would take more memory than a
+float32 value, dQ gets launches of its own instead.
 
 Channels must be dense in memory. Channels-last maps and slices of them are read where they are; any
 others are copied once: a column of a map with dense rows fetches 16 times the bytes that it uses.
@@ -22,8 +22,6 @@ from torch import Tensor
 
 from ccsa.ops.criss_cross.layout import like
 from ccsa.ops.criss_cross.tiles import Tiles, score_tiles, value_tiles
-
-LONG = 256
 
 
 def triton_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -44,7 +42,7 @@ def _forward(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]
             after = lse if line.first else torch.empty_like(lse)
             kernels.attend[line.grid(tiles.X, v.shape[-1], tiles.V)](
                 q, k, v, out, lse, after, *line.strides(q, k, v, out, lse),
-                line.others, kernels.loop_bound(line.length), q.shape[-1], v.shape[-1], line.first, **_options(tiles),
+                *line.sizes(kernels), q.shape[-1], v.shape[-1], line.first, **_options(tiles),
             )  # fmt: skip
             lse = after
     return like(_as(query, out), value), _as(query, lse)
@@ -74,7 +72,7 @@ def _value_gradient(
         tiles = value_tiles(q.dtype, line.length, q.shape[-1], v.shape[-1])
         kernels.value_gradient[line.grid(tiles.X, v.shape[-1], tiles.V)](
             q, k, g, lse, dv, *line.strides(q, k, g, dv, lse),
-            line.others, kernels.loop_bound(line.length), q.shape[-1], v.shape[-1], line.first, **_options(tiles),
+            *line.sizes(kernels), q.shape[-1], v.shape[-1], line.first, **_options(tiles),
         )  # fmt: skip
     return dv
 
@@ -86,7 +84,7 @@ def _output_products(kernels: Any, g: Tensor, o: Tensor) -> Tensor:
     tiles = value_tiles(g.dtype, line.length, 1, g.shape[-1])
     x = min(32, tiles.X)  # nothing is read twice: small tiles occupy more of the device
     kernels.output_products[line.grid(x)](
-        g, o, delta, *line.strides(g, o, delta), line.others, line.length, g.shape[-1], x, tiles.V
+        g, o, delta, *line.strides(g, o, delta), *line.sizes(kernels), g.shape[-1], x, tiles.V
     )
     return delta
 
@@ -98,22 +96,16 @@ def _score_gradients(
     lines = [
         (line, score_tiles(q.dtype, line.length, q.shape[-1], v.shape[-1])) for line in _lines(v)
     ]
-    both = all(line.length <= LONG for line, _ in lines)
     widths = [math.ceil(line.length / tiles.X) for line, tiles in lines]
-    parts = max(widths) if both else 1
+    parts = max(widths)
+    both = parts == 1 or parts * q.shape[-1] <= v.shape[-1]
+    parts = parts if both else 1
     dq = torch.empty((parts, *q.shape), dtype=torch.float32, device=q.device)
     dk = torch.empty(q.shape, dtype=torch.float32, device=q.device)
     written = 0  # parts of dQ that hold a sum
     for (line, tiles), width in zip(lines, widths, strict=True):
         launch = kernels.score_gradient[line.grid(tiles.X, q.shape[-1], tiles.K)]
-        common = (
-            line.others,
-            kernels.loop_bound(line.length),
-            dq.stride(0),
-            written,
-            q.shape[-1],
-            v.shape[-1],
-        )
+        common = (*line.sizes(kernels), dq.stride(0), written, q.shape[-1], v.shape[-1])
         launch(
             k, q, v, g, lse, delta, dk, dq, *line.strides(k, q, v, g, dk, lse),
             *common, False, both, line.first, **_options(tiles),
@@ -168,6 +160,9 @@ class _Line(NamedTuple):
     @property
     def others(self) -> tuple[int, ...]:
         return tuple(self.size[i] for i in self.rest)
+
+    def sizes(self, kernels: Any) -> tuple[Any, Any]:
+        return self.others, kernels.loop_bound(self.length)
 
     def strides(self, *maps: Tensor) -> list[tuple[int, ...]]:
         return [tuple(x.stride(i) for i in (0, *self.rest, self.axis)) for x in maps]
