@@ -182,3 +182,12 @@ def test_operators_follow_the_rules_of_torch_library():
     plain = [x.detach() for x in qkv]
     out, lse = triton_ops._forward(*plain)
     torch.library.opcheck(triton_ops._backward, (out, *plain, out, lse))
+
+
+def test_compiled_as_one_graph():
+    def run(q, k, v):
+        return criss_cross_attention(q * 2, k, v, backend="triton").sin()
+
+    qkv = made((1, 3))
+    compiled = torch.compile(run, backend="aot_eager", fullgraph=True, dynamic=True)
+    torch.testing.assert_close(compiled(*qkv), run(*qkv))

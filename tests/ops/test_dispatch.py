@@ -39,10 +39,9 @@ def ran(monkeypatch):
     return names
 
 
-def gpu(major=9, dtype=torch.bfloat16, axes=2):
+def on_gpu(dtype, axes):
     """What the predicates read of a CUDA tensor; none is needed to ask them."""
-    x = SimpleNamespace(device=torch.device("cuda", 0), dtype=dtype, dim=lambda: 2 + axes)
-    return x, SimpleNamespace(major=major, minor=0)
+    return SimpleNamespace(device=torch.device("cuda", 0), dtype=dtype, dim=lambda: 2 + axes)
 
 
 def test_keyword_goes_before_the_manager_before_the_environment(ran, monkeypatch):
@@ -88,7 +87,7 @@ def test_unknown_backends_are_named_with_who_asked_and_the_valid_ones(monkeypatc
     ],
 )
 def test_a_refusal_says_why_and_what_can_run(size, dtype, words, monkeypatch):
-    monkeypatch.setattr(dispatch, "_has_triton", lambda: True)
+    monkeypatch.setattr(dispatch, "HAS_TRITON", True)
     qkv = operands(size, dtype=dtype)
     assert not can_run_triton(*qkv) and can_run_torch(*qkv) and can_run_reference(*qkv)
     with pytest.raises(ValueError, match=f"'triton' cannot run: .*{words}.* torch, reference$"):
@@ -96,7 +95,7 @@ def test_a_refusal_says_why_and_what_can_run(size, dtype, words, monkeypatch):
 
 
 def test_what_cuda_tensors_get(monkeypatch):
-    monkeypatch.setattr(dispatch, "_has_triton", lambda: True)
+    monkeypatch.setattr(dispatch, "HAS_TRITON", True)
     for major, dtype, axes, name in [
         (9, torch.bfloat16, 2, "triton"),
         (8, torch.float32, 3, "triton"),
@@ -104,13 +103,23 @@ def test_what_cuda_tensors_get(monkeypatch):
         (9, torch.float64, 2, "torch"),
         (9, torch.float16, 4, "torch"),
     ]:
-        x, properties = gpu(major, dtype, axes)
-        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, p=properties: p)
+        x = on_gpu(dtype, axes)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, m=major: (m, 5))
         assert dispatch.choose(None, x, x, x) is dispatch.BACKENDS[name]
-    x, properties = gpu(7)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
-    with pytest.raises(ValueError, match=r"compute capability 8.0, and cuda:0 has 7.0"):
+    x = on_gpu(torch.float16, 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    with pytest.raises(ValueError, match=r"compute capability 8.0, and cuda:0 has 7.5"):
         dispatch.choose("triton", x, x, x)
+
+
+def test_the_capability_is_a_constant_to_the_compiler(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+
+    def run(x):
+        return x * dispatch._capability(x.device.index)[0]
+
+    run = torch.compile(run, backend="eager", fullgraph=True)
+    assert run(torch.ones(2)).tolist() == [9, 9]
 
 
 def test_types_that_nobody_computes_are_refused():
@@ -121,7 +130,7 @@ def test_types_that_nobody_computes_are_refused():
 
 def test_the_interpreter_does_not_take_over_the_cpu(ran, monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setattr(dispatch, "_has_triton", lambda: True)
+    monkeypatch.setattr(dispatch, "HAS_TRITON", True)
     qkv = operands((2, 3), dtype=torch.float32)
     criss_cross_attention(*qkv)
     assert ran == ["torch"] and can_run_triton(*qkv)

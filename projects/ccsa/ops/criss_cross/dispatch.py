@@ -28,6 +28,7 @@ BACKENDS: dict[str, Attention] = {  # the best first
     "reference": reference_attention,
 }
 ENVIRONMENT = "CCSA_BACKEND"
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 HALF_OR_SINGLE = (torch.float16, torch.bfloat16, torch.float32)
 
 logger = logging.getLogger(__name__)
@@ -102,16 +103,16 @@ def _why_not_triton(query: Tensor) -> str | None:
     device = query.device
     if query.dim() > 5:
         return f"it takes maps of up to 3 axes, not {query.dim() - 2}"
-    if not _has_triton():
+    if not HAS_TRITON:
         return "the package triton is not installed (pip install triton)"
     if device.type == "cpu" and os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
         return None
     if device.type != "cuda":
         return f"it needs CUDA (or TRITON_INTERPRET=1 on the CPU), and the tensors are on {device}"
     if torch.version.hip is None:
-        has = torch.cuda.get_device_properties(device)
-        if has.major < 8:
-            return f"it needs compute capability 8.0, and {device} has {has.major}.{has.minor}"
+        major, minor = _capability(device.index)
+        if major < 8:
+            return f"it needs compute capability 8.0, and {device} has {major}.{minor}"
     return None
 
 
@@ -140,9 +141,10 @@ def _listed(names) -> str:
     return ", ".join(names)
 
 
-@cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+@torch.compiler.assume_constant_result
+def _capability(device: int | None) -> tuple[int, int]:
+    """As torch.cuda.get_device_capability, which torch.compile does not trace."""
+    return torch.cuda.get_device_capability(device)
 
 
 @cache
