@@ -107,7 +107,7 @@ def test_float16_gradients_of_scores_may_exceed_its_range():
     "layout", ["contiguous", "channels_last", "transposed", "sliced", "sliced channels_last"]
 )
 def test_memory_layouts(layout):
-    check([as_layout(x, layout) for x in made((3, 4))])
+    check([as_layout(x, layout) for x in made((2, 3))])
 
 
 class Copies(TorchDispatchMode):
@@ -151,18 +151,18 @@ def test_gradients_of_any_layout(form):
 
 def test_backward_differentiates_the_log_sum_exp_of_the_whole_cross():
     """Regression: with one line's log-sum-exp held constant dV is right, dQ and dK are not."""
-    qkv = made((4, 5))
-    check(qkv)
+    qkv = made((3, 4))
+    got, expected = gradients(qkv, "triton"), exact(qkv)
+    assert max(errors(got, expected)) < TOLERANCE[torch.float32]
     grad = torch.randn(
         qkv[2].shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64
     )
-    _, got = gradients(qkv, "triton")
-    for g, wrong in zip(got[:2], line_wise_gradients(*qkv, grad.to(qkv[2])), strict=True):
+    for g, wrong in zip(got[1][:2], line_wise_gradients(*qkv, grad.to(qkv[2])), strict=True):
         assert (wrong - g).norm() > 0.1 * g.norm()
 
 
 def test_two_runs_give_the_same_bits():
-    qkv = made((3, 4), ck=8, cv=8, dtype=torch.float16)
+    qkv = made((2, 3), 1, ck=8, cv=8, dtype=torch.float16)
     (out, grads), (again, grads_again) = (gradients(qkv, "triton") for _ in range(2))
     assert torch.equal(out, again)
     assert all(torch.equal(a, b) for a, b in zip(grads, grads_again, strict=True))

@@ -114,6 +114,8 @@ def resources(binary, tmp_path):
 )
 def test_the_compiler_takes_the_kernels_at_a_size_in_use(dtype, size, monkeypatch, tmp_path):
     """What the interpreter cannot tell: types, tensor cores, and what stays in registers."""
+    if os.environ.get("TRITON_INTERPRET", "0") != "0":
+        pytest.skip("TRITON_INTERPRET is set: nothing is compiled")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     noted = launches(monkeypatch, size, 1, 64, 512, dtype)
     assert collections.Counter(name for name, *_ in noted) == {
@@ -131,6 +133,18 @@ def test_the_compiler_takes_the_kernels_at_a_size_in_use(dtype, size, monkeypatc
         if dtype == torch.bfloat16 and name != "output_products":
             assert "wgmma.mma_async" in built.asm["ptx"]  # the tensor cores
             assert "cp.async" in built.asm["ptx"]  # loads beside products
+
+
+def test_tf32_is_used_where_pytorch_uses_it(monkeypatch):
+    size = ((2, 3), 1, 16, 16, torch.float32)
+    precisions = []
+    for word in ("highest", "high"):
+        torch.set_float32_matmul_precision(word)
+        try:
+            precisions.append(launches(monkeypatch, *size)[0][2]["PRECISION"])
+        finally:
+            torch.set_float32_matmul_precision("highest")
+    assert precisions == ["ieee", "tf32"]
 
 
 @pytest.mark.parametrize("tiles", [value_tiles, score_tiles])

@@ -182,11 +182,15 @@ def _lines(x: Tensor) -> Iterator[_Line]:
 
 
 def _options(tiles: Tiles) -> dict[str, Any]:
-    precise = torch.get_float32_matmul_precision() == "highest"
-    sizes = {name: getattr(tiles, name) for name in "XYKV"}
+    """The keywords of a launch; float32 is exact unless PyTorch's matrix products use TF32 too."""
+    matmul = torch.backends.cuda.matmul
+    if hasattr(matmul, "fp32_precision"):  # from torch 2.9 on; mixed with the older, that raises
+        tf32 = matmul.fp32_precision == "tf32"
+    else:
+        tf32 = matmul.allow_tf32
     return {
-        **sizes,
-        "PRECISION": "ieee" if precise else "tf32",
+        **{name: getattr(tiles, name) for name in "XYKV"},
+        "PRECISION": "tf32" if tf32 else "ieee",
         "num_warps": tiles.warps,
         "num_stages": tiles.stages,
     }
