@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ccsa.ops import criss_cross_attention
 from ccsa.ops.criss_cross import can_run_triton, triton_ops
+from ccsa.ops.criss_cross.tiles import Tiles
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 8e-3, torch.bfloat16: 6e-2}
@@ -65,8 +66,7 @@ def test_a_cross_of_one_position():
 @pytest.mark.parametrize(
     ("size", "ck", "cv", "dtype"),
     [
-        ((1, 35), 5, 66, torch.float32),  # a tile of 32 positions and some; two tiles of value;
-        ((35, 1), 40, 3, torch.float32),  # ... two of query and key, dQ by its own launches
+        ((1, 35), 40, 66, torch.float32),  # tiles of 32 positions, 32 and 64 channels, and some
         ((1, 70), 20, 40, torch.bfloat16),  # a tile of 64 and some
         ((1, 131), 20, 300, torch.float16),  # a tile of 128 and some, dQ in parts
         ((2, 3), 64, 512, torch.bfloat16),  # as in CCNet
@@ -76,6 +76,22 @@ def test_a_cross_of_one_position():
 )
 def test_sizes_that_tiles_do_not_divide(size, ck, cv, dtype):
     check(made(size, 1, ck=ck, cv=cv, dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    ("size", "ck", "cv"),
+    [
+        ((17, 2), 16, 32),  # the second axis has more parts of dQ than the first
+        ((2, 17), 20, 40),  # and fewer, of two tiles of channels
+        ((17, 2), 9, 8),  # dQ by its own launches, as its parts would be larger than value
+    ],
+    ids=str,
+)
+def test_axes_of_several_tiles(size, ck, cv, monkeypatch):
+    tiles = Tiles(X=16, Y=16, K=16, V=32, warps=4, stages=1)  # the smallest, to keep maps small
+    monkeypatch.setattr(triton_ops, "value_tiles", lambda *_: tiles)
+    monkeypatch.setattr(triton_ops, "score_tiles", lambda *_: tiles)
+    check(made(size, 1, ck=ck, cv=cv))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
