@@ -1,5 +1,5 @@
 """Mathematics on tensors: torch alone, no modules, no Detectron2."""
 
-from ccsa.ops.criss_cross import criss_cross_attention, criss_cross_weights
+from ccsa.ops.criss_cross import criss_cross_attention, criss_cross_weights, use_backend
 
-__all__ = ["criss_cross_attention", "criss_cross_weights"]
+__all__ = ["criss_cross_attention", "criss_cross_weights", "use_backend"]

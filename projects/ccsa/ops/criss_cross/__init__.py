@@ -14,10 +14,25 @@ the own position twice and scrambles an axis).
 import torch
 from torch import Tensor
 
-from ccsa.ops.criss_cross.reference import reference_attention
-from ccsa.ops.criss_cross.torch_ops import cross_weights, torch_attention
+from ccsa.ops.criss_cross.dispatch import (
+    BACKENDS,
+    can_run_reference,
+    can_run_torch,
+    can_run_triton,
+    choose,
+    use_backend,
+)
+from ccsa.ops.criss_cross.torch_ops import cross_weights
 
-BACKENDS = {"torch": torch_attention, "reference": reference_attention}
+__all__ = [
+    "BACKENDS",
+    "can_run_reference",
+    "can_run_torch",
+    "can_run_triton",
+    "criss_cross_attention",
+    "criss_cross_weights",
+    "use_backend",
+]
 
 
 def criss_cross_attention(
@@ -28,20 +43,20 @@ def criss_cross_attention(
     Args:
         query, key: (B, Ck, *S), S being (H, W) or (T, H, W).
         value: (B, Cv, *S).
-        backend: ``torch`` (the default: memory O(sum(S)) per position, no permuted copies of
-            channels-last maps) or ``reference`` (dense over all positions, for tests).
+        backend: ``triton`` (GPUs; no weights in memory), ``torch`` (memory O(sum(S)) per position,
+            no permuted copies of channels-last maps) or ``reference`` (dense over all positions,
+            for tests). None: the one of ``use_backend`` around the call, else that of the
+            environment variable CCSA_BACKEND, else the first of these that can run.
 
     Returns:
         (B, Cv, *S), of value's type and memory format. Under autocast the operands are cast to its
         type; scores and their log-sum-exp are float32 for half precision.
 
     Raises:
-        ValueError: shapes, types or devices that do not go together, or an unknown backend.
+        ValueError: shapes, types or devices that do not go together; a backend that is unknown, or
+            was asked for and cannot run.
     """
     _check(query, key, value)
-    name = backend or "torch"
-    if name not in BACKENDS:
-        raise ValueError(f"unknown backend '{name}'; there are {', '.join(BACKENDS)}")
     device = query.device.type
     autocast = device != "meta" and torch.is_autocast_enabled(device)  # it has none
     if autocast and query.dtype != torch.float64:
@@ -52,7 +67,7 @@ def criss_cross_attention(
             f"query, key and value must have one type, not {query.dtype}, {key.dtype} and "
             f"{value.dtype}"
         )
-    return BACKENDS[name](query, key, value)
+    return choose(backend, query, key, value)(query, key, value)
 
 
 def criss_cross_weights(query: Tensor, key: Tensor) -> Tensor:

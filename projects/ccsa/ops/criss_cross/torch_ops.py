@@ -18,12 +18,13 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from ccsa.ops.criss_cross.layout import channels_last, like
 
 
 def torch_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """(B, Ck, *S), (B, Ck, *S), (B, Cv, *S) -> (B, Cv, *S)."""
-    return _CrissCross.apply(query, key, value)
+    return _forward(query, key, value)[0]
 
 
 @torch.no_grad()
@@ -35,26 +36,13 @@ def cross_weights(query: Tensor, key: Tensor) -> Tensor:
     return torch.cat([_per_position(w, i, q.shape[:-1]) for i, w in enumerate(scores)], -1)
 
 
-class _CrissCross(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, query, key, value):
-        out, lse = _forward(query, key, value)
-        ctx.save_for_backward(query, key, value, lse)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        return _backward(grad, *ctx.saved_tensors)
-
-
 @torch.library.custom_op("ccsa::criss_cross_forward", mutates_args=())
 def _forward(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """Output (B, Cv, *S) and log-sum-exp (B, *S) of the scores over each position's cross."""
     with torch.autocast(query.device.type, enabled=False):
         # Converted operands live in this call alone, so they are free before the result is copied.
-        out, lse = _attend(_accurate(query), _accurate(key), _channels_last(value))
-    return _like(out, value), lse
+        out, lse = _attend(_accurate(query), _accurate(key), channels_last(value))
+    return like(out, value), lse
 
 
 @_forward.register_fake
@@ -70,14 +58,26 @@ def _backward(
     """Gradients of query, key and value."""
     with torch.autocast(query.device.type, enabled=False):
         dq, dk, dv = _gradients(
-            _channels_last(grad), _accurate(query), _accurate(key), _channels_last(value), lse
+            channels_last(grad), _accurate(query), _accurate(key), channels_last(value), lse
         )
-    return _like(dq, query), _like(dk, key), _like(dv, value)
+    return like(dq, query), like(dk, key), like(dv, value)
 
 
 @_backward.register_fake
 def _(grad, query, key, value, lse):
     return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+def _keep(ctx, inputs, output):
+    ctx.save_for_backward(*inputs, output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _differentiate(ctx, grad, _):
+    return _backward(grad, *ctx.saved_tensors)
+
+
+_forward.register_autograd(_differentiate, setup_context=_keep)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,27 +122,9 @@ def _gradients(
     return dq, dk, dv
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    """(B, C, *S) as contiguous (B, *S, C): a view of a channels-last map."""
-    return x.movedim(1, -1).contiguous()
-
-
 def _accurate(x: Tensor) -> Tensor:
     """Channels-last, half precision as float32: float16 scores overflow at 65504."""
-    return _channels_last(x).to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _like(x: Tensor, template: Tensor) -> Tensor:
-    """(B, *S, C) as (B, C, *S) in the memory layout of ``template``: a view where it has it."""
-    x = x.movedim(-1, 1).to(template.dtype)
-    if x.stride() == torch.empty_like(template, device="meta").stride():
-        return x
-    out = torch.empty_like(template)
-    if not out.is_contiguous():
-        return out.copy_(x)
-    for to, sample in zip(out.flatten(2), x.flatten(2), strict=True):
-        to.copy_(sample)  # matrix by matrix: on CPUs 3 times as fast as the whole at once
-    return out
+    return channels_last(x).to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _split(size: torch.Size, axis: int) -> tuple[int, int, int]:

@@ -1,0 +1,153 @@
+"""Which computation runs: by device, type and shape, unless somebody says otherwise.
+
+Who says it, the first that does: the keyword of the call, :func:`use_backend`, the environment
+variable CCSA_BACKEND. A backend that was asked for and cannot run refuses with the reason; where
+nobody asked, the first of ``BACKENDS`` that can run does, and is logged once.
+"""
+
+import contextlib
+import importlib.util
+import logging
+import os
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from ccsa.ops.criss_cross.plain import plain_attention
+from ccsa.ops.criss_cross.reference import reference_attention
+from ccsa.ops.criss_cross.torch_ops import torch_attention
+from ccsa.ops.criss_cross.triton_ops import triton_attention
+
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+BACKENDS: dict[str, Attention] = {  # the best first
+    "triton": triton_attention,
+    "torch": torch_attention,
+    "reference": reference_attention,
+}
+ENVIRONMENT = "CCSA_BACKEND"
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+HALF_OR_SINGLE = (torch.float16, torch.bfloat16, torch.float32)
+
+logger = logging.getLogger(__name__)
+_managers: list[str] = []  # the backends of the use_backend around the call, innermost last
+
+
+@contextlib.contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Calls inside take this backend, unless their own keyword names another; in all threads.
+
+    Raises:
+        ValueError: an unknown backend.
+    """
+    _managers.append(_known(name, "use_backend"))
+    try:
+        yield
+    finally:
+        _managers.pop()
+
+
+def choose(keyword: str | None, query: Tensor, key: Tensor, value: Tensor) -> Attention:
+    """The computation for these operands.
+
+    Raises:
+        ValueError: an unknown backend, or one that was asked for and cannot take them.
+    """
+    source, name = _asked_for(keyword)
+    if name is not None:
+        reason = why_not(_known(name, source), query, value)
+        if reason is not None:
+            able = [other for other in BACKENDS if why_not(other, query, value) is None]
+            raise ValueError(f"{source} '{name}' cannot run: {reason}. Here can {_listed(able)}")
+        return BACKENDS[name]
+    if _exporting():
+        return plain_attention
+    reasons = {name: why_not(name, query, value) for name in BACKENDS}
+    if query.device.type == "cpu":  # Triton's interpreter is there to test the kernels
+        reasons["triton"] = "the tensors are on the CPU"
+    able = [name for name, reason in reasons.items() if reason is None]
+    if not able:
+        raise ValueError(f"no backend can run: {reasons}")
+    if not torch.compiler.is_compiling():
+        _log(able[0], query.device.type, query.dtype, reasons["triton"])
+    return BACKENDS[able[0]]
+
+
+def can_run_triton(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether the Triton kernels take these operands: on CUDA (compute capability 8.0 on), or on
+    the CPU in Triton's interpreter; float16, bfloat16 or float32; one to three spatial axes."""
+    return why_not("triton", query, value) is None
+
+
+def can_run_torch(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether the line by line computation takes these operands: any device and size."""
+    return why_not("torch", query, value) is None
+
+
+def can_run_reference(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether the dense definition takes these operands: as torch, memory permitting."""
+    return why_not("reference", query, value) is None
+
+
+def why_not(name: str, query: Tensor, value: Tensor) -> str | None:
+    """What keeps a backend from these operands, or None."""
+    types = HALF_OR_SINGLE if name == "triton" else (*HALF_OR_SINGLE, torch.float64)
+    if query.dtype not in types:
+        return f"it computes {_listed([str(t) for t in types])}, not {query.dtype}"
+    return _why_not_triton(query) if name == "triton" else None
+
+
+def _why_not_triton(query: Tensor) -> str | None:
+    device = query.device
+    if query.dim() > 5:
+        return f"it takes maps of up to 3 axes, not {query.dim() - 2}"
+    if not HAS_TRITON:
+        return "the package triton is not installed (pip install triton)"
+    if device.type == "cpu" and os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
+        return None
+    if device.type != "cuda":
+        return f"it needs CUDA (or TRITON_INTERPRET=1 on the CPU), and the tensors are on {device}"
+    if torch.version.hip is None:
+        major, minor = _capability(device.index)
+        if major < 8:
+            return f"it needs compute capability 8.0, and {device} has {major}.{minor}"
+    return None
+
+
+def _asked_for(keyword: str | None) -> tuple[str, str | None]:
+    """Who names a backend, and which; none if nobody does."""
+    if keyword is not None:
+        return "backend", keyword
+    if _managers:
+        return "use_backend", _managers[-1]
+    return ENVIRONMENT, os.environ.get(ENVIRONMENT) or None
+
+
+def _known(name: str, source: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"{source}: unknown backend '{name}'; there are {_listed(BACKENDS)}")
+    return name
+
+
+def _exporting() -> bool:
+    """For a program that leaves this library, and so cannot call its operators."""
+    exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # from torch 2.7 on
+    return exporting() or torch.onnx.is_in_onnx_export()
+
+
+def _listed(names) -> str:
+    return ", ".join(names)
+
+
+@torch.compiler.assume_constant_result
+def _capability(device: int | None) -> tuple[int, int]:
+    """As torch.cuda.get_device_capability, which torch.compile does not trace."""
+    return torch.cuda.get_device_capability(device)
+
+
+@cache
+def _log(name: str, device: str, dtype: torch.dtype, reason: str | None) -> None:
+    because = f" (not triton: {reason})" if reason and device != "cpu" else ""
+    logger.info(f"criss-cross attention on {device}, {dtype}: {name}{because}")

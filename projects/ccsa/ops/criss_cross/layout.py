@@ -1,0 +1,23 @@
+"""Maps (B, C, *S) as the computations see them, (B, *S, C), and back."""
+
+import torch
+from torch import Tensor
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """(B, C, *S) as contiguous (B, *S, C): a view of a channels-last map."""
+    return x.movedim(1, -1).contiguous()
+
+
+def like(x: Tensor, template: Tensor) -> Tensor:
+    """(B, *S, C) as (B, C, *S) in the type and memory layout of ``template``: a view where it has
+    them."""
+    x = x.movedim(-1, 1).to(template.dtype)
+    if x.stride() == torch.empty_like(template, device="meta").stride():
+        return x
+    out = torch.empty_like(template)
+    if x.is_cuda or not out.is_contiguous():
+        return out.copy_(x)
+    for to, sample in zip(out.flatten(2), x.flatten(2), strict=True):
+        to.copy_(sample)  # matrix by matrix: on CPUs 3 times as fast as the whole at once
+    return out

@@ -1,0 +1,32 @@
+"""Criss-cross attention in plain tensor operations, for programs that leave this library.
+
+torch.export and the ONNX exporter meet this instead of a custom operator, so what they write runs
+anywhere. Batch and sizes stay dynamic; there is no diag and no einsum. The scores of the whole
+cross are in memory, differentiated by autograd.
+"""
+
+import torch
+from torch import Tensor
+
+
+def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """(B, Ck, *S), (B, Ck, *S), (B, Cv, *S) -> (B, Cv, *S), in float32 for half precision."""
+    accurate = torch.promote_types(query.dtype, torch.float32)
+    q, k, v = (x.movedim(1, -1).to(accurate) for x in (query, key, value))  # (B, *S, C)
+    axes = range(1, q.dim() - 1)
+    scores = []
+    for axis in axes:
+        along = torch.matmul(q.movedim(axis, -2), k.movedim(axis, -2).transpose(-1, -2))
+        if axis != axes[-1]:  # the own position counts once
+            place = torch.arange(q.shape[axis], device=q.device)
+            along = along.masked_fill(place[:, None] == place, -torch.inf)
+        scores.append(along.movedim(-2, axis))  # (B, *S, L)
+    weights = torch.cat(scores, -1).softmax(-1)
+    out = torch.zeros_like(v)
+    start = 0
+    for axis in axes:
+        length = q.shape[axis]
+        along = weights.narrow(-1, start, length).movedim(axis, -2)
+        out = out + torch.matmul(along, v.movedim(axis, -2)).movedim(-2, axis)
+        start += length
+    return out.movedim(-1, 1).to(value.dtype)

@@ -1,0 +1,183 @@
+"""Which backend runs, who may say so, and what is said where it cannot."""
+
+import logging
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from criss_cross_cases import operands
+
+from ccsa.ops import criss_cross_attention, use_backend
+from ccsa.ops.criss_cross import (
+    can_run_reference,
+    can_run_torch,
+    can_run_triton,
+    dispatch,
+    torch_ops,
+)
+
+
+@pytest.fixture(autouse=True)
+def nobody_asks(monkeypatch):
+    monkeypatch.delenv("CCSA_BACKEND", raising=False)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The names of the backends that ran."""
+    names = []
+    for name in dispatch.BACKENDS:
+
+        def attention(q, k, v, name=name):
+            names.append(name)
+            return v
+
+        monkeypatch.setitem(dispatch.BACKENDS, name, attention)
+    return names
+
+
+def on_gpu(dtype, axes):
+    """What the predicates read of a CUDA tensor; none is needed to ask them."""
+    return SimpleNamespace(device=torch.device("cuda", 0), dtype=dtype, dim=lambda: 2 + axes)
+
+
+def test_keyword_goes_before_the_manager_before_the_environment(ran, monkeypatch):
+    qkv = operands((2, 3))
+    criss_cross_attention(*qkv)
+    monkeypatch.setenv("CCSA_BACKEND", "reference")
+    criss_cross_attention(*qkv)
+    with use_backend("torch"):
+        criss_cross_attention(*qkv)
+        with use_backend("reference"):
+            criss_cross_attention(*qkv)
+            criss_cross_attention(*qkv, backend="torch")
+        criss_cross_attention(*qkv)
+    criss_cross_attention(*qkv)
+    assert ran == ["torch", "reference", "torch", "reference", "torch", "torch", "reference"]
+
+
+def test_a_manager_ends_with_an_error_too(ran):
+    with pytest.raises(KeyError), use_backend("reference"):
+        raise KeyError
+    criss_cross_attention(*operands((2, 3)))
+    assert ran == ["torch"]
+
+
+def test_unknown_backends_are_named_with_who_asked_and_the_valid_ones(monkeypatch):
+    qkv = operands((2, 3))
+    valid = "'cuda'; there are triton, torch, reference"
+    with pytest.raises(ValueError, match=f"^backend: unknown backend {valid}"):
+        criss_cross_attention(*qkv, backend="cuda")
+    with pytest.raises(ValueError, match=f"^use_backend: .*{valid}"), use_backend("cuda"):
+        pass
+    monkeypatch.setenv("CCSA_BACKEND", "cuda")
+    with pytest.raises(ValueError, match=f"^CCSA_BACKEND: .*{valid}"):
+        criss_cross_attention(*qkv)
+
+
+@pytest.mark.parametrize(
+    ("size", "dtype", "words"),
+    [
+        ((2, 3), torch.float64, "float16, torch.bfloat16, torch.float32, not torch.float64"),
+        ((2, 1, 1, 3), torch.float32, "maps of up to 3 axes, not 4"),
+        ((2, 3), torch.float32, "needs CUDA .*, and the tensors are on cpu"),
+    ],
+)
+def test_a_refusal_says_why_and_what_can_run(size, dtype, words, monkeypatch):
+    monkeypatch.setattr(dispatch, "HAS_TRITON", True)
+    qkv = operands(size, dtype=dtype)
+    assert not can_run_triton(*qkv) and can_run_torch(*qkv) and can_run_reference(*qkv)
+    with pytest.raises(ValueError, match=f"'triton' cannot run: .*{words}.* torch, reference$"):
+        criss_cross_attention(*qkv, backend="triton")
+
+
+def test_what_cuda_tensors_get(monkeypatch):
+    monkeypatch.setattr(dispatch, "HAS_TRITON", True)
+    for major, dtype, axes, name in [
+        (9, torch.bfloat16, 2, "triton"),
+        (8, torch.float32, 3, "triton"),
+        (7, torch.float16, 2, "torch"),
+        (9, torch.float64, 2, "torch"),
+        (9, torch.float16, 4, "torch"),
+    ]:
+        x = on_gpu(dtype, axes)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, m=major: (m, 5))
+        assert dispatch.choose(None, x, x, x) is dispatch.BACKENDS[name]
+    x = on_gpu(torch.float16, 2)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    with pytest.raises(ValueError, match=r"compute capability 8.0, and cuda:0 has 7.5"):
+        dispatch.choose("triton", x, x, x)
+
+
+def test_the_capability_is_a_constant_to_the_compiler(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+
+    def run(x):
+        return x * dispatch._capability(x.device.index)[0]
+
+    run = torch.compile(run, backend="eager", fullgraph=True)
+    assert run(torch.ones(2)).tolist() == [9, 9]
+
+
+def test_types_that_nobody_computes_are_refused():
+    qkv = [x.detach().to(torch.float8_e4m3fn) for x in operands((2, 3))]
+    with pytest.raises(ValueError, match=r"no backend can run: .*float8"):
+        criss_cross_attention(*qkv)
+
+
+def test_the_interpreter_does_not_take_over_the_cpu(ran, monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(dispatch, "HAS_TRITON", True)
+    qkv = operands((2, 3), dtype=torch.float32)
+    criss_cross_attention(*qkv)
+    assert ran == ["torch"] and can_run_triton(*qkv)
+
+
+def test_the_choice_is_logged_once(caplog):
+    dispatch._log.cache_clear()
+    qkv = operands((2, 3))
+    with caplog.at_level(logging.INFO, "ccsa"):
+        for _ in range(3):
+            criss_cross_attention(*qkv)
+        criss_cross_attention(*qkv, backend="reference")
+    assert [r.getMessage() for r in caplog.records] == [
+        "criss-cross attention on cpu, torch.float64: torch"
+    ]
+
+
+def test_without_triton_only_asking_for_it_fails(root):
+    program = """
+import sys
+sys.modules["triton"] = None  # as where it is not installed: importing it fails
+import importlib.util
+real = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *a: None if name == "triton" else real(name, *a)
+import torch
+from ccsa.ops import criss_cross_attention
+qkv = torch.randn(3, 1, 2, 3, 4).unbind()
+criss_cross_attention(*qkv)
+try:
+    criss_cross_attention(*qkv, backend="triton")
+except ValueError as e:
+    assert "pip install triton" in str(e), e
+else:
+    raise AssertionError
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": str(root / "projects")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_operators_follow_the_rules_of_torch_library():
+    qkv = operands((2, 3))
+    torch.library.opcheck(torch_ops._forward, tuple(qkv))
+    plain = [x.detach() for x in qkv]
+    out, lse = torch_ops._forward(*plain)
+    torch.library.opcheck(torch_ops._backward, (out, *plain, lse))
