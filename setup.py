@@ -34,5 +34,5 @@ setup(
         "tensorboard",
         "tqdm",
     ],
-    extras_require={"dev": ["mypy", "pytest", "ruff"]},
+    extras_require={"dev": ["mypy", "onnx", "onnxruntime", "onnxscript", "pytest", "ruff"]},
 )

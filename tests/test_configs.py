@@ -42,7 +42,7 @@ def load(root, name):
 
 def test_every_config_builds(root):
     files = sorted((root / "configs").rglob("*.yaml"))
-    assert len(files) >= 99
+    assert len(files) >= 111
     for file in files:
         check_model(load(root, file.relative_to(root / "configs")))
 
@@ -60,6 +60,29 @@ def test_twins_differ_in_their_block_lines_alone(root, folder, depth, block):
     assert line["block"] == BLOCKS[block]
     plain.defrost()
     plain.MODEL.CONTEXT.BLOCKS = other.MODEL.CONTEXT.BLOCKS
+    assert plain == other
+
+
+FAR_CUE = {
+    **{word: BLOCKS[word] for word in ("sa", "se", "nonlocal")},
+    "ccnet_R1": "CrissCross",
+    "ccnet_R2": "CrissCross",
+}
+
+
+@pytest.mark.parametrize("variant", ["cross", "any"])
+@pytest.mark.parametrize("config", FAR_CUE)
+def test_far_cue_differs_in_its_block_and_data_alone(root, config, variant):
+    plain = load(root, "far_cue/any_plain.yaml")
+    other = load(root, f"far_cue/{variant}_{config}.yaml")
+    assert plain.MODEL.CONTEXT.BLOCKS == []
+    (line,) = other.MODEL.CONTEXT.BLOCKS
+    assert (line["at"], line["block"]) == ("backbone.conv3", FAR_CUE[config])
+    assert line.get("recurrence") == {"ccnet_R1": 1, "ccnet_R2": 2}.get(config)
+    plain.defrost()
+    plain.MODEL.CONTEXT.BLOCKS = other.MODEL.CONTEXT.BLOCKS
+    plain.DATASETS.TRAIN = (f"far_cue_{variant}_train",)
+    plain.DATASETS.TEST = (f"far_cue_{variant}_val",)
     assert plain == other
 
 

@@ -31,8 +31,8 @@ def add_ccsa_config(cfg: CfgNode) -> None:
 
 
 def _add_backbone_keys(cfg: CfgNode) -> None:
-    """Keys of build_dilated_resnet_backbone; STEM_TYPE and RES5_MULTI_GRID mean what they mean in
-    Detectron2's DeepLab."""
+    """Keys of the backbones. Those of build_dilated_resnet_backbone: STEM_TYPE and RES5_MULTI_GRID
+    mean what they mean in Detectron2's DeepLab."""
     keys = cfg.MODEL.RESNETS
     # Stride of res5: 8, 16, or 32 for no dilation.
     keys.OUTPUT_STRIDE = 8
@@ -47,6 +47,12 @@ def _add_backbone_keys(cfg: CfgNode) -> None:
     # The max-pool of the deep stem rounds up, as in the official CCNet code.
     keys.STEM_CEIL_MODE = False
 
+    # PlainBackbone: 3x3 convolutions of these widths and strides, with this norm.
+    cfg.MODEL.PLAIN = CfgNode()
+    cfg.MODEL.PLAIN.CHANNELS = [16, 32, 32]
+    cfg.MODEL.PLAIN.STRIDES = [2, 2, 1]
+    cfg.MODEL.PLAIN.NORM = "BN"
+
 
 def _add_semantic_keys(cfg: CfgNode) -> None:
     """Keys of CCNetHead, SANetHead and FCNHead, beside Detectron2's: IN_FEATURES (the last backbone
@@ -57,6 +63,8 @@ def _add_semantic_keys(cfg: CfgNode) -> None:
     keys.ACTIVATION = "relu"
     # Dropout of whole channels before a classifier.
     keys.DROPOUT = 0.1
+    # Standard deviation of the weights of the head's own classifiers at the start.
+    keys.PREDICTOR_STD = 0.01
     # Corners of the logits lie on corners of the image; True in the official CCNet code.
     keys.ALIGN_CORNERS = False
     # What a pixel of each class weighs in the main losses; [] is all the same.
@@ -115,6 +123,8 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     """Keys of the learning rate; those of the poly schedule mean what they mean in Detectron2's
     DeepLab."""
     keys = cfg.SOLVER
+    # "SGD", or "AdamW" with torch's betas.
+    keys.OPTIMIZER = "SGD"
     # With LR_SCHEDULER_NAME "WarmupPolyLR": rate = BASE_LR * (1 - iteration / MAX_ITER) ** power.
     keys.POLY_LR_POWER = 0.9
     # The rate does not fall below this share of BASE_LR.

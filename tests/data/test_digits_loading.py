@@ -15,7 +15,6 @@ from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from PIL import Image
 from pycocotools.coco import COCO
 
-from ccsa.data import digits
 from ccsa.data.built_in import STAMP
 from ccsa.data.coco_layout import write_as_coco
 from ccsa.data.digit_scenes import GROUNDS, SIZE

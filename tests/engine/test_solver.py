@@ -147,3 +147,33 @@ def test_a_wrong_setting_is_refused(cfg, key, value, word):
     cfg.SOLVER[key] = value
     with pytest.raises(UserError, match=f"SOLVER.{key}.*{word}"):
         check_solver(cfg)
+
+
+def groups(optimizer):
+    return [
+        (group["lr"], group["weight_decay"], [id(p) for p in group["params"]])
+        for group in optimizer.param_groups
+    ]
+
+
+@pytest.mark.parametrize("factor", [1.0, 10.0])
+def test_adamw_has_the_groups_of_sgd(cfg, model, factor):
+    """Rates and decay as SGD has them: norms without decay, heads at their factor."""
+    cfg.SOLVER.HEAD_LR_FACTOR, cfg.SOLVER.WEIGHT_DECAY_NORM = factor, 0.0
+    sgd = build_optimizer(cfg, model)
+    cfg.SOLVER.OPTIMIZER = "AdamW"
+    adam = build_optimizer(cfg, model)
+    assert isinstance(sgd, torch.optim.SGD) and isinstance(adam, torch.optim.AdamW)
+    by_parameter = [
+        {p: group[:2] for group in groups(optimizer) for p in group[2]} for optimizer in (sgd, adam)
+    ]
+    assert by_parameter[0] == by_parameter[1]
+    assert {lr for lr, _ in by_parameter[1].values()} == {0.01, 0.01 * factor}
+    assert {decay for _, decay in by_parameter[1].values()} == {0.0, 0.0001}
+
+
+def test_unknown_optimizer_is_refused(cfg, model):
+    cfg.SOLVER.OPTIMIZER = "Adam"
+    for call in (lambda: check_solver(cfg), lambda: build_optimizer(cfg, model)):
+        with pytest.raises(UserError, match=r"SOLVER.OPTIMIZER 'Adam' is not one of SGD, AdamW"):
+            call()

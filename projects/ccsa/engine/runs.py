@@ -79,8 +79,13 @@ def _numbered(parent: Path, args: argparse.Namespace) -> Path:
                 f"--resume: no run under {parent} has a checkpoint; start one without --resume"
             )
         return parent / str(max(resumable))
+    return new_folder(parent)
+
+
+def new_folder(parent: Path) -> Path:
+    """Make the next numbered folder under ``parent``."""
     parent.mkdir(parents=True, exist_ok=True)
-    number = max(numbers, default=0) + 1
+    number = max((int(p.name) for p in parent.glob("*") if p.name.isdigit()), default=0) + 1
     while True:
         try:
             (parent / str(number)).mkdir()  # two runs that start together get two folders

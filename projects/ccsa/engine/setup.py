@@ -68,7 +68,8 @@ def describe_device(device: str) -> str:
 def _thaw_random_weights(cfg: CfgNode) -> None:
     """Frozen norms and stages are for pretrained weights: random ones would stay random, and
     without a norm that acts the loss soon is no number."""
-    if not cfg.MODEL.WEIGHTS and cfg.MODEL.RESNETS.NORM == "FrozenBN":
+    resnet = "resnet" in cfg.MODEL.BACKBONE.NAME
+    if resnet and not cfg.MODEL.WEIGHTS and cfg.MODEL.RESNETS.NORM == "FrozenBN":
         cfg.MODEL.RESNETS.NORM = "BN"
         cfg.MODEL.BACKBONE.FREEZE_AT = 0
         logger.warning(

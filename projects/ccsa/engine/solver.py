@@ -14,6 +14,7 @@ from torch import nn
 
 from ccsa.errors import UserError
 
+OPTIMIZERS = ("SGD", "AdamW")
 SCHEDULERS = ("WarmupPolyLR", "WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR")
 
 
@@ -27,10 +28,15 @@ class PolyLR(WarmupPolyLR):
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """Detectron2's SGD; parameters outside the backbone learn at ``SOLVER.HEAD_LR_FACTOR`` times
-    ``SOLVER.BASE_LR``."""
+    """The optimizer that ``SOLVER.OPTIMIZER`` names; parameters outside the backbone learn at
+    ``SOLVER.HEAD_LR_FACTOR`` times ``SOLVER.BASE_LR``.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    check_solver(cfg)
     solver = cfg.SOLVER
-    if solver.HEAD_LR_FACTOR == 1:
+    if solver.HEAD_LR_FACTOR == 1 and solver.OPTIMIZER == "SGD":
         return build_detectron2_optimizer(cfg, model)
 
     def factor(name: str) -> float:
@@ -45,14 +51,13 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
         lr_factor_func=factor,
     )
-    optimizer = torch.optim.SGD(
-        groups,
-        lr=solver.BASE_LR,
-        momentum=solver.MOMENTUM,
-        nesterov=solver.NESTEROV,
-        weight_decay=solver.WEIGHT_DECAY,
-        foreach=True,
-    )
+    common = {"lr": solver.BASE_LR, "weight_decay": solver.WEIGHT_DECAY, "foreach": True}
+    if solver.OPTIMIZER == "AdamW":
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, **common)
+    else:
+        optimizer = torch.optim.SGD(
+            groups, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV, **common
+        )
     return maybe_add_gradient_clipping(cfg, optimizer)
 
 
@@ -78,17 +83,16 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRSche
 
 
 def check_solver(cfg: CfgNode) -> None:
-    """Refuse a schedule that does not exist, and a factor that would stop or turn learning.
+    """Refuse an optimizer or schedule that does not exist, and a factor that would stop or turn
+    learning.
 
     Raises:
         UserError: with what is allowed.
     """
     solver = cfg.SOLVER
-    if solver.LR_SCHEDULER_NAME not in SCHEDULERS:
-        raise UserError(
-            f"SOLVER.LR_SCHEDULER_NAME '{solver.LR_SCHEDULER_NAME}' is not one of "
-            f"{', '.join(SCHEDULERS)}"
-        )
+    for key, known in (("OPTIMIZER", OPTIMIZERS), ("LR_SCHEDULER_NAME", SCHEDULERS)):
+        if solver[key] not in known:
+            raise UserError(f"SOLVER.{key} '{solver[key]}' is not one of {', '.join(known)}")
     for key in ("HEAD_LR_FACTOR", "POLY_LR_POWER"):
         if solver[key] <= 0:
             raise UserError(f"SOLVER.{key} must be above 0, not {solver[key]}")

@@ -5,6 +5,7 @@ from ccsa.modeling.ccnet_head import CCNetHead
 from ccsa.modeling.consistency import CategoryConsistentLoss
 from ccsa.modeling.context_model import ContextModel
 from ccsa.modeling.losses import CrossEntropy, OhemCrossEntropy
+from ccsa.modeling.plain_backbone import PlainBackbone
 from ccsa.modeling.sanet_head import SANetHead
 from ccsa.modeling.segmentor import DenseSegmentor
 from ccsa.modeling.semantic_head import FCNHead
@@ -17,6 +18,7 @@ __all__ = [
     "DenseSegmentor",
     "FCNHead",
     "OhemCrossEntropy",
+    "PlainBackbone",
     "SANetHead",
     "build_dilated_resnet_backbone",
     "dilated_resnet",

@@ -52,6 +52,7 @@ class CCNetHead(SupervisedHead):
         norm: a norm of Detectron2, or "".
         activation: relu or leaky_relu (slope 0.01).
         dropout: of whole channels before the classifier.
+        predictor_std: standard deviation of the classifier's weights at the start.
         consistency: the category consistent loss, or None.
         consistency_at: ``context_output`` (b above) or ``context_input`` (a).
         The rest: see :class:`ccsa.modeling.semantic_head.SupervisedHead`.
@@ -72,6 +73,7 @@ class CCNetHead(SupervisedHead):
         norm: str = "SyncBN",
         activation: str = "relu",
         dropout: float = 0.1,
+        predictor_std: float = 0.01,
         aux_feature: str = "res4",
         aux_channels: int = 256,
         aux_weight: float = 0.4,
@@ -104,7 +106,7 @@ class CCNetHead(SupervisedHead):
         self.refine = conv_norm_act(channels, channels, 3, **layer)
         self.fusion = conv_norm_act(width + channels, channels, 3, **layer)
         self.dropout = nn.Dropout2d(dropout)
-        self.predictor = classifier(channels, num_classes)
+        self.predictor = classifier(channels, num_classes, predictor_std)
         self.consistency = consistency
         self.tap = one_of(TAPS, consistency_at, "consistency_at")
 

@@ -32,15 +32,17 @@ def conv_norm_act(
     *,
     norm: str,
     activation: str,
+    stride: int = 1,
     bias: bool | None = None,
 ) -> Conv2d:
-    """A convolution of the input's size, its norm and activation; biased, unless told, where there
-    is no norm."""
+    """A convolution of the input's size (over ``stride``), its norm and activation; biased, unless
+    told, where there is no norm."""
     check_norm(norm)
     conv = Conv2d(
         in_channels,
         out_channels,
         kernel_size,
+        stride=stride,
         padding=kernel_size // 2,
         bias=not norm if bias is None else bias,
         norm=get_norm(norm, out_channels),
@@ -50,10 +52,10 @@ def conv_norm_act(
     return conv
 
 
-def classifier(in_channels: int, num_classes: int) -> nn.Conv2d:
-    """1x1 convolution to logits, which start near 0."""
+def classifier(in_channels: int, num_classes: int, std: float = 0.01) -> nn.Conv2d:
+    """1x1 convolution to logits; its weights start at random with standard deviation ``std``."""
     conv = nn.Conv2d(in_channels, num_classes, 1)
-    nn.init.normal_(conv.weight, std=0.01)
+    nn.init.normal_(conv.weight, std=std)
     nn.init.zeros_(conv.bias)
     return conv
 

@@ -76,6 +76,7 @@ class SANetHead(SemanticHead):
         norm: str = "SyncBN",
         activation: str = "relu",
         dropout: float = 0.1,
+        predictor_std: float = 0.01,
         mask_weight: float = 1.0,
         category_weight: float = 0.2,
         dense_weight: float = 0.8,
@@ -120,14 +121,15 @@ class SANetHead(SemanticHead):
 
         total = stage_channels * len(used)
         self.dropout = nn.Dropout2d(dropout)
-        self.mask = classifier(total, num_classes) if mask_weight else None
+        self.mask = classifier(total, num_classes, predictor_std) if mask_weight else None
         self.category = nn.Linear(total, num_classes) if category_weight else None
         self.dense = self.dense_stage = None
         if dense_weight:
             layers = {"norm": norm, "activation": activation, "dropout": dropout}
-            self.dense = FCN(shapes[-1].channels, channels, num_classes, **layers)
+            width = shapes[-1].channels
+            self.dense = FCN(width, channels, num_classes, predictor_std=predictor_std, **layers)
         if added:
-            self.dense_stage = classifier(stage_channels, num_classes)
+            self.dense_stage = classifier(stage_channels, num_classes, predictor_std)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:

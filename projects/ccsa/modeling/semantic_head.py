@@ -34,13 +34,14 @@ class FCN(nn.Module):
         norm: str,
         activation: str,
         dropout: float,
+        predictor_std: float = 0.01,
     ):
         super().__init__()
         self.conv = conv_norm_act(
             in_channels, channels, 3, norm=norm, activation=activation, bias=True
         )
         self.dropout = nn.Dropout2d(dropout)
-        self.predictor = classifier(channels, num_classes)
+        self.predictor = classifier(channels, num_classes, predictor_std)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> logits (N, num_classes, H, W)."""
@@ -145,6 +146,7 @@ def common_arguments(cfg: CfgNode) -> dict[str, Any]:
         "norm": keys.NORM,
         "activation": keys.ACTIVATION,
         "dropout": keys.DROPOUT,
+        "predictor_std": keys.PREDICTOR_STD,
         "align_corners": keys.ALIGN_CORNERS,
         "ignore_value": keys.IGNORE_VALUE,
         "loss_weight": keys.LOSS_WEIGHT,
@@ -232,6 +234,7 @@ class FCNHead(SupervisedHead):
         norm: a norm of Detectron2, or "".
         activation: relu or leaky_relu (slope 0.01).
         dropout: of whole channels before the classifier.
+        predictor_std: standard deviation of the classifier's weights at the start.
         The rest: see :class:`SupervisedHead` and :class:`SemanticHead`.
 
     Raises:
@@ -249,6 +252,7 @@ class FCNHead(SupervisedHead):
         norm: str = "SyncBN",
         activation: str = "relu",
         dropout: float = 0.1,
+        predictor_std: float = 0.01,
         aux_feature: str = "res4",
         aux_channels: int = 256,
         aux_weight: float = 0.4,
@@ -271,7 +275,8 @@ class FCNHead(SupervisedHead):
             criterion=criterion,
             **layers,
         )
-        self.fcn = FCN(input_shape[in_feature].channels, channels, num_classes, **layers)
+        width = input_shape[in_feature].channels
+        self.fcn = FCN(width, channels, num_classes, predictor_std=predictor_std, **layers)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:

@@ -1,0 +1,112 @@
+"""tools/far_cue.py: the table, what it says of surprises, and runs that fail."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import far_cue as tool
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from ccsa.analysis import far_cue
+from ccsa.analysis.runs import read_run
+from ccsa.data.far_cue import register_far_cue, write_far_cue
+from ccsa.errors import UserError
+
+GOOD = {"plain": (28.0, 30.0), "ccnet_R1": (99.0, 59.0), "ccnet_R2": (98.0, 98.04)}
+
+
+def runs(make_run, scores):
+    """Runs with made-up results, by variant and config."""
+    return {
+        (variant, config): read_run(
+            make_run(
+                f"{variant}_{config}",
+                {"sem_seg": {"mIoU": value}},
+                f"far_cue/{variant}_{config}.yaml",
+            )
+        )
+        for config, values in scores.items()
+        for variant, value in zip(("cross", "any"), values, strict=True)
+    }
+
+
+def test_table_has_a_line_for_each_network(make_run):
+    text = far_cue.table(far_cue.RECURRENCES, runs(make_run, GOOD), "github")
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    assert lines[0] == ["mIoU", "cue: cross", "cue: any"]
+    assert lines[2:] == [
+        ["R = 0 (no block)", "0.28", "0.30"],
+        ["criss-cross, R = 1", "0.99", "0.59"],
+        ["criss-cross, R = 2", "0.98", "0.98"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "names"),
+    [
+        ("plain", (41.0, 30.0), ["cross_plain"]),
+        ("plain", (30.0, 50.0), ["any_plain"]),
+        ("ccnet_R1", (94.9, 76.0), ["cross_ccnet_R1", "any_ccnet_R1"]),
+        ("ccnet_R2", (10.0, 94.0), ["any_ccnet_R2"]),
+        ("ccnet_R2", (10.0, 95.0), []),
+    ],
+)
+def test_surprises_are_named(make_run, config, values, names):
+    found = far_cue.surprises(runs(make_run, {**GOOD, config: values}))
+    assert [text.split()[0] for text in found] == names
+
+
+def test_a_training_that_fails_is_named_with_its_reason(tmp_path):
+    args = argparse.Namespace(seed=1, opts=["SOLVER.BASE_LR", "fast"])
+    with pytest.raises(UserError, match=r"training any_plain failed .*'fast'.*any_plain\.txt"):
+        tool.train(["any_plain"], tmp_path, args, jobs=1)
+
+
+def test_a_failure_ends_the_others(tmp_path, monkeypatch):
+    started = []
+
+    class Training(tool.Training):
+        def __init__(self, config, folder, seed, options, threads):
+            super().__init__(config, folder, seed, options, threads)
+            started.append(self)
+
+    sleeper = tmp_path / "tools" / "train_net.py"
+    sleeper.parent.mkdir()
+    sleeper.write_text(
+        "import sys, time\ntime.sleep(0 if 'bad' in sys.argv[2] else 60)\nsys.exit(3)"
+    )
+    monkeypatch.setattr(tool, "ROOT", tmp_path)
+    monkeypatch.setattr(tool, "Training", Training)
+    monkeypatch.setattr(tool, "POLL", 0.1)
+    args = argparse.Namespace(seed=1, opts=[])
+    with pytest.raises(UserError, match="training bad failed"):
+        tool.train(["bad", "slow"], tmp_path, args, jobs=2)
+    assert [t.process.poll() is None for t in started] == [False, False]
+
+
+@pytest.mark.slow
+def test_it_trains_draws_and_never_overwrites(tmp_path, monkeypatch, capsys):
+    """With a few iterations and images: the whole way, though nothing is learnt."""
+
+    write_far_cue(tmp_path / "far_cue", {"train": 8, "val": 2})
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    monkeypatch.setattr(tool, "ensure_far_cue", lambda: None)
+    monkeypatch.setattr(DatasetCatalog, "data", {})
+    monkeypatch.setattr(MetadataCatalog, "data", {})
+    register_far_cue(tmp_path)
+    words = ["--output", str(tmp_path / "out"), "SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "4"]
+    monkeypatch.setattr(sys, "argv", ["far_cue.py", *words])
+    (tmp_path / "out" / "1").mkdir(parents=True)
+    tool.main()
+    printed = capsys.readouterr().out
+    folder = tmp_path / "out" / "2"
+    assert "criss-cross, R = 2" in printed and "not as expected: any_ccnet_R2" in printed
+    assert {"table.md", "table.png", "any_plain", "cross_ccnet_R2"} <= {
+        place.name for place in Path(folder).iterdir()
+    }
+    assert (folder / "any_ccnet_R1" / "results.json").is_file()
+    picture = np.asarray(Image.open(folder / "table.png").convert("RGB"))
+    assert min(picture.shape[:2]) > 500 and len(np.unique(picture)) > 50

@@ -1,0 +1,126 @@
+#!/usr/bin/env python
+"""How far does each block see? Train small networks on far_cue and put them in one table.
+
+    python tools/far_cue.py            criss-cross attention with R = 0, 1, 2 on both variants
+    python tools/far_cue.py --all      non-local, squeeze-and-attention, squeeze-and-excitation too
+
+Every network is trained by tools/train_net.py with its configuration in configs/far_cue, one on
+each CPU core at a time. Runs, table.md and table.png go into a new folder output/far_cue/<number>.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ccsa.analysis import far_cue
+from ccsa.analysis.runs import read_run
+from ccsa.data.far_cue import VARIANTS, ensure_far_cue
+from ccsa.engine.runs import new_folder
+from ccsa.errors import UserError, reports_user_errors
+
+ROOT = Path(__file__).resolve().parent.parent
+POLL = 2.0  # seconds
+
+
+class Training:
+    """One call of train_net.py in a process of its own; what it prints goes into a file."""
+
+    def __init__(self, config: str, folder: Path, seed: int, options: list[str], threads: int):
+        self.folder, self.name = folder / config, config
+        self.printed = folder / f"{config}.txt"
+        command = [
+            *(sys.executable, str(ROOT / "tools" / "train_net.py")),
+            *("--config-file", str(ROOT / "configs" / "far_cue" / f"{config}.yaml")),
+            *("OUTPUT_DIR", str(self.folder), "SEED", str(seed), *options),
+        ]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        with self.printed.open("w") as file:
+            self.process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
+
+    def iterations(self) -> int:
+        """How many iterations it says it has done."""
+        try:
+            lines = (self.folder / "metrics.json").read_text().splitlines()
+            return max((json.loads(line)["iteration"] + 1 for line in lines), default=0)
+        except (OSError, ValueError, KeyError):  # nothing yet, or half a line
+            return 0
+
+    def is_done(self) -> bool:
+        """Whether it has ended well.
+
+        Raises:
+            UserError: it has ended otherwise; with the last line it printed.
+        """
+        if self.process.poll() is None:
+            return False
+        if self.process.returncode:
+            last = (self.printed.read_text().strip().splitlines() or ["nothing was printed"])[-1]
+            raise UserError(f"training {self.name} failed ({last}); all of it: {self.printed}")
+        return True
+
+
+def train(configs: list[str], folder: Path, args: argparse.Namespace, jobs: int) -> None:
+    """Train all configurations, ``jobs`` at a time, under one progress bar."""
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    waiting, running = list(configs), []
+    with tqdm(total=len(configs), unit="network", desc="training") as bar:
+        try:
+            while waiting or running:
+                while waiting and len(running) < jobs:
+                    running.append(Training(waiting.pop(0), folder, args.seed, args.opts, threads))
+                time.sleep(POLL)
+                for training in running:
+                    if training.is_done():
+                        bar.update()
+                running = [t for t in running if t.process.poll() is None]
+                bar.set_postfix({t.name: t.iterations() for t in running})
+        finally:
+            for training in running:
+                training.process.terminate()
+                training.process.wait()
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--all", action="store_true", help="the other blocks as well")
+    parser.add_argument("--seed", type=int, default=1, help="of all networks (default: 1)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("output/far_cue"), help="numbered folders go into it"
+    )
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="pairs for train_net.py")
+    return parser.parse_args()
+
+
+@reports_user_errors
+def main() -> None:
+    started, args = time.perf_counter(), parse_args()
+    networks = [*far_cue.RECURRENCES, *(far_cue.OTHERS if args.all else ())]
+    configs = {(v, n.config): f"{v}_{n.config}" for n in reversed(networks) for v in VARIANTS}
+    ensure_far_cue()  # once, before several processes want it
+    try:
+        folder = new_folder(args.output)
+    except OSError as error:
+        raise UserError(f"cannot write to {args.output}: {error.strerror}") from error
+    print(f"output: {folder}")
+    train(list(configs.values()), folder, args, min(len(configs), os.cpu_count() or 1))
+
+    runs = {key: read_run(folder / config) for key, config in configs.items()}
+    (folder / "table.md").write_text(far_cue.table(networks, runs, "github") + "\n")
+    far_cue.draw(networks, runs, folder / "table.png")
+    print(f"\n{far_cue.table(networks, runs)}\n")
+    for surprise in far_cue.surprises(runs):
+        print(f"not as expected: {surprise}")
+    print(f"{time.perf_counter() - started:.0f} s for {len(runs)} networks")
+    print(f"written: {folder / 'table.md'}\nwritten: {folder / 'table.png'}")
+
+
+if __name__ == "__main__":
+    main()
