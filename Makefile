@@ -1,10 +1,11 @@
 # make setup: the environment, once, into .venv      make train: the demonstration run      make test: lint and every test
+# make far-cue: how far criss-cross attention sees, as a table and a picture
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
 CONFIG := configs/digits/ccnet_mask_rcnn.yaml
 
-.PHONY: setup train test lint format clean
+.PHONY: setup train far-cue test lint format clean
 
 setup: $(READY)
 
@@ -14,6 +15,9 @@ $(READY): setup.py constraints.txt tools/setup_env.sh tools/install_detectron2.p
 
 train: setup
 	@$(PYTHON) tools/train_net.py --config-file $(CONFIG)
+
+far-cue: setup
+	@$(PYTHON) tools/far_cue.py
 
 lint: setup
 	@$(PYTHON) -m ruff check .

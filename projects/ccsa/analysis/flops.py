@@ -48,8 +48,7 @@ def added_product_flops(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
 
 HANDLES = {
     "ccsa::criss_cross_forward": criss_cross_flops,
-    # The same where autograd wraps it: the trace then shows the wrapper, with the same inputs.
-    "prim::PythonOp._CrissCross": criss_cross_flops,
+    "ccsa::criss_cross_triton_forward": criss_cross_flops,
     "aten::scaled_dot_product_attention": dot_product_attention_flops,
     "aten::baddbmm": added_product_flops,
 }
