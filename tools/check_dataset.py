@@ -17,8 +17,9 @@ from pathlib import Path
 from tabulate import tabulate
 
 from ccsa.data import panoptic, semantic
+from ccsa.data.built_in import datasets_root
 from ccsa.data.panoptic.check import check_panoptic_split
-from ccsa.data.semantic import default_root, find_family
+from ccsa.data.semantic import find_family
 from ccsa.data.semantic.check import HEADERS, check_family, check_split, examples
 from ccsa.errors import UserError, reports_user_errors
 
@@ -35,7 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--root",
         type=Path,
-        default=default_root(),
+        default=datasets_root(),
         metavar="FOLDER",
         help="where datasets lie, by default $DETECTRON2_DATASETS or ./datasets",
     )

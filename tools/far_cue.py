@@ -4,13 +4,15 @@
     python tools/far_cue.py            criss-cross attention with R = 0, 1, 2 on both variants
     python tools/far_cue.py --all      non-local, squeeze-and-attention, squeeze-and-excitation too
 
-Every network is trained by tools/train_net.py with its configuration in configs/far_cue, one on
-each CPU core at a time. Runs, table.md and table.png go into a new folder output/far_cue/<number>.
+Every network is trained by tools/train_net.py with its configuration in configs/far_cue, as many at
+a time as there are CPU cores. Runs, table.md and table.png go into a new folder
+output/far_cue/<number>. The exit status is 1 if the table is not as docs/FAR_CUE.md explains.
 """
 
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +25,7 @@ from ccsa.analysis.runs import read_run
 from ccsa.data.far_cue import VARIANTS, ensure_far_cue
 from ccsa.engine.runs import new_folder
 from ccsa.errors import UserError, reports_user_errors
+from ccsa.visualization.media import whole_file
 
 ROOT = Path(__file__).resolve().parent.parent
 POLL = 2.0  # seconds
@@ -59,15 +62,33 @@ class Training:
         """
         if self.process.poll() is None:
             return False
-        if self.process.returncode:
-            last = (self.printed.read_text().strip().splitlines() or ["nothing was printed"])[-1]
-            raise UserError(f"training {self.name} failed ({last}); all of it: {self.printed}")
+        if code := self.process.returncode:
+            why = (self.printed.read_text().strip().splitlines() or ["nothing was printed"])[-1]
+            if code < 0:
+                why = f"ended by signal {-code}; is there memory enough?"
+            raise UserError(
+                f"training {self.name} failed ({why}); see {self.printed}, then run it again"
+            )
         return True
+
+    def end(self) -> None:
+        """End it if it still runs."""
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def train(configs: list[str], folder: Path, args: argparse.Namespace, jobs: int) -> None:
     """Train all configurations, ``jobs`` at a time, under one progress bar."""
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, cores() // jobs)
     waiting, running = list(configs), []
     with tqdm(total=len(configs), unit="network", desc="training") as bar:
         try:
@@ -75,21 +96,18 @@ def train(configs: list[str], folder: Path, args: argparse.Namespace, jobs: int)
                 while waiting and len(running) < jobs:
                     running.append(Training(waiting.pop(0), folder, args.seed, args.opts, threads))
                 time.sleep(POLL)
-                for training in running:
-                    if training.is_done():
-                        bar.update()
-                running = [t for t in running if t.process.poll() is None]
+                done = [t for t in running if t.is_done()]
+                bar.update(len(done))
+                running = [t for t in running if t not in done]
                 bar.set_postfix({t.name: t.iterations() for t in running})
         finally:
             for training in running:
-                training.process.terminate()
-                training.process.wait()
+                training.end()
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     parser.add_argument("--all", action="store_true", help="the other blocks as well")
     parser.add_argument("--seed", type=int, default=1, help="of all networks (default: 1)")
     parser.add_argument(
@@ -102,6 +120,7 @@ def parse_args() -> argparse.Namespace:
 @reports_user_errors
 def main() -> None:
     started, args = time.perf_counter(), parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that train() ends its processes
     networks = [*far_cue.RECURRENCES, *(far_cue.OTHERS if args.all else ())]
     configs = {(v, n.config): f"{v}_{n.config}" for n in reversed(networks) for v in VARIANTS}
     ensure_far_cue()  # once, before several processes want it
@@ -110,16 +129,21 @@ def main() -> None:
     except OSError as error:
         raise UserError(f"cannot write to {args.output}: {error.strerror}") from error
     print(f"output: {folder}")
-    train(list(configs.values()), folder, args, min(len(configs), os.cpu_count() or 1))
+    train(list(configs.values()), folder, args, min(len(configs), cores()))
 
     runs = {key: read_run(folder / config) for key, config in configs.items()}
-    (folder / "table.md").write_text(far_cue.table(networks, runs, "github") + "\n")
-    far_cue.draw(networks, runs, folder / "table.png")
     print(f"\n{far_cue.table(networks, runs)}\n")
-    for surprise in far_cue.surprises(runs):
+    surprises = far_cue.surprises(runs)
+    for surprise in surprises:
         print(f"not as expected: {surprise}")
-    print(f"{time.perf_counter() - started:.0f} s for {len(runs)} networks")
+    with whole_file(folder / "table.md") as file:
+        file.write_text(far_cue.table(networks, runs, "github") + "\n")
+    with whole_file(folder / "table.png") as file:
+        far_cue.draw(networks, runs, file)
     print(f"written: {folder / 'table.md'}\nwritten: {folder / 'table.png'}")
+    print(f"{time.perf_counter() - started:.0f} s for {len(runs)} networks")
+    if surprises and not args.opts:  # with other settings, anything may come out
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ import argparse
 from pathlib import Path
 
 from ccsa.data import panoptic, semantic
-from ccsa.data.semantic import default_root, find_family
+from ccsa.data.built_in import datasets_root
+from ccsa.data.semantic import find_family
 from ccsa.data.semantic.prepare import SourceMissing, carry_out
 from ccsa.errors import reports_user_errors
 
@@ -28,7 +29,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--root",
         type=Path,
-        default=default_root(),
+        default=datasets_root(),
         metavar="FOLDER",
         help="where datasets lie, by default $DETECTRON2_DATASETS or ./datasets",
     )
@@ -47,7 +48,7 @@ def main() -> None:
     print(f"{family.title}: {outcome.written:,} files made, {outcome.kept:,} were there already")
     for note in plan.notes:
         print(f"note: {note}")
-    option = "" if args.root == default_root() else f" --root {args.root}"
+    option = "" if args.root == datasets_root() else f" --root {args.root}"
     print(f"now: python tools/check_dataset.py {family.name}{option}")
 
 

@@ -238,6 +238,12 @@ def test_outputs_that_do_not_fit_are_named(pair, change, words):
     assert all(word in str(error.value) for word in words), error.value
 
 
+def test_a_model_without_panoptic_output_is_named(pair):
+    outputs = [(item, {"sem_seg": None, "instances": None}) for item, _ in outputs_of(pair)]
+    with pytest.raises(UserError, match=r"has sem_seg, instances and no panoptic_seg: .*SLIDING"):
+        evaluated(outputs)
+
+
 def test_ground_truth_that_is_not_there_is_named(pair, tmp_path):
     MetadataCatalog.pop(NAME)
     register(tmp_path)

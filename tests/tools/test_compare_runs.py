@@ -49,6 +49,13 @@ def scene(tmp_path, monkeypatch):
     return file
 
 
+def test_a_seed_that_counts_twice_is_said(run, runs, make_run):
+    assert "same seed" not in run(runs, "--no-cost")[1]
+    make_run("digits/fcn/3", {"sem_seg": {"mIoU": 58.0, "pACC": 90.0}})
+    status, out, _ = run(runs, "--no-cost")
+    assert status == 0 and "note: fcn has runs of the same seed (1, 1, 2), so its std" in out
+
+
 def test_a_line_for_each_configuration(run, runs):
     status, out, _ = run(runs, "--no-cost")
     assert status == 0

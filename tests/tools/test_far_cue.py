@@ -1,7 +1,10 @@
 """tools/far_cue.py: the table, what it says of surprises, and runs that fail."""
 
 import argparse
+import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import far_cue as tool
@@ -85,6 +88,49 @@ def test_a_failure_ends_the_others(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="training bad failed"):
         tool.train(["bad", "slow"], tmp_path, args, jobs=2)
     assert [t.process.poll() is None for t in started] == [False, False]
+
+
+def test_a_killed_training_is_said_to_be_killed(tmp_path, monkeypatch):
+    trainer = tmp_path / "tools" / "train_net.py"
+    trainer.parent.mkdir()
+    trainer.write_text("import os\nprint('iteration 3', flush=True)\nos.kill(os.getpid(), 9)")
+    monkeypatch.setattr(tool, "ROOT", tmp_path)
+    monkeypatch.setattr(tool, "POLL", 0.1)
+    args = argparse.Namespace(seed=1, opts=[])
+    with pytest.raises(
+        UserError, match=r"training one failed \(ended by signal 9; is there memory"
+    ):
+        tool.train(["one"], tmp_path, args, jobs=1)
+
+
+def test_ending_the_tool_ends_its_trainings(tmp_path):
+    """SIGTERM, as `timeout` and job schedulers send it."""
+    trainer = tmp_path / "tools" / "train_net.py"
+    trainer.parent.mkdir()
+    trainer.write_text(
+        "import os, time\n"
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
+        "time.sleep(60)"
+    )
+    code = (
+        "import sys; from pathlib import Path; import far_cue as tool\n"
+        f"tool.ROOT = Path({str(tmp_path)!r}); tool.ensure_far_cue = lambda: None\n"
+        "sys.argv = ['far_cue.py', '--output', sys.argv[1]]; tool.main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(tool.__file__).parent)}
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+    try:
+        until = time.monotonic() + 120
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            assert process.poll() is None and time.monotonic() < until
+            time.sleep(0.1)
+        process.terminate()
+        assert process.wait(timeout=60) == 143
+    finally:
+        process.kill()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 @pytest.mark.slow

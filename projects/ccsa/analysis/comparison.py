@@ -80,6 +80,12 @@ def compare(
                 cost = measure_group(group)
             except UserError as error:
                 notes.append(f"{group.name} is not measured: {error}")
+        seeds = [run.cfg.SEED for run in group.runs if run.cfg.SEED >= 0]
+        if len(set(seeds)) < len(seeds):
+            notes.append(
+                f"{group.name} has runs of the same seed ({', '.join(map(str, sorted(seeds)))}), "
+                "so its std is too small"
+            )
         peaks = [run.memory for run in group.runs if run.memory]
         rows.append(Row(group.name, len(group.runs), spread, max(peaks, default=None), cost))
     if any(row.memory for row in rows):

@@ -74,8 +74,8 @@ class PanopticQualityEvaluator(DatasetEvaluator):
                 ``isthing`` a ``category_id`` is one of the dataset.
 
         Raises:
-            UserError: an image that the ground truth does not have, a map of another size, or a map
-                and segments that do not fit together.
+            UserError: no panoptic segmentation, an image that the ground truth does not have, a map
+                of another size, or a map and segments that do not fit together.
         """
         for item, output in zip(inputs, outputs, strict=True):
             image_id = item["image_id"]
@@ -86,6 +86,12 @@ class PanopticQualityEvaluator(DatasetEvaluator):
                     "it belongs to"
                 )
             where = f"the prediction for image {image_id}"
+            if "panoptic_seg" not in output:
+                raise UserError(
+                    f"{where} has {', '.join(output)} and no panoptic_seg: evaluate a panoptic "
+                    "model, with MODEL.PANOPTIC_FPN.COMBINE.ENABLED True and without "
+                    "TEST.SLIDING_WINDOW and TEST.SEM_SEG_AUG"
+                )
             ids, segments = self._as_in_coco(*output["panoptic_seg"], where)
             truth = read_png(annotation, self._folder, self._truth.path)
             refuse_sizes(truth, ids, where)

@@ -13,7 +13,8 @@ from ccsa.modeling.layers import conv_norm_act
 
 @BACKBONE_REGISTRY.register()
 class PlainBackbone(Backbone):
-    """3x3 convolutions with norm and ReLU, one after the other: ``conv1``, ``conv2``, ...
+    """3x3 convolutions with norm and ReLU, one after the other: ``conv1``, ``conv2``, ... None
+    is ever frozen (``MODEL.BACKBONE.FREEZE_AT`` has no effect): there are no weights to keep.
 
     Args:
         input_shape: of the image.

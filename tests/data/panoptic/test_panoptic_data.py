@@ -323,3 +323,5 @@ def test_labels_of_a_map(tmp_path):
     assert labels.dtype == np.uint8
     assert labels.tolist() == [[255, 3, 0], [3, 255, 255]]
     assert relabel_segments(ids, [], {}).tolist() == [[255] * 3] * 2
+    beyond = [annotation.segments[0]._replace(id=number) for number in (-1, 2**33)]
+    assert relabel_segments(ids, beyond, {7: 3}).tolist() == [[255] * 3] * 2

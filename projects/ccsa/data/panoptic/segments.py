@@ -106,7 +106,9 @@ def relabel_segments(
     Raises:
         KeyError: a category that has no label.
     """
-    table = {VOID: IGNORE, **{s.id: labels[s.category_id] for s in segments}}
+    table = {s.id: labels[s.category_id] for s in segments}
+    # An id beyond what a PNG holds is in no map; telling so is left to who checks the segments.
+    table = {VOID: IGNORE, **{number: x for number, x in table.items() if 0 <= number <= MOST}}
     known = np.array(sorted(table), np.uint32)
     values = np.array([table[number] for number in known.tolist()], np.uint8)
     position = np.searchsorted(known, ids).clip(max=len(known) - 1)

@@ -21,7 +21,6 @@ __all__ = [
     "RandomFlipWithSwap",
     "Split",
     "SwapFlipTransform",
-    "default_root",
     "find_family",
     "flip_permutation",
     "register_all",
@@ -31,11 +30,6 @@ FAMILIES: dict[str, Family] = {
     module.FAMILY.name: module.FAMILY
     for module in (cityscapes, ade20k, lip, pascal_context, pascal_voc, camvid)
 }
-
-
-def default_root() -> Path:
-    """Where datasets lie, ``~`` resolved as Detectron2 does."""
-    return datasets_root().expanduser()
 
 
 def find_family(name: str, families: Mapping[str, Family] = FAMILIES) -> Family:
@@ -63,4 +57,4 @@ def register_all(root: Path) -> None:
             MetadataCatalog.get(name).stuff_colors = cityscapes.COLORS
 
 
-register_all(default_root())
+register_all(datasets_root())

@@ -6,9 +6,11 @@ nobody asked, the first of ``BACKENDS`` that can run does, and is logged once.
 """
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 
@@ -28,7 +30,7 @@ BACKENDS: dict[str, Attention] = {  # the best first
     "reference": reference_attention,
 }
 ENVIRONMENT = "CCSA_BACKEND"
-HAS_TRITON = importlib.util.find_spec("triton") is not None
+OLDEST_TRITON = (3, 4)  # comes with torch 2.8
 HALF_OR_SINGLE = (torch.float16, torch.bfloat16, torch.float32)
 
 logger = logging.getLogger(__name__)
@@ -103,8 +105,12 @@ def _why_not_triton(query: Tensor) -> str | None:
     device = query.device
     if query.dim() > 5:
         return f"it takes maps of up to 3 axes, not {query.dim() - 2}"
-    if not HAS_TRITON:
+    version = _triton_version()
+    if version is None:
         return "the package triton is not installed (pip install triton)"
+    if version < OLDEST_TRITON:
+        have, need = (".".join(map(str, v)) for v in (version, OLDEST_TRITON))
+        return f"it needs Triton {need}, which torch 2.8 brings, and {have} is installed"
     if device.type == "cpu" and os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
         return None
     if device.type != "cuda":
@@ -113,6 +119,18 @@ def _why_not_triton(query: Tensor) -> str | None:
         major, minor = _capability(device.index)
         if major < 8:
             return f"it needs compute capability 8.0, and {device} has {major}.{minor}"
+    return None
+
+
+@cache
+def _triton_version() -> tuple[int, ...] | None:
+    """Major and minor version of Triton, or None; it is not imported for that."""
+    if importlib.util.find_spec("triton") is None:
+        return None
+    for name in ("triton", "pytorch-triton", "pytorch-triton-rocm"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found = re.match(r"(\d+)\.(\d+)", importlib.metadata.version(name))
+            return tuple(map(int, found.groups())) if found else None
     return None
 
 
