@@ -41,7 +41,6 @@ import json, sys
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from ccsa.data import digits
-from ccsa.data.built_in import STAMP
 from ccsa.engine.checks import check_dataset
 
 digits.COUNTS.update(train=3, val=2)

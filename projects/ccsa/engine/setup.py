@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import logging
+import platform
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
     """The frozen configuration that ``args.config_file`` and ``args.opts`` (``KEY VALUE ...``)
-    name, its device resolved.
+    name, its device and precision resolved.
 
     Raises:
         UserError: a file that is not there or is no YAML, an unknown key, a value of the wrong
@@ -35,6 +36,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     _merge_options(cfg, getattr(args, "opts", None) or [])
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     _thaw_random_weights(cfg)
+    _refuse_emulated_bfloat16(cfg)
     cfg.freeze()
     return cfg
 
@@ -76,6 +78,26 @@ def _thaw_random_weights(cfg: CfgNode) -> None:
             "MODEL.WEIGHTS is empty: the backbone starts from random weights, so its norm is BN "
             "in place of FrozenBN and no stage is frozen"
         )
+
+
+def _refuse_emulated_bfloat16(cfg: CfgNode) -> None:
+    """Mixed precision on a CPU that has no bfloat16 instructions is many times slower than float32,
+    and no smaller where it matters."""
+    if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu" and not has_bfloat16():
+        cfg.SOLVER.AMP.ENABLED = False
+        logger.warning(
+            "this CPU has no bfloat16 instructions, so mixed precision would be slower than "
+            "float32: SOLVER.AMP.ENABLED is False"
+        )
+
+
+def has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware: AVX512-BF16 or AMX, or elsewhere what
+    oneDNN says."""
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        return any(getattr(torch.cpu, name, lambda: False)() for name in probes)
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _merge_file(cfg: CfgNode, file: str) -> None:
