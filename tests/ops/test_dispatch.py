@@ -87,7 +87,7 @@ def test_unknown_backends_are_named_with_who_asked_and_the_valid_ones(monkeypatc
     ],
 )
 def test_a_refusal_says_why_and_what_can_run(size, dtype, words, monkeypatch):
-    monkeypatch.setattr(dispatch, "_triton_version", lambda: (3, 6))
+    monkeypatch.setattr(dispatch, "TRITON", (3, 6))
     qkv = operands(size, dtype=dtype)
     assert not can_run_triton(*qkv) and can_run_torch(*qkv) and can_run_reference(*qkv)
     with pytest.raises(ValueError, match=f"'triton' cannot run: .*{words}.* torch, reference$"):
@@ -95,7 +95,7 @@ def test_a_refusal_says_why_and_what_can_run(size, dtype, words, monkeypatch):
 
 
 def test_what_cuda_tensors_get(monkeypatch):
-    monkeypatch.setattr(dispatch, "_triton_version", lambda: (3, 6))
+    monkeypatch.setattr(dispatch, "TRITON", (3, 6))
     for major, dtype, axes, name in [
         (9, torch.bfloat16, 2, "triton"),
         (8, torch.float32, 3, "triton"),
@@ -116,7 +116,7 @@ def test_what_cuda_tensors_get(monkeypatch):
     ("version", "words"), [((3, 3), "needs Triton 3.4, .* 3.3 is installed"), (None, "pip install")]
 )
 def test_triton_that_is_old_or_absent_is_left_alone(monkeypatch, version, words):
-    monkeypatch.setattr(dispatch, "_triton_version", lambda: version)
+    monkeypatch.setattr(dispatch, "TRITON", version)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     x = on_gpu(torch.float16, 2)
     assert dispatch.choose(None, x, x, x) is dispatch.BACKENDS["torch"]
@@ -142,7 +142,7 @@ def test_types_that_nobody_computes_are_refused():
 
 def test_the_interpreter_does_not_take_over_the_cpu(ran, monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setattr(dispatch, "_triton_version", lambda: (3, 6))
+    monkeypatch.setattr(dispatch, "TRITON", (3, 6))
     qkv = operands((2, 3), dtype=torch.float32)
     criss_cross_attention(*qkv)
     assert ran == ["torch"] and can_run_triton(*qkv)

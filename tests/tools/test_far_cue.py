@@ -143,6 +143,8 @@ def test_it_trains_draws_and_never_overwrites(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(DatasetCatalog, "data", {})
     monkeypatch.setattr(MetadataCatalog, "data", {})
     register_far_cue(tmp_path)
+    monkeypatch.setattr(far_cue, "RECURRENCES", far_cue.RECURRENCES[2:])  # two networks, not six
+    monkeypatch.setattr(far_cue, "EXPECTED", {("any", "ccnet_R2"): (0.95, 1.0)})
     words = ["--output", str(tmp_path / "out"), "SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "4"]
     monkeypatch.setattr(sys, "argv", ["far_cue.py", *words])
     (tmp_path / "out" / "1").mkdir(parents=True)
@@ -150,9 +152,9 @@ def test_it_trains_draws_and_never_overwrites(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     folder = tmp_path / "out" / "2"
     assert "criss-cross, R = 2" in printed and "not as expected: any_ccnet_R2" in printed
-    assert {"table.md", "table.png", "any_plain", "cross_ccnet_R2"} <= {
+    assert {"table.md", "table.png", "any_ccnet_R2", "cross_ccnet_R2"} <= {
         place.name for place in Path(folder).iterdir()
     }
-    assert (folder / "any_ccnet_R1" / "results.json").is_file()
+    assert (folder / "any_ccnet_R2" / "results.json").is_file()
     picture = np.asarray(Image.open(folder / "table.png").convert("RGB"))
     assert min(picture.shape[:2]) > 500 and len(np.unique(picture)) > 50

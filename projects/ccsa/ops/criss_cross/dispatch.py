@@ -37,6 +37,20 @@ logger = logging.getLogger(__name__)
 _managers: list[str] = []  # the backends of the use_backend around the call, innermost last
 
 
+def _triton_version() -> tuple[int, ...] | None:
+    """Major and minor version of Triton, or None; it is not imported for that."""
+    if importlib.util.find_spec("triton") is None:
+        return None
+    for name in ("triton", "pytorch-triton", "pytorch-triton-rocm"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found = re.match(r"(\d+)\.(\d+)", importlib.metadata.version(name))
+            return tuple(map(int, found.groups())) if found else None
+    return None
+
+
+TRITON = _triton_version()
+
+
 @contextlib.contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Calls inside take this backend, unless their own keyword names another; in all threads.
@@ -105,11 +119,10 @@ def _why_not_triton(query: Tensor) -> str | None:
     device = query.device
     if query.dim() > 5:
         return f"it takes maps of up to 3 axes, not {query.dim() - 2}"
-    version = _triton_version()
-    if version is None:
+    if TRITON is None:
         return "the package triton is not installed (pip install triton)"
-    if version < OLDEST_TRITON:
-        have, need = (".".join(map(str, v)) for v in (version, OLDEST_TRITON))
+    if TRITON < OLDEST_TRITON:
+        have, need = (".".join(map(str, v)) for v in (TRITON, OLDEST_TRITON))
         return f"it needs Triton {need}, which torch 2.8 brings, and {have} is installed"
     if device.type == "cpu" and os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
         return None
@@ -119,18 +132,6 @@ def _why_not_triton(query: Tensor) -> str | None:
         major, minor = _capability(device.index)
         if major < 8:
             return f"it needs compute capability 8.0, and {device} has {major}.{minor}"
-    return None
-
-
-@cache
-def _triton_version() -> tuple[int, ...] | None:
-    """Major and minor version of Triton, or None; it is not imported for that."""
-    if importlib.util.find_spec("triton") is None:
-        return None
-    for name in ("triton", "pytorch-triton", "pytorch-triton-rocm"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found = re.match(r"(\d+)\.(\d+)", importlib.metadata.version(name))
-            return tuple(map(int, found.groups())) if found else None
     return None
 
 
