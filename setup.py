@@ -34,5 +34,7 @@ setup(
         "tensorboard",
         "tqdm",
     ],
-    extras_require={"dev": ["mypy", "onnx", "onnxruntime", "onnxscript", "pytest", "ruff"]},
+    extras_require={
+        "dev": ["mypy", "onnx", "onnxruntime", "onnxscript", "pytest", "pytest-xdist", "ruff"]
+    },
 )

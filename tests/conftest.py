@@ -14,6 +14,11 @@ ROOT = Path(__file__).resolve().parents[1]
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items):
+    """The slow files first: begun last, one of them would run on alone."""
+    items.sort(key=lambda item: "slow" not in item.keywords)
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     return ROOT

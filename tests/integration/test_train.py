@@ -59,9 +59,9 @@ def metrics(folder):
 
 @pytest.fixture(scope="module")
 def trained(root, place):
-    """A run of 250 iterations, about a minute on two cores, and what it printed."""
+    """A run of 200 iterations and what it printed."""
     printed = train(
-        *(root, place, "SOLVER.MAX_ITER", 250, "SOLVER.STEPS", "(200,)"),
+        *(root, place, "SOLVER.MAX_ITER", 200, "SOLVER.STEPS", "(160,)"),
         *("SOLVER.CHECKPOINT_PERIOD", 100, "OUTPUT_DIR", "main"),
     )
     return place / "main", printed
@@ -83,7 +83,7 @@ def test_training_reaches_its_average_precision(trained):
 
 def test_progress_shows_time_left_loss_and_memory(trained):
     _, printed = trained
-    lines = [line for line in printed.splitlines() if re.search(r"\d+/250 ", line)]
+    lines = [line for line in printed.splitlines() if re.search(r"\d+/200 ", line)]
     assert len(lines) >= 10
     assert all("loss" in x and "memory" in x and "left" in x for x in lines[1:])
     assert "device: " in printed
@@ -116,10 +116,10 @@ def test_resume_goes_on_where_it_ended(root, place, trained):
     copy = place / "resumed"
     shutil.copytree(trained[0], copy)
     printed = train(
-        *(root, place, "--resume", "SOLVER.MAX_ITER", 254, "OUTPUT_DIR", copy), *NO_TEST
+        *(root, place, "--resume", "SOLVER.MAX_ITER", 204, "OUTPUT_DIR", copy), *NO_TEST
     )
-    assert "Starting training from iteration 250" in printed
-    assert torch.load(copy / "model_final.pth", weights_only=True)["iteration"] == 253
+    assert "Starting training from iteration 200" in printed
+    assert torch.load(copy / "model_final.pth", weights_only=True)["iteration"] == 203
     before = torch.load(trained[0] / "model_final.pth", weights_only=True)["model"]
     after = torch.load(copy / "model_final.pth", weights_only=True)["model"]
     assert not torch.equal(before[f"{BLOCK}.gamma"], after[f"{BLOCK}.gamma"])
