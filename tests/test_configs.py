@@ -42,7 +42,7 @@ def load(root, name):
 
 def test_every_config_builds(root):
     files = sorted((root / "configs").rglob("*.yaml"))
-    assert len(files) >= 111
+    assert len(files) >= 121
     for file in files:
         check_model(load(root, file.relative_to(root / "configs")))
 

@@ -165,5 +165,6 @@ def test_digit_scenes_load_as_coco(loaded, datasets, split, count):
             assert coco["classes"][got["category_id"]] == names[wanted["category_id"]]
             assert got["segmentation"] == wanted["segmentation"]
     assert {p.name for p in (datasets / "coco").iterdir()} == {
-        *("annotations", "train2017", "val2017")
+        "annotations",
+        *(f"{kind}{split}2017" for kind in ("", "panoptic_") for split in ("train", "val")),
     }
