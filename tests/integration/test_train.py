@@ -17,7 +17,7 @@ from ccsa.data.coco_layout import write_as_coco
 pytestmark = pytest.mark.slow
 CONFIG = "configs/digits/ccnet_mask_rcnn.yaml"
 BLOCK = "backbone.bottom_up.res4.0.context"
-AP_BOUND = 27.0  # 38 where this was written; a block that loses its input stays near 0
+AP_BOUND = 15.0  # 24 where this was written; a block that loses its input stays near 0
 ALL_BOXES = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0)  # a few iterations are sure of nothing
 NO_TEST = ("DATASETS.TEST", "[]")  # where only training is looked at
 
