@@ -205,6 +205,24 @@ def test_loops_of_criss_cross_share_their_weights(dims):
     assert not torch.allclose(once(x), once(once(x)))
 
 
+def test_loops_computed_again_give_the_same_gradients_and_keep_less():
+    kept = {}
+    grads = {}
+    for checkpoint in (False, True):
+        block = filled(CrissCross(C, recurrence=2, reduction=2, checkpoint=checkpoint)).double()
+        x = image((5, 7)).requires_grad_()
+        saved = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t, to=saved: to.append(t) or t, lambda t: t
+        ):
+            y = block(x)
+        y.square().sum().backward()
+        kept[checkpoint] = sum(t.numel() for t in saved)
+        grads[checkpoint] = [x.grad, *(p.grad for p in block.parameters())]
+    assert all(map(torch.equal, grads[True], grads[False]))
+    assert kept[True] <= 2 * x.numel() + 1 < kept[False]
+
+
 def test_two_loops_reach_the_whole_map_and_one_only_the_cross():
     for recurrence, reached in ((1, 5 + 7 - 1), (2, 5 * 7)):
         x = image((5, 7), batch=1).requires_grad_()

@@ -8,6 +8,7 @@ from detectron2.modeling.meta_arch.semantic_seg import build_sem_seg_head
 
 from ccsa.config import add_ccsa_config
 from ccsa.modeling import CategoryConsistentLoss, CCNetHead, FCNHead, OhemCrossEntropy
+from ccsa.ops import criss_cross_attention
 
 SMALL = {"num_classes": 5, "channels": 16, "aux_channels": 8, "norm": "BN"}
 
@@ -25,7 +26,10 @@ def test_layers_follow_the_paper(shapes, features):
         reduced = layer(head.reduction, x)
         attended = reduced
         for _ in range(2):
-            attended = attended + 0.6 * head.attention.context(attended)
+            qkv = (
+                getattr(head.attention, f"{n}_conv")(attended) for n in ("query", "key", "value")
+            )
+            attended = attended + 0.6 * criss_cross_attention(*qkv, backend="reference")
         assert not torch.allclose(attended, reduced, atol=1e-3)
         fused = layer(head.fusion, torch.cat([x, layer(head.refine, attended)], 1))
         wanted = F.conv2d(fused, head.predictor.weight, head.predictor.bias)

@@ -143,17 +143,18 @@ def test_published_outputs_and_gradients(vectors):
         grads = {f"grad_param/{n}": p.grad for n, p in block.named_parameters()}
         for name, got in {"y": y, "grad_x": x.grad, **grads}.items():
             wanted = torch.from_numpy(np.asarray(data[f"{case}/{name}"])).reshape(got.shape)
-            # Three loops give gradients of up to 1e4, so the bound is relative to the largest.
+            # Three loops give gradients of up to 1e4, so the bound is relative to the largest;
+            # that of the key bias is 0, the rest of numbers of that size.
             error = (got - wanted).abs().max() / max(1.0, wanted.abs().max().item())
-            assert error < 1e-11, f"{case}/{name}"
+            assert error < 1e-10, f"{case}/{name}"
 
 
-def test_backward_keeps_the_operands_and_one_number_per_position():
+def test_backward_keeps_operands_output_and_one_number_per_position():
     q, k, v = operands((16, 24), batch=2, ck=4, cv=32, dtype=torch.float32)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
         criss_cross_attention(q, k, v)
-    per_position = 4 + 4 + 32 + 1
+    per_position = 4 + 4 + 32 + 32 + 1
     assert sum(x.numel() for x in kept) == 2 * 16 * 24 * per_position
     assert {x.data_ptr() for x in kept} >= {x.data_ptr() for x in (q, k, v)}
 
@@ -175,7 +176,7 @@ def test_channels_last_maps_are_not_copied():
     qkv = [as_layout(x, "channels_last") for x in operands((9, 11), dtype=torch.float32)]
     with Copies() as copies:
         out, lse = torch_ops._forward._init_fn(*(x.detach() for x in qkv))
-        torch_ops._backward._init_fn(out, *(x.detach() for x in qkv), lse)
+        torch_ops._backward._init_fn(out, *(x.detach() for x in qkv), out, lse)
     assert copies.elements <= 4 * lse.numel()  # per position, never per channel
 
 

@@ -22,7 +22,7 @@ from ccsa.ops.criss_cross.dispatch import (
     choose,
     use_backend,
 )
-from ccsa.ops.criss_cross.torch_ops import cross_weights
+from ccsa.ops.criss_cross.plain import plain_weights
 
 __all__ = [
     "BACKENDS",
@@ -84,7 +84,8 @@ def criss_cross_weights(query: Tensor, key: Tensor) -> Tensor:
         ValueError: shapes, types or devices that do not go together.
     """
     _check(query, key, key)
-    return cross_weights(query, key)
+    with torch.no_grad():
+        return plain_weights(query, key)
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor) -> None:

@@ -5,8 +5,12 @@ from torch import Tensor
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """(B, C, *S) as contiguous (B, *S, C): a view of a channels-last map."""
-    return x.movedim(1, -1).contiguous()
+    """(B, C, *S) as (B, *S, C) whose positions lie one behind the other, at any distance: a view of
+    a channels-last map, or of some of its channels."""
+    x = x.movedim(1, -1)
+    size, stride = x.shape, x.stride()
+    regular = all(stride[i] == stride[i + 1] * size[i + 1] for i in range(x.dim() - 2))
+    return x if regular and stride[-1] == 1 else x.contiguous()
 
 
 def like(x: Tensor, template: Tensor) -> Tensor:

@@ -11,8 +11,21 @@ from torch import Tensor
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """(B, Ck, *S), (B, Ck, *S), (B, Cv, *S) -> (B, Cv, *S), in float32 for half precision."""
+    weights = plain_weights(query, key)
+    v = value.movedim(1, -1).to(weights.dtype)  # (B, *S, Cv)
+    out = torch.zeros_like(v)
+    start = 0
+    for axis, length in enumerate(v.shape[1:-1], 1):
+        along = weights.narrow(-1, start, length).movedim(axis, -2)
+        out = out + torch.matmul(along, v.movedim(axis, -2)).movedim(-2, axis)
+        start += length
+    return out.movedim(-1, 1).to(value.dtype)
+
+
+def plain_weights(query: Tensor, key: Tensor) -> Tensor:
+    """(B, Ck, *S) twice -> (B, *S, sum(S)), the weights along each axis in turn."""
     accurate = torch.promote_types(query.dtype, torch.float32)
-    q, k, v = (x.movedim(1, -1).to(accurate) for x in (query, key, value))  # (B, *S, C)
+    q, k = (x.movedim(1, -1).to(accurate) for x in (query, key))  # (B, *S, Ck)
     axes = range(1, q.dim() - 1)
     scores = []
     for axis in axes:
@@ -21,12 +34,4 @@ def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
             place = torch.arange(q.shape[axis], device=q.device)
             along = along.masked_fill(place[:, None] == place, -torch.inf)
         scores.append(along.movedim(-2, axis))  # (B, *S, L)
-    weights = torch.cat(scores, -1).softmax(-1)
-    out = torch.zeros_like(v)
-    start = 0
-    for axis in axes:
-        length = q.shape[axis]
-        along = weights.narrow(-1, start, length).movedim(axis, -2)
-        out = out + torch.matmul(along, v.movedim(axis, -2)).movedim(-2, axis)
-        start += length
-    return out.movedim(-1, 1).to(value.dtype)
+    return torch.cat(scores, -1).softmax(-1)

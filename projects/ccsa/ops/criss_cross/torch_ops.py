@@ -1,14 +1,15 @@
-"""Criss-cross attention line by line, with a backward that recomputes.
+"""Criss-cross attention line by line, in tiles that stay in cache.
 
 Maps are seen as (B, *S, C). The lines along one axis are then batches of (L, C) matrices, which
 BLAS takes as strided views: nothing is permuted in memory. A map that is not channels-last is
 converted once, where the official code makes two permuted copies of each of query, key and value.
 
-Saved for backward are query, key, value as they came and the log-sum-exp; output is not needed:
-sum_c dO_c O_c, which flash attention takes from it, is also the sum of P * dP over the cross.
+Each axis has its own softmax, and the axes are merged by their log-sum-exp: with a and b the
+log-sum-exp of two sets of scores, the softmax over both is the mean of the two results, weighted by
+sigmoid(a - b) and sigmoid(b - a). So the scores of a few lines are all that is in memory at a time,
+forward and backward.
 
-B: batch, L: length of a line, "outer" and "inner": products of the axes before and behind that
-line's.
+Saved for backward are query, key, value, output and log-sum-exp; the weights are computed again.
 
 The two computations are custom operators, so that torch.compile takes each as one node.
 """
@@ -21,55 +22,48 @@ from torch import Tensor
 
 from ccsa.ops.criss_cross.layout import channels_last, like
 
+# Bytes of a tile's two score matrices and largest product: small enough for the cache that the
+# cores share, large enough that batches of matrix products keep every core busy.
+TILE_BYTES = 2**21
+
 
 def torch_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """(B, Ck, *S), (B, Ck, *S), (B, Cv, *S) -> (B, Cv, *S)."""
     return _forward(query, key, value)[0]
 
 
-@torch.no_grad()
-def cross_weights(query: Tensor, key: Tensor) -> Tensor:
-    """(B, Ck, *S) twice -> (B, *S, sum(S)), the weights along each axis in turn."""
-    q, k = _accurate(query), _accurate(key)
-    scores = [_scores(q, k, axis) for axis in range(q.dim() - 2)]
-    _softmax_(scores, _highest(scores, q.shape[:-1]))
-    return torch.cat([_per_position(w, i, q.shape[:-1]) for i, w in enumerate(scores)], -1)
-
-
 @torch.library.custom_op("ccsa::criss_cross_forward", mutates_args=())
 def _forward(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """Output (B, Cv, *S) and log-sum-exp (B, *S) of the scores over each position's cross."""
     with torch.autocast(query.device.type, enabled=False):
-        # Converted operands live in this call alone, so they are free before the result is copied.
-        out, lse = _attend(_accurate(query), _accurate(key), channels_last(value))
+        out, lse = _attend(channels_last(query), channels_last(key), channels_last(value))
     return like(out, value), lse
 
 
 @_forward.register_fake
 def _(query, key, value):
-    dtype = torch.promote_types(query.dtype, torch.float32)
-    return torch.empty_like(value), query.new_empty(query.shape[:1] + query.shape[2:], dtype=dtype)
+    size = query.shape[:1] + query.shape[2:]
+    return torch.empty_like(value), query.new_empty(size, dtype=_exact(query.dtype))
 
 
 @torch.library.custom_op("ccsa::criss_cross_backward", mutates_args=())
 def _backward(
-    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, lse: Tensor
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value."""
     with torch.autocast(query.device.type, enabled=False):
-        dq, dk, dv = _gradients(
-            channels_last(grad), _accurate(query), _accurate(key), channels_last(value), lse
-        )
+        g, q, k, v, o = map(channels_last, (grad, query, key, value, out))
+        dq, dk, dv = _gradients(g, q, k, v, o, lse)
     return like(dq, query), like(dk, key), like(dv, value)
 
 
 @_backward.register_fake
-def _(grad, query, key, value, lse):
+def _(grad, query, key, value, out, lse):
     return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 
 
 def _keep(ctx, inputs, output):
-    ctx.save_for_backward(*inputs, output[1])
+    ctx.save_for_backward(*inputs, *output)
     ctx.mark_non_differentiable(output[1])
 
 
@@ -80,119 +74,111 @@ def _differentiate(ctx, grad, _):
 _forward.register_autograd(_differentiate, setup_context=_keep)
 
 
+def _exact(dtype: torch.dtype) -> torch.dtype:
+    """The type of scores: float32 for half precision; float16 scores overflow at 65504."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _product(dtype: torch.dtype) -> torch.dtype:
+    """The type of products with value: bfloat16 as it is, which has float32's range."""
+    return dtype if dtype == torch.bfloat16 else _exact(dtype)
+
+
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Output and log-sum-exp; all (B, *S, C), the latter (B, *S)."""
-    out = torch.empty_like(v)
-    scores = [_scores(q, k, axis) for axis in range(q.dim() - 2)]
-    shift = _highest(scores, q.shape[:-1])
-    lse = shift + _softmax_(scores, shift).log()
-    for axis in reversed(range(len(scores))):  # the last axis writes, the others add
-        weights = scores.pop().to(v.dtype)
-        beta = 0 if axis == q.dim() - 3 else 1
-        for w, lines, into in zip(weights, _lines(v, axis), _lines(out, axis), strict=True):
-            into.baddbmm_(w, lines, beta=beta)
+    """Output (B, *S, Cv) and log-sum-exp (B, *S)."""
+    exact, product = _exact(q.dtype), _product(v.dtype)
+    out = torch.empty_like(v, dtype=product)
+    lse = torch.empty(q.shape[:-1], dtype=exact, device=q.device)
+    for axis in _axes(q):
+        first = axis == q.dim() - 3
+        for qs, ks, vs, os, ls in _tiles(axis, q, k, v, out, lse[..., None]):
+            weights = _scores(qs.to(exact), ks.to(exact), not first)
+            own = _softmax_(weights)
+            weights, vs = weights.to(product), vs.to(product)
+            if first:
+                torch.bmm(weights, vs, out=os)
+                ls.copy_(own)
+            else:
+                os.lerp_(torch.bmm(weights, vs), torch.sigmoid(own - ls).to(product))
+                ls.copy_(torch.logaddexp(ls, own))
     return out, lse
 
 
 def _gradients(
-    g: Tensor, q: Tensor, k: Tensor, v: Tensor, lse: Tensor
+    g: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Of q, k and v, all (B, *S, C)."""
-    axes = range(q.dim() - 2)
-    weights = [_scores(q, k, axis) for axis in axes]
-    _softmax_(weights, lse)
-    d_weights = [_products(g, v, axis).to(lse.dtype) for axis in axes]
-    # The softmax runs over the whole cross, so this sum does as well: one over a line's own
-    # weights would treat the log-sum-exp of the other lines as a constant.
-    mean = torch.zeros_like(lse)
-    for w, d, axis in zip(weights, d_weights, axes, strict=True):
-        mean += _per_position((w * d).sum(-1), axis, lse.shape)
-    dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-    for axis in reversed(axes):  # the last axis writes, the others add
-        w, d = weights.pop(), d_weights.pop()
-        d = d.sub_(_per_line(mean, axis)[..., None]).mul_(w)
-        w = w.to(v.dtype)
-        beta = 0 if axis == axes[-1] else 1
-        for p, s, ql, kl, gl, dql, dkl, dvl in zip(
-            w, d, *(_lines(x, axis) for x in (q, k, g, dq, dk, dv)), strict=True
+    exact, product = lse.dtype, _product(v.dtype)
+    # The softmax runs over the whole cross, and so does the mean of the gradients of its weights.
+    mean = torch.empty_like(lse)
+    dq, dk = torch.empty_like(q, dtype=exact), torch.empty_like(k, dtype=exact)
+    dv = torch.empty_like(v, dtype=product)
+    for axis in _axes(q):
+        first = axis == q.dim() - 3
+        for gs, qs, ks, vs, os, ls, ms, dqs, dks, dvs in _tiles(
+            *(axis, g, q, k, v, out, lse[..., None], mean[..., None], dq, dk, dv)
         ):
-            dvl.baddbmm_(p.mT, gl, beta=beta)
-            dql.baddbmm_(s, kl, beta=beta)
-            dkl.baddbmm_(s.mT, ql, beta=beta)
+            gs, qs, ks, vs = gs.to(product), qs.to(exact), ks.to(exact), vs.to(product)
+            if first:
+                torch.sum(gs.to(exact) * os.to(exact), -1, keepdim=True, out=ms)
+            weights = _scores(qs, ks, not first).sub_(ls).exp_()
+            d_scores = torch.bmm(gs, vs.mT).to(exact).sub_(ms).mul_(weights)
+            _put(dvs, weights.to(product).mT, gs, first)
+            _put(dqs, d_scores, ks, first)
+            _put(dks, d_scores.mT, qs, first)
     return dq, dk, dv
 
 
-def _accurate(x: Tensor) -> Tensor:
-    """Channels-last, half precision as float32: float16 scores overflow at 65504."""
-    return channels_last(x).to(torch.promote_types(x.dtype, torch.float32))
+def _axes(x: Tensor) -> list[int]:
+    """The axes of (B, *S, C) in the order they are computed: the last one first, which writes. One
+    of a single position adds nothing, as a position's own score counts in the last axis alone."""
+    last = x.dim() - 3
+    return [last, *(axis for axis in range(last) if x.shape[axis + 1] > 1)]
 
 
-def _split(size: torch.Size, axis: int) -> tuple[int, int, int]:
-    """outer, L, inner of the lines along ``axis`` of a (B, *S) map."""
-    return math.prod(size[: axis + 1]), size[axis + 1], math.prod(size[axis + 2 :])
+def _tiles(axis: int, *maps: Tensor) -> Iterator[list[Tensor]]:
+    """Groups of lines of each (B, *S, C) along ``axis``, as views (lines, L, C)."""
+    length = maps[0].shape[axis + 1]
+    line = length * (2 * length + max(x.shape[-1] for x in maps)) * maps[0].element_size()
+    threads = torch.get_num_threads()
+    step = threads * max(1, TILE_BYTES // (line * threads))  # as many lines for each
+    for group in zip(*(_lines(x, axis) for x in maps), strict=True):
+        for start in range(0, len(group[0]), step):
+            yield [x[start : start + step] for x in group]
 
 
-def _lines(x: Tensor, axis: int) -> Iterator[Tensor]:
-    """The lines of (B, *S, C) along ``axis`` as views (batch, L, C): one view where all lines have
-    the same distance, else one for each step outside, of ``inner`` lines."""
-    outer, length, inner = _split(x.shape[:-1], axis)
+def _lines(x: Tensor, axis: int) -> list[Tensor]:
+    """The lines of (B, *S, C) along ``axis``, as views (lines, L, C): one view where all lines have
+    the same distance, else one for each step of the axes before."""
+    outer, length, inner = map(
+        math.prod, (x.shape[: axis + 1], x.shape[axis + 1 : axis + 2], x.shape[axis + 2 : -1])
+    )
     if inner == 1:
-        yield x.view(outer, length, x.shape[-1])
-    else:
-        yield from x.view(outer, length, inner, x.shape[-1]).transpose(1, 2)
+        return [x.view(outer, length, x.shape[-1])]
+    return list(x.view(outer, length, inner, x.shape[-1]).transpose(1, 2))
 
 
-def _per_line(x: Tensor, axis: int) -> Tensor:
-    """(B, *S) in the order of :func:`_lines`, (views, batch, L)."""
-    outer, length, inner = _split(x.shape, axis)
-    if inner == 1:
-        return x.view(1, outer, length)
-    return x.view(outer, length, inner).transpose(1, 2)
-
-
-def _per_position(x: Tensor, axis: int, size: torch.Size) -> Tensor:
-    """(views, batch, L, ...) in the order of :func:`_lines` back to (B, *S, ...)."""
-    if _split(size, axis)[2] > 1:
-        x = x.transpose(1, 2)
-    return x.reshape(*size, *x.shape[3:])
-
-
-def _products(a: Tensor, b: Tensor, axis: int) -> Tensor:
-    """a_i . b_j for all pairs of positions of every line, (views, batch, L, L)."""
-    outer, length, inner = _split(a.shape[:-1], axis)
-    views, batch = (1, outer) if inner == 1 else (outer, inner)
-    out = a.new_empty(views, batch, length, length)
-    for into, al, bl in zip(out, _lines(a, axis), _lines(b, axis), strict=True):
-        torch.bmm(al, bl.mT, out=into)
-    return out
-
-
-def _scores(q: Tensor, k: Tensor, axis: int) -> Tensor:
-    """Scores along ``axis``. The own position lies on every line; it is kept in the last alone,
-    which always has it, so that no softmax is empty, whatever the sizes."""
-    scores = _products(q, k, axis)
-    if axis != q.dim() - 3:
+def _scores(q: Tensor, k: Tensor, others: bool) -> Tensor:
+    """q_i . k_j for all pairs of positions of each line, (lines, L, L); of ``others`` alone, the
+    own position's is -inf: it lies on a line of every axis, and counts in the last."""
+    scores = torch.bmm(q, k.mT)
+    if others:
         scores.diagonal(dim1=-2, dim2=-1).fill_(-torch.inf)
     return scores
 
 
-def _highest(scores: list[Tensor], size: torch.Size) -> Tensor:
-    """(B, *S), the highest score of each position's cross."""
-    per_axis = [_per_position(s.amax(-1), i, size) for i, s in enumerate(scores)]
-    return torch.stack(per_axis).amax(0)
+def _softmax_(scores: Tensor) -> Tensor:
+    """Scores (..., L) to weights, in place; returns their log-sum-exp (..., 1)."""
+    highest = scores.amax(-1, keepdim=True)
+    total = scores.sub_(highest).exp_().sum(-1, keepdim=True)
+    scores.div_(total)
+    return total.log_().add_(highest)
 
 
-def _softmax_(scores: list[Tensor], shift: Tensor) -> Tensor:
-    """Scores to weights over each position's cross, in place; ``shift`` (B, *S) keeps the
-    exponentials in range. Returns the sum (B, *S) of the shifted exponentials.
-
-    Dividing by the sum also where ``shift`` is the log-sum-exp, and the sum therefore 1 but for
-    rounding, takes out the rounding of the log-sum-exp, which large scores make the largest error.
-    """
-    total = torch.zeros_like(shift)
-    for axis, s in enumerate(scores):
-        s.sub_(_per_line(shift, axis)[..., None]).exp_()
-        total += _per_position(s.sum(-1), axis, shift.shape)
-    for axis, s in enumerate(scores):
-        s.div_(_per_line(total, axis)[..., None])
-    return total
+def _put(into: Tensor, a: Tensor, b: Tensor, first: bool) -> None:
+    """a @ b, written or added. Adding by baddbmm would be slow: it takes strided results matrix by
+    matrix."""
+    if first:
+        torch.bmm(a, b, out=into)
+    else:
+        into.add_(torch.bmm(a, b))
