@@ -1,5 +1,5 @@
 # make setup: the environment, once, into .venv      make train: the demonstration run      make test: lint and every test
-# make far-cue: how far criss-cross attention sees, as a table and a picture
+# make far-cue: how far criss-cross attention sees, as a table and a picture      make benchmark: its time and memory
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
@@ -18,6 +18,9 @@ train: setup
 
 far-cue: setup
 	@$(PYTHON) tools/far_cue.py
+
+benchmark: setup
+	@$(PYTHON) tools/benchmark.py
 
 lint: setup
 	@$(PYTHON) -m ruff check .

@@ -35,6 +35,10 @@ setup(
         "tqdm",
     ],
     extras_require={
-        "dev": ["mypy", "onnx", "onnxruntime", "onnxscript", "pytest", "pytest-xdist", "ruff"]
+        "benchmark": ["mmcv-lite==2.1.0"],  # one of its files is compared with
+        "dev": [
+            *("mmcv-lite==2.1.0", "mypy", "onnx", "onnxruntime", "onnxscript", "pytest"),
+            *("pytest-xdist", "ruff"),
+        ],
     },
 )

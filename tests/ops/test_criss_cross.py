@@ -71,6 +71,18 @@ def test_types(size, dtype, tolerance):
         assert error < tolerance
 
 
+@pytest.mark.parametrize("tile", [1, 1500, 4000])
+@pytest.mark.parametrize("size", [(5, 7), (2, 6, 3)], ids=str)
+def test_tiles_of_any_size_give_the_same(size, tile, monkeypatch):
+    """One line, some lines of a step, several steps of the axes before; the last is smaller."""
+    monkeypatch.setattr("ccsa.ops.criss_cross.torch_ops.TILE_BYTES", tile)
+    qkv = operands(size, batch=3)
+    out, grads = gradients(qkv)
+    expected, expected_grads = gradients(qkv, "reference")
+    for got, wanted in zip((out, *grads), (expected, *expected_grads), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
+
+
 def test_float16_scores_may_exceed_its_range():
     q, k, v = operands((4, 5), ck=16, dtype=torch.float16, scale=200.0)
     assert (q.float() * k.float()).sum(1).abs().max() > torch.finfo(torch.float16).max
@@ -173,7 +185,7 @@ def test_channels_last_maps_are_not_copied():
                 self.elements += args[0].numel()
             return out
 
-    qkv = [as_layout(x, "channels_last") for x in operands((9, 11), dtype=torch.float32)]
+    qkv = [as_layout(x, "channels_last") for x in operands((9, 11), 1, dtype=torch.float32)]
     with Copies() as copies:
         out, lse = torch_ops._forward._init_fn(*(x.detach() for x in qkv))
         torch_ops._backward._init_fn(out, *(x.detach() for x in qkv), out, lse)

@@ -3,7 +3,7 @@
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,19 +57,44 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+class Timing(NamedTuple):
+    """Seconds of one call.
+
+    Attributes:
+        median: over the calls that count.
+        spread: half the distance between the quartiles.
+    """
+
+    median: float
+    spread: float
+
+
 def median_seconds(
     call: Callable[[], Any], device: torch.device, warmup: int, repeats: int
 ) -> float:
     """Median time of ``call``, finished on the device, after ``warmup`` calls that do not count."""
-    times = []
+    return side_by_side({"": call}, device, warmup, repeats)[""].median
+
+
+def side_by_side(
+    calls: Mapping[str, Callable[[], Any]], device: torch.device, warmup: int, repeats: int
+) -> dict[str, Timing]:
+    """Times of several calls, finished on the device. They take turns, so that what else the
+    machine does touches all of them; the first ``warmup`` turns do not count."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(warmup + repeats):
-        start = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if number >= warmup:
-            times.append(time.perf_counter() - start)
-    return statistics.median(times)
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if number >= warmup:
+                times[name].append(time.perf_counter() - start)
+    result = {}
+    for name, values in times.items():
+        low, high = torch.tensor(values).quantile(torch.tensor([0.25, 0.75])).tolist()
+        result[name] = Timing(statistics.median(values), (high - low) / 2)
+    return result
 
 
 def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:

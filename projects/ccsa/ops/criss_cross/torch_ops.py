@@ -96,10 +96,10 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
             own = _softmax_(weights)
             weights, vs = weights.to(product), vs.to(product)
             if first:
-                torch.bmm(weights, vs, out=os)
+                _put(os, weights, vs, first)
                 ls.copy_(own)
             else:
-                os.lerp_(torch.bmm(weights, vs), torch.sigmoid(own - ls).to(product))
+                os.lerp_(_products(weights, vs), torch.sigmoid(own - ls).to(product))
                 ls.copy_(torch.logaddexp(ls, own))
     return out, lse
 
@@ -122,7 +122,7 @@ def _gradients(
             if first:
                 torch.sum(gs.to(exact) * os.to(exact), -1, keepdim=True, out=ms)
             weights = _scores(qs, ks, not first).sub_(ls).exp_()
-            d_scores = torch.bmm(gs, vs.mT).to(exact).sub_(ms).mul_(weights)
+            d_scores = _products(gs, vs.mT).to(exact).sub_(ms).mul_(weights)
             _put(dvs, weights.to(product).mT, gs, first)
             _put(dqs, d_scores, ks, first)
             _put(dks, d_scores.mT, qs, first)
@@ -137,31 +137,26 @@ def _axes(x: Tensor) -> list[int]:
 
 
 def _tiles(axis: int, *maps: Tensor) -> Iterator[list[Tensor]]:
-    """Groups of lines of each (B, *S, C) along ``axis``, as views (lines, L, C)."""
-    length = maps[0].shape[axis + 1]
+    """Groups of lines of each (B, *S, C) along ``axis``, as views (outer, inner, L, C). All lines
+    of a tile have the same distance, unless lines of several steps of the axes before make one."""
+    size = maps[0].shape[:-1]
+    outer, length, inner = (
+        math.prod(n) for n in (size[: axis + 1], size[axis + 1 : axis + 2], size[axis + 2 :])
+    )
+    views = [x.view(outer, length, inner, x.shape[-1]).transpose(1, 2) for x in maps]
     line = length * (2 * length + max(x.shape[-1] for x in maps)) * maps[0].element_size()
     threads = torch.get_num_threads()
-    step = threads * max(1, TILE_BYTES // (line * threads))  # as many lines for each
-    for group in zip(*(_lines(x, axis) for x in maps), strict=True):
-        for start in range(0, len(group[0]), step):
-            yield [x[start : start + step] for x in group]
-
-
-def _lines(x: Tensor, axis: int) -> list[Tensor]:
-    """The lines of (B, *S, C) along ``axis``, as views (lines, L, C): one view where all lines have
-    the same distance, else one for each step of the axes before."""
-    outer, length, inner = map(
-        math.prod, (x.shape[: axis + 1], x.shape[axis + 1 : axis + 2], x.shape[axis + 2 : -1])
-    )
-    if inner == 1:
-        return [x.view(outer, length, x.shape[-1])]
-    return list(x.view(outer, length, inner, x.shape[-1]).transpose(1, 2))
+    lines = threads * max(1, TILE_BYTES // (line * threads))  # as many for each
+    steps = max(1, lines // inner)
+    for i in range(0, outer, steps):
+        for j in range(0, inner, lines):
+            yield [x[i : i + steps, j : j + lines] for x in views]
 
 
 def _scores(q: Tensor, k: Tensor, others: bool) -> Tensor:
-    """q_i . k_j for all pairs of positions of each line, (lines, L, L); of ``others`` alone, the
-    own position's is -inf: it lies on a line of every axis, and counts in the last."""
-    scores = torch.bmm(q, k.mT)
+    """q_i . k_j for all pairs of positions of each line, (outer, inner, L, L); of ``others`` alone,
+    the own position's is -inf: it lies on a line of every axis, and counts in the last."""
+    scores = _products(q, k.mT)
     if others:
         scores.diagonal(dim1=-2, dim2=-1).fill_(-torch.inf)
     return scores
@@ -175,10 +170,15 @@ def _softmax_(scores: Tensor) -> Tensor:
     return total.log_().add_(highest)
 
 
+def _products(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b for each line, (outer, inner, L, L) or (outer, inner, L, C)."""
+    return torch.bmm(a.flatten(0, 1), b.flatten(0, 1)).unflatten(0, a.shape[:2])
+
+
 def _put(into: Tensor, a: Tensor, b: Tensor, first: bool) -> None:
-    """a @ b, written or added. Adding by baddbmm would be slow: it takes strided results matrix by
-    matrix."""
-    if first:
-        torch.bmm(a, b, out=into)
+    """a @ b for each line, written or added. Adding by baddbmm would be slow: it takes strided
+    results matrix by matrix."""
+    if first:  # lines of the last axis, one behind the other
+        torch.bmm(a.flatten(0, 1), b.flatten(0, 1), out=into.flatten(0, 1))
     else:
-        into.add_(torch.bmm(a, b))
+        into.add_(_products(a, b))
