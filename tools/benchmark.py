@@ -25,7 +25,7 @@ from ccsa.benchmark.panoptic import panoptic_rate
 from ccsa.benchmark.scaling import PICTURE, draw, scaling
 from ccsa.engine.runs import new_folder
 from ccsa.errors import UserError, reports_user_errors
-from ccsa.visualization.media import whole_file
+from ccsa.files import whole_file, write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 SUITES = {
@@ -124,8 +124,7 @@ def main() -> None:
             ("BENCHMARKS.md", report.markdown(sections, facts, command)),
             ("benchmarks.json", report.as_json(sections, facts, command)),
         ):
-            with whole_file(folder / file) as part:
-                part.write_text(text, encoding="utf-8")
+            write_text(folder / file, text)
         if name == "scaling":
             with whole_file(folder / PICTURE) as part:
                 draw(section, part)

@@ -20,7 +20,7 @@ from ccsa.analysis.chart import draw_chart
 from ccsa.analysis.comparison import compare
 from ccsa.analysis.runs import choose_metric, find_runs, group_runs, read_run
 from ccsa.errors import UserError, reports_user_errors
-from ccsa.visualization.media import whole_file
+from ccsa.files import whole_file
 
 
 def parse_args() -> argparse.Namespace:

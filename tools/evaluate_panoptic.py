@@ -16,10 +16,10 @@ import os
 import time
 from pathlib import Path
 
-from ccsa.data.semantic.files import write_whole
 from ccsa.errors import UserError, reports_user_errors
 from ccsa.evaluation.panoptic_files import evaluate_files
 from ccsa.evaluation.panoptic_tables import as_json, class_table, panoptic_table
+from ccsa.files import write_text
 
 
 def parse_args() -> argparse.Namespace:
@@ -67,13 +67,7 @@ def main() -> None:
     images = len(truth.annotations)
     print(f"\n{images:,} images in {seconds:.1f} s: {60 * images / seconds:,.0f} images a minute")
     if args.output:
-        text = json.dumps(as_json(results), indent=1)
-        try:
-            write_whole(args.output, lambda part: part.write_text(f"{text}\n", encoding="utf-8"))
-        except OSError as error:
-            raise UserError(
-                f"cannot write --output {args.output} ({error}); name another file"
-            ) from error
+        write_text(args.output, f"{json.dumps(as_json(results), indent=1)}\n")
         print(f"results: {args.output}")
 
 

@@ -25,7 +25,7 @@ from ccsa.analysis.runs import read_run
 from ccsa.data.far_cue import VARIANTS, ensure_far_cue
 from ccsa.engine.runs import new_folder
 from ccsa.errors import UserError, reports_user_errors
-from ccsa.visualization.media import whole_file
+from ccsa.files import whole_file
 
 ROOT = Path(__file__).resolve().parent.parent
 POLL = 2.0  # seconds

@@ -1,7 +1,6 @@
 """Checkpoints: complete or absent on disk, and plain about what did not load."""
 
 import logging
-import os
 import pickle
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 
 from ccsa.conversion import convert_state_dict
 from ccsa.errors import UserError
+from ccsa.files import whole_file, write_text
 from ccsa.insertion import CHILD
 
 __all__ = ["Checkpointer", "convert_state_dict"]
@@ -32,20 +32,13 @@ class Checkpointer(DetectionCheckpointer):
             return
         states = {key: obj.state_dict() for key, obj in self.checkpointables.items()}
         path = Path(self.save_dir) / f"{name}.pth"
-        partial = path.with_suffix(".partial")
-        try:
+        with whole_file(path) as partial:
             torch.save({"model": self.model.state_dict(), **states, **kwargs}, partial)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
         self.tag_last_checkpoint(path.name)
         logger.info("checkpoint: %s", path)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        tag = Path(self.save_dir) / "last_checkpoint"
-        partial = tag.with_suffix(".partial")
-        partial.write_text(last_filename_basename)
-        os.replace(partial, tag)
+        write_text(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict:
         """As Detectron2's; a file that cannot be read raises UserError."""

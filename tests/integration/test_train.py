@@ -78,7 +78,7 @@ def test_training_reaches_its_average_precision(trained):
     for file in ("results.json", "predictions.png", "model_final.pth", "log.txt"):
         assert (folder / file).exists() and f"main/{file}" in printed
     assert list(folder.glob("events.out.tfevents*"))
-    assert not list(folder.rglob("*.partial"))
+    assert not list(folder.rglob("*.partial*"))
 
 
 def test_progress_shows_time_left_loss_and_memory(trained):

@@ -3,33 +3,28 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import benchmark
 import pytest
 
 
-def run(monkeypatch, capsys, *words):
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", *map(str, words)])
-    status = 0
-    try:
-        benchmark.main()
-    except SystemExit as end:
-        status = end.code
-    shown = capsys.readouterr()
-    return status, shown.out, shown.err
+@pytest.fixture
+def run(run_tool):
+    return partial(run_tool, benchmark)
 
 
-def test_it_writes_what_it_prints_and_never_overwrites(monkeypatch, capsys, tmp_path):
+def test_it_writes_what_it_prints_and_never_overwrites(run, tmp_path):
     folder = tmp_path / "new"
     words = ("--suites", "operator", "block", "--shapes", "1x16x5x6", "--repeats", 1)
-    status, out, _ = run(monkeypatch, capsys, *words, "--output", folder)
+    status, out, _ = run(*words, "--output", folder)
     assert status == 0 and str(folder) in out
     text = (folder / "BENCHMARKS.md").read_text()
     assert "## The operator" in text and "## The block" in text and "1x16x5x6" in text
     content = json.loads((folder / "benchmarks.json").read_text())
     assert {"operator", "block", "machine", "command"} <= set(content)
     before = {p: p.read_bytes() for p in folder.iterdir()}
-    status, _, err = run(monkeypatch, capsys, *words, "--output", folder)
+    status, _, err = run(*words, "--output", folder)
     assert status == 2 and "name a new folder" in err
     assert {p: p.read_bytes() for p in folder.iterdir()} == before
 
@@ -43,8 +38,8 @@ def test_it_writes_what_it_prints_and_never_overwrites(monkeypatch, capsys, tmp_
         (("--suites", "speed"), "invalid choice"),
     ],
 )
-def test_mistakes_are_named(monkeypatch, capsys, words, message):
-    status, _, err = run(monkeypatch, capsys, *words)
+def test_mistakes_are_named(run, words, message):
+    status, _, err = run(*words)
     assert status == 2 and message in err
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import check_dataset as tool
@@ -19,19 +20,8 @@ TOOL = ROOT / "tools" / "check_dataset.py"
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the tool here with these arguments; gives exit status, output and error output."""
-
-    def call(*args) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, args)])
-        status = 0
-        try:
-            tool.main()
-        except SystemExit as end:
-            status = end.code
-        return status, *capsys.readouterr()
-
-    return call
+def run(run_tool):
+    return partial(run_tool, tool)
 
 
 def prepared(name: str, root: Path) -> None:

@@ -1,7 +1,7 @@
 """tools/compare_runs.py, run as a user runs it."""
 
 import shutil
-import sys
+from functools import partial
 
 import compare_runs as tool
 import pytest
@@ -15,19 +15,8 @@ from ccsa.engine.runs import CONFIG
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the tool here with these arguments; gives exit status, output and error output."""
-
-    def call(*args) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["compare_runs.py", *map(str, args)])
-        status = 0
-        try:
-            tool.main()
-        except SystemExit as end:
-            status = end.code
-        return status, *capsys.readouterr()
-
-    return call
+def run(run_tool):
+    return partial(run_tool, tool)
 
 
 @pytest.fixture

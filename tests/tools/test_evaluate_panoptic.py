@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import evaluate_panoptic as tool
@@ -23,19 +24,9 @@ def pair(tmp_path):
 
 
 @pytest.fixture
-def run(pair, monkeypatch, capsys):
-    """Run the tool here on ``pair``; gives exit status, output and error output."""
-
-    def call(*options):
-        monkeypatch.setattr(sys, "argv", [str(TOOL), *options_of(pair), *map(str, options)])
-        status = 0
-        try:
-            tool.main()
-        except SystemExit as end:
-            status = end.code
-        return status, *capsys.readouterr()
-
-    return call
+def run(pair, run_tool):
+    """Run the tool on ``pair``."""
+    return partial(run_tool, tool, *options_of(pair))
 
 
 def options_of(pair):

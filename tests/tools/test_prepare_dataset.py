@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import layouts
@@ -18,19 +19,8 @@ TOOL = ROOT / "tools" / "prepare_dataset.py"
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the tool here with these arguments; gives exit status, output and error output."""
-
-    def call(*args) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, args)])
-        status = 0
-        try:
-            tool.main()
-        except SystemExit as end:
-            status = end.code
-        return status, *capsys.readouterr()
-
-    return call
+def run(run_tool):
+    return partial(run_tool, tool)
 
 
 @pytest.mark.parametrize("name", layouts.LAYOUTS)
@@ -125,7 +115,7 @@ def test_interrupted_and_started_again_it_ends_with_whole_files(tmp_path, run):
     assert b"Traceback" not in err
     before = list(made.rglob("*.png"))
     assert 0 < len(before) < 300
-    assert not list(made.rglob("*.part"))
+    assert not list(made.rglob("*.partial*"))
     status, out, _ = run("ade20k", "--root", tmp_path)
     assert status == 0
     assert f"{300 - len(before)} files made, {len(before)} were there already" in out

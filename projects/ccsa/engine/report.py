@@ -1,7 +1,6 @@
 """What a run says of itself: its log, its configuration, and where its results lie."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from torch import nn
 from ccsa.engine.hooks import peak_memory
 from ccsa.engine.runs import CONFIG, RESULTS
 from ccsa.evaluation import main_metric
+from ccsa.files import write_text
 from ccsa.visualization import draw_predictions
 
 
@@ -55,10 +55,3 @@ def finish_run(cfg: CfgNode, model: nn.Module, results: Mapping, seconds: float)
     for label, place in places.items():
         if not isinstance(place, Path) or place.exists():
             print(f"{label + ':':<13}{place}")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file that is complete or absent."""
-    partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

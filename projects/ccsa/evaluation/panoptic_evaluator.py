@@ -13,11 +13,11 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
 from ccsa.data.panoptic import Segment, read_panoptic_json, segment_troubles, write_segment_ids
-from ccsa.data.semantic.files import write_whole
 from ccsa.errors import UserError
 from ccsa.evaluation.panoptic_files import read_png, refuse_sizes, refuse_troubles
 from ccsa.evaluation.panoptic_quality import Counts, PanopticQuality, count_overlaps, count_shared
 from ccsa.evaluation.panoptic_tables import class_table, in_percent, panoptic_table
+from ccsa.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +177,7 @@ class PanopticQualityEvaluator(DatasetEvaluator):
                 for c in truth.categories.values()
             ],
         }
-        write_whole(path, lambda part: part.write_text(json.dumps(content), encoding="utf-8"))
+        write_text(path, json.dumps(content))
         logger.info("predictions in COCO's panoptic format: %s and %s", path, path.with_suffix(""))
 
 

@@ -15,6 +15,7 @@ from detectron2.data import detection_utils
 from PIL import Image
 
 from ccsa.errors import UserError
+from ccsa.files import whole_file
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"),
@@ -191,20 +192,3 @@ def video_writer(path: Path, fps: float, size: tuple[int, int]) -> Iterator[cv2.
             yield writer
         finally:
             writer.release()
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A name to write under, moved to ``path`` at the end, or removed after an error."""
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path} ({error.strerror or error}); "
-            "make room there, or name another place"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ccsa.data.semantic.files import IGNORE, write_whole
+from ccsa.data.semantic.files import IGNORE
 from ccsa.errors import UserError
+from ccsa.files import whole_file
 
 VOID = 0  # the id of pixels that belong to no segment
 MOST = 256**3 - 1  # the largest id that three bytes hold
@@ -60,7 +61,8 @@ def write_segment_ids(path: Path, ids: np.ndarray) -> None:
     """Write (H, W) ids, 0 to 2^24 - 1, as a panoptic PNG that is complete or absent."""
     rgb = np.stack([ids & 255, (ids >> 8) & 255, ids >> 16], axis=-1).astype(np.uint8)
     image = Image.fromarray(rgb)
-    write_whole(path, lambda part: image.save(part, format="PNG"))
+    with whole_file(path) as partial:
+        image.save(partial)
 
 
 def segment_troubles(

@@ -12,10 +12,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from ccsa.errors import UserError
+from ccsa.files import PARTIAL, whole_file, write_text
 
 IGNORE = 255  # the label of pixels that count neither in the loss nor in the score
 PNG_END = b"IEND\xaeB`\x82"  # the last chunk of every PNG file
-PART = ".part"  # ends the name of a file that is being written
 STALE_AFTER = 3600.0  # seconds after which such a file belongs to nobody any more
 
 Item = TypeVar("Item")
@@ -91,33 +91,21 @@ def is_complete_png(path: Path) -> bool:
         return False
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Have ``write`` fill a file beside ``path``, then rename it: ``path`` is there whole or not at
-    all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}{PART}")
-    try:
-        write(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def write_label(path: Path, labels: np.ndarray) -> None:
     """Write (H, W) uint8 labels as an 8-bit grey PNG."""
     image = Image.fromarray(labels)
-    write_whole(path, lambda part: image.save(part, format="PNG"))
+    with whole_file(path) as partial:
+        image.save(partial)
 
 
 def write_ids(path: Path, ids: Iterable[str]) -> None:
     """Write a list file, one id a line."""
-    text = "".join(f"{name}\n" for name in ids)
-    write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+    write_text(path, "".join(f"{name}\n" for name in ids))
 
 
 def remove_stale_parts(folder: Path) -> None:
     """Remove what killed runs left half-written in ``folder``; what a run at work writes stays."""
-    for part in folder.glob(f".*{PART}"):
+    for part in folder.glob(f".*{PARTIAL}.*"):
         if time.time() - part.stat().st_mtime > STALE_AFTER:
             part.unlink(missing_ok=True)
 
