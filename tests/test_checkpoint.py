@@ -64,8 +64,11 @@ def test_nothing_is_written_where_nothing_shall_be(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()])
-def test_a_save_that_breaks_leaves_the_old_checkpoint_in_force(tmp_path, monkeypatch, error):
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(OSError("No space left on device"), UserError), (KeyboardInterrupt(), KeyboardInterrupt)],
+)
+def test_a_save_that_breaks_leaves_the_old_one_in_force(tmp_path, monkeypatch, error, raised):
     model = net()
     checkpointer = Checkpointer(model, str(tmp_path))
     checkpointer.save("model_final", iteration=1)
@@ -80,7 +83,7 @@ def test_a_save_that_breaks_leaves_the_old_checkpoint_in_force(tmp_path, monkeyp
     for name in ("model_final", "model_0000002"):  # over the old one, and beside it
         with monkeypatch.context() as patch:
             patch.setattr(torch, "save", broken)
-            with pytest.raises(type(error)):
+            with pytest.raises(raised):
                 checkpointer.save(name, iteration=2)
         assert (tmp_path / "last_checkpoint").read_text() == "model_final.pth"
         assert not (tmp_path / "model_0000002.pth").exists()

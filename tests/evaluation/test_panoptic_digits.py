@@ -6,7 +6,7 @@ import logging
 
 import numpy as np
 import pytest
-import tiny_panoptic
+import tiny_models
 import torch
 import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -110,7 +110,7 @@ def test_standard_panoptic_datasets_have_panoptic_quality_alone(place, tmp_path)
 
 
 def test_a_model_is_evaluated_and_its_files_written(place, tmp_path, logged):
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tiny_panoptic.CONFIG))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tiny_models.PANOPTIC_FPN))
     words = ["TEST.PANOPTIC_FILES", "True", "OUTPUT_DIR", str(tmp_path / "run")]
     words += ["MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH", "0.0"]
     cfg = setup_cfg(argparse.Namespace(config_file=str(tmp_path / "config.yaml"), opts=words))

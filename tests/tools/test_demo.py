@@ -9,7 +9,7 @@ import cv2
 import demo as demo_tool
 import numpy as np
 import pytest
-import tiny_panoptic
+import tiny_models
 import torch
 import yaml
 from detectron2.modeling import build_model
@@ -22,35 +22,6 @@ from ccsa.visualization import class_metadata
 from ccsa.visualization.painter import OPACITY
 
 TOOL = Path(__file__).parents[2] / "tools" / "demo.py"
-CONFIG = {
-    "MODEL": {
-        "META_ARCHITECTURE": "ContextModel",
-        "MASK_ON": True,
-        "DEVICE": "cpu",
-        "WEIGHTS": "",
-        "BACKBONE": {"NAME": "build_resnet_fpn_backbone"},
-        "RESNETS": {
-            "DEPTH": 18,
-            "RES2_OUT_CHANNELS": 64,
-            "NORM": "BN",
-            "OUT_FEATURES": ["res2", "res3", "res4", "res5"],
-        },
-        "FPN": {"IN_FEATURES": ["res2", "res3", "res4", "res5"], "OUT_CHANNELS": 32},
-        "ANCHOR_GENERATOR": {"SIZES": [[16], [32], [64], [128], [256]]},
-        "RPN": {"IN_FEATURES": ["p2", "p3", "p4", "p5", "p6"], "POST_NMS_TOPK_TEST": 20},
-        "ROI_HEADS": {
-            "NAME": "StandardROIHeads",
-            "IN_FEATURES": ["p2", "p3", "p4", "p5"],
-            "NUM_CLASSES": 10,
-        },
-        "ROI_BOX_HEAD": {"NAME": "FastRCNNConvFCHead", "NUM_FC": 1, "FC_DIM": 64},
-        "ROI_MASK_HEAD": {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 1, "CONV_DIM": 16},
-        "CONTEXT": {"BLOCKS": [{"at": "backbone.bottom_up.res4", "block": "CrissCross"}]},
-    },
-    "DATASETS": {"TEST": ["digits_val"]},
-    "INPUT": {"MIN_SIZE_TEST": 128, "MAX_SIZE_TEST": 256},
-    "TEST": {"DETECTIONS_PER_IMAGE": 5},
-}
 
 
 class Namespace:
@@ -62,7 +33,7 @@ class Namespace:
 def run(tmp_path_factory):
     """A folder like that of a training run, of a tiny model with random weights."""
     folder = tmp_path_factory.mktemp("run")
-    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    (folder / "config.yaml").write_text(yaml.safe_dump(tiny_models.MASK_RCNN))
     torch.manual_seed(0)
     model = build_model(setup_cfg(Namespace(folder / "config.yaml")))
     torch.save({"model": model.state_dict()}, folder / "model_0000009.pth")
@@ -83,21 +54,15 @@ def tool():
 
 
 @pytest.fixture
-def demo(tool, run, monkeypatch, capsys):
+def demo(tool, run, run_tool, monkeypatch):
     """Runs the tool with the weights of ``run``; gives its exit status, output and errors."""
 
     def call(*arguments, weights=run, threshold="0.01"):
         options = ["--weights", weights] if weights else []
         options += ["--confidence-threshold", threshold, *arguments]
-        monkeypatch.setattr(sys, "argv", ["demo.py", *map(str, options)])
         monkeypatch.delenv("DISPLAY", raising=False)
         monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-        status = 0
-        try:
-            tool.main()
-        except SystemExit as stop:
-            status = stop.code
-        return status, *capsys.readouterr()
+        return run_tool(tool, *options)
 
     return call
 
@@ -137,7 +102,7 @@ def test_a_threshold_that_nothing_reaches_leaves_the_scene(demo, scenes, tmp_pat
 def test_a_panoptic_model_paints_stuff_and_void_is_left(demo, scenes, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "config.yaml").write_text(yaml.safe_dump(tiny_panoptic.CONFIG))
+    (folder / "config.yaml").write_text(yaml.safe_dump(tiny_models.PANOPTIC_FPN))
     model = build_model(setup_cfg(Namespace(folder / "config.yaml")))
     state = model.state_dict()
     state["sem_seg_head.predictor.weight"].zero_()

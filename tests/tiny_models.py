@@ -1,6 +1,8 @@
-"""A tiny Panoptic FPN on the digits, whose weights are random."""
+"""Tiny detectors on the digits, whose weights are random."""
 
-CONFIG = {
+from copy import deepcopy
+
+MASK_RCNN = {
     "MODEL": {
         "META_ARCHITECTURE": "ContextModel",
         "MASK_ON": True,
@@ -23,17 +25,20 @@ CONFIG = {
         },
         "ROI_BOX_HEAD": {"NAME": "FastRCNNConvFCHead", "NUM_FC": 1, "FC_DIM": 64},
         "ROI_MASK_HEAD": {"NAME": "MaskRCNNConvUpsampleHead", "NUM_CONV": 1, "CONV_DIM": 16},
-        "SEM_SEG_HEAD": {"NAME": "SemSegFPNHead", "NUM_CLASSES": 4, "CONVS_DIM": 32},
-        "CONTEXT": {
-            "META_ARCHITECTURE": "PanopticFPN",
-            "BLOCKS": [{"at": "backbone.bottom_up.res4", "block": "CrissCross"}],
-        },
+        "CONTEXT": {"BLOCKS": [{"at": "backbone.bottom_up.res4", "block": "CrissCross"}]},
     },
-    "DATASETS": {
-        "TRAIN": ["digits_train_panoptic_separated"],
-        "TEST": ["digits_val_panoptic_separated"],
-    },
+    "DATASETS": {"TRAIN": ["digits_train"], "TEST": ["digits_val"]},
     "DATALOADER": {"NUM_WORKERS": 0},
     "INPUT": {"MIN_SIZE_TEST": 128, "MAX_SIZE_TEST": 256},
     "TEST": {"DETECTIONS_PER_IMAGE": 5},
 }
+
+PANOPTIC_FPN = deepcopy(MASK_RCNN)
+PANOPTIC_FPN["MODEL"]["CONTEXT"]["META_ARCHITECTURE"] = "PanopticFPN"
+PANOPTIC_FPN["MODEL"]["SEM_SEG_HEAD"] = {
+    "NAME": "SemSegFPNHead",
+    "NUM_CLASSES": 4,
+    "CONVS_DIM": 32,
+}
+for split, names in PANOPTIC_FPN["DATASETS"].items():
+    PANOPTIC_FPN["DATASETS"][split] = [f"{name}_panoptic_separated" for name in names]
