@@ -71,9 +71,8 @@ def _given(folder: Path, args: argparse.Namespace) -> Path:
 
 
 def _numbered(parent: Path, args: argparse.Namespace) -> Path:
-    numbers = [int(p.name) for p in parent.glob("*") if p.name.isdigit()]
     if args.resume:
-        resumable = [n for n in numbers if (parent / str(n) / LAST).exists()]
+        resumable = [n for n in _numbers(parent) if (parent / str(n) / LAST).exists()]
         if not resumable:
             raise UserError(
                 f"--resume: no run under {parent} has a checkpoint; start one without --resume"
@@ -85,7 +84,7 @@ def _numbered(parent: Path, args: argparse.Namespace) -> Path:
 def new_folder(parent: Path) -> Path:
     """Make the next numbered folder under ``parent``."""
     parent.mkdir(parents=True, exist_ok=True)
-    number = max((int(p.name) for p in parent.glob("*") if p.name.isdigit()), default=0) + 1
+    number = max(_numbers(parent), default=0) + 1
     while True:
         try:
             (parent / str(number)).mkdir()  # two runs that start together get two folders
@@ -93,3 +92,7 @@ def new_folder(parent: Path) -> Path:
             number += 1
         else:
             return parent / str(number)
+
+
+def _numbers(parent: Path) -> list[int]:
+    return [int(p.name) for p in parent.glob("*") if p.name.isdigit()]

@@ -23,6 +23,7 @@ from ccsa.engine.hooks import LogGamma, TerminalWriter
 from ccsa.engine.solver import build_lr_scheduler, build_optimizer
 from ccsa.errors import UserError
 from ccsa.evaluation import build_evaluator, build_semantic_inference
+from ccsa.precision import autocast
 
 logger = logging.getLogger(__name__)
 
@@ -116,9 +117,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> OrderedDict:
         """Evaluate on every test dataset, in the precision that training uses."""
-        device = torch.device(cfg.MODEL.DEVICE).type
-        dtype = torch.bfloat16 if device == "cpu" else torch.float16
-        with torch.autocast(device, dtype, enabled=cfg.SOLVER.AMP.ENABLED):
+        with autocast(cfg):
             return super().test(cfg, build_semantic_inference(cfg, model), evaluators)
 
     def run_step(self) -> None:

@@ -13,6 +13,8 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 from torch import Tensor, nn
 
+from ccsa.precision import autocast
+
 
 class Predictor:
     """What Detectron2's DefaultPredictor does, for a model that is there already.
@@ -25,9 +27,7 @@ class Predictor:
         self.model = model
         self.format = cfg.INPUT.FORMAT
         self.resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
-        device = torch.device(cfg.MODEL.DEVICE).type
-        dtype = torch.bfloat16 if device == "cpu" else torch.float16
-        self.precision = {"device_type": device, "dtype": dtype, "enabled": cfg.SOLVER.AMP.ENABLED}
+        self.cfg = cfg
 
     def __call__(self, image: np.ndarray, size: tuple[int, int] | None = None) -> dict[str, Any]:
         """
@@ -54,7 +54,7 @@ class Predictor:
     @contextlib.contextmanager
     def inference(self) -> Iterator[None]:
         """Evaluation mode and the precision of ``SOLVER.AMP``, without gradients."""
-        with evaluation_mode(self.model), torch.no_grad(), torch.autocast(**self.precision):
+        with evaluation_mode(self.model), torch.no_grad(), autocast(self.cfg):
             yield
 
 
