@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SUITES = {
     "operator": attention.operator,
     "block": attention.block,
-    "memory": attention.non_local_memory,
+    "non-local": attention.non_local,
     "scaling": scaling,
     "model": partial(whole_model, configs=ROOT / "configs"),
     "panoptic": partial(panoptic_rate, writer=ROOT / "tests/panoptic_files.py"),

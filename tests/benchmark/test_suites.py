@@ -18,10 +18,17 @@ def options():
 
 def test_products_are_those_of_scores_and_values():
     positions, cross, channels = 6 * 5, 6 + 5, 16 + 2
-    forward = sum(b * m * k * n for b, m, k, n in cases.product_sizes((1, 16, 6, 5), False))
+    forward = sum(b * m * k * n for b, m, k, n in cases.operator_products((1, 16, 6, 5), False))
     assert forward == positions * cross * channels
-    both = sum(b * m * k * n for b, m, k, n in cases.product_sizes((1, 16, 6, 5), True))
+    both = sum(b * m * k * n for b, m, k, n in cases.operator_products((1, 16, 6, 5), True))
     assert both == 3 * forward
+
+
+def test_the_block_adds_its_projections():
+    operator = cases.multiply_adds(cases.operator_products((1, 16, 6, 5), False))
+    block = cases.multiply_adds(cases.block_products((1, 16, 6, 5), False, 2))
+    assert block == 2 * (operator + 30 * 16 * (16 + 2 * 2))
+    assert cases.multiply_adds(cases.block_products((1, 16, 6, 5), True, 2)) == 3 * block
 
 
 def test_roofline_is_the_slower_of_memory_and_arithmetic():
@@ -55,7 +62,7 @@ def test_every_contender_is_measured_at_every_shape(suite, options):
 
 
 def test_memory_of_the_non_local_block_grows_with_all_pairs(options):
-    section = attention.non_local_memory(options, (1, 16, 40, 40))
+    section = attention.non_local(options, (1, 16, 40, 40))
     memory = section.records[0]["memory"]
     assert memory["non-local"] > 3 * 4 * 1600**2 * 0.99  # weights and two gradients
     assert memory["checkpoint"] < memory["ours"] < memory["official"] < memory["non-local"]
@@ -77,11 +84,11 @@ def test_scaling_ends_where_memory_or_time_does(options, monkeypatch, tmp_path):
 
 
 def test_the_document_has_command_machine_and_tables(options):
-    section = attention.non_local_memory(options, (1, 16, 8, 8))
+    section = attention.non_local(options, (1, 16, 8, 8))
     facts = report.machine(options.device)
     text = report.markdown([section], facts, "python tools/benchmark.py")
     for part in ("python tools/benchmark.py", torch.__version__, section.title, "| non-local"):
         assert part in text
     content = json.loads(report.as_json([section], facts, "python tools/benchmark.py"))
-    assert content["memory"] == json.loads(json.dumps(section.records))
+    assert content["non-local"] == json.loads(json.dumps(section.records))
     assert content["machine"]["threads"] == torch.get_num_threads()

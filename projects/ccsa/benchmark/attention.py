@@ -14,6 +14,7 @@ from ccsa.blocks import CrissCross
 from ccsa.ops import criss_cross_attention
 
 PEERS = ("mmcv", "official")
+LOOPS = 2
 
 
 @dataclass
@@ -39,28 +40,20 @@ class Options:
 
 def operator(options: Options) -> Section:
     """criss_cross_attention alone, on given queries, keys and values."""
-    bandwidth, rate = cases.device_rates(
-        torch.empty(0, device=options.device, dtype=options.dtype),
-        lambda call: options.times({"": call})[""].median,
-    )
+    like = torch.empty(0, device=options.device, dtype=options.dtype)
+    bandwidth, rate = cases.device_rates(like, lambda call: options.times({"": call})[""].median)
     records = []
     for shape in options.shapes:
         options.say(f"operator {shape}")
         for backward in (False, True):
             calls = _operator_calls(shape, backward, options)
-            like = torch.empty(0, device=options.device, dtype=options.dtype)
-            floor = {"products": cases.products(shape, backward, like)}
-            record = _record(shape, backward, options.times({**calls, **floor}))
+            sizes = cases.operator_products(shape, backward)
+            record = _record(shape, backward, calls, sizes, options)
             record["roofline"] = cases.roofline(shape, backward, like, bandwidth, rate)
-            if backward:
-                record["memory"] = _memory(calls, shape, options)
             records.append(record)
     notes = [
         "ours: channels-last operands, as its block has them; NCHW: the contiguous operands that "
         "the peers get",
-        "speed-up: the faster peer / ours",
-        "products: the matrix products alone, of the same sizes on contiguous operands; "
-        "ours / products: how far ours is from them",
         f"roofline: the slower of bytes at {bandwidth / 1e9:.0f} GB/s (a copy) and operations at "
         f"{rate / 1e9:.0f} GFLOP/s (a large matrix product), both measured in this run",
         "memory: peak of a forward and backward pass beyond operands and result, MiB",
@@ -75,47 +68,56 @@ def block(options: Options) -> Section:
         options.say(f"block {shape}")
         for backward in (False, True):
             calls = _block_calls(shape, backward, options)
-            record = _record(shape, backward, options.times(calls))
-            if backward:
-                record["memory"] = _memory(calls, shape, options)
-            records.append(record)
+            sizes = cases.block_products(shape, backward, LOOPS)
+            records.append(_record(shape, backward, calls, sizes, options))
     notes = [
-        "R = 2 loops, C / 8 channels of query and key, gamma = 0.5, the same weights in all",
+        f"R = {LOOPS} loops, C / {cases.REDUCTION} channels of query and key, gamma = 0.5, the "
+        "same weights in all",
         "ours: a channels-last map; NCHW: a contiguous one, which the peers get; checkpoint: with "
         "checkpoint=True",
-        "speed-up: the faster peer / ours",
         "memory: peak of a forward and backward pass beyond weights, map and result, MiB",
     ]
     names = ["ours", "NCHW", "checkpoint", *PEERS]
-    return _section("block", "The block", records, names, notes)
+    return _section("block", f"The block, R = {LOOPS}", records, names, notes)
 
 
-def non_local_memory(options: Options, shape: tuple[int, ...] = (1, 512, 97, 97)) -> Section:
-    """Peak memory of a training step beside the non-local block's, the paper's comparison."""
-    options.say(f"memory {shape}")
-    calls = _block_calls(shape, True, options)
-    x, grad = _map(shape, options), _map(shape, options)
+def non_local(options: Options, shape: tuple[int, ...] = (1, 512, 97, 97)) -> Section:
+    """The block beside the non-local block, the paper's comparison: time, memory, work."""
+    options.say(f"non-local {shape}")
     net = peers.NonLocalPeer(_block(shape, options))
-    calls = {"non-local": cases.step(net, grad, x), **calls}
-    for call in calls.values():
-        call()
-    memory = _memory(calls, shape, options)
-    names = {"ours": "ours, R = 2", "checkpoint": "ours, R = 2, checkpoint=True"}
+    x, grad = _map(shape, options), _map(shape, options)
+    calls = {"non-local": cases.forward(net, x), **_block_calls(shape, False, options)}
+    steps = {"non-local": cases.step(net, grad, x), **_block_calls(shape, True, options)}
+    forward, both = options.times(calls), options.times(steps)
+    memory = _memory(steps, shape, options)
+    positions = shape[0] * math.prod(shape[2:])
+    pairs = positions**2 * (shape[1] + shape[1] // cases.REDUCTION)
+    projections = positions * shape[1] * (shape[1] + 2 * shape[1] // cases.REDUCTION)
+    work = dict.fromkeys(both, cases.multiply_adds(cases.block_products(shape, False, LOOPS)))
+    work["non-local"] = pairs // shape[0] + projections
+    names = {"ours": "ours", "NCHW": "ours, NCHW", "checkpoint": "ours, checkpoint=True"}
     rows = [
-        [names.get(n, n), f"{m / 2**20:.0f}", f"{memory['non-local'] / m:.1f}"]
-        for n, m in memory.items()
-    ]
-    return Section(
-        "memory",
-        f"Memory of a training step at {_name(shape)}, R = 2",
-        ["", "peak, MiB", "non-local / it"],
-        rows,
         [
-            "peak of a forward and backward pass beyond weights, map and result; the non-local "
-            "block keeps its weights in memory, as the paper's does"
-        ],
-        [{"shape": shape, "memory": memory}],
-    )
+            names.get(name, name),
+            f"{2 * work[name] / 1e9:.1f}",
+            _milliseconds(forward[name]._asdict()),
+            _milliseconds(both[name]._asdict()),
+            f"{peak / 2**20:.0f}",
+            f"{memory['non-local'] / peak:.1f}",
+        ]
+        for name, peak in memory.items()
+    ]
+    headers = ["", "GFLOPs forward", "forward, ms", "forward + backward, ms", "peak, MiB"]
+    notes = [
+        "one non-local block with all weights in memory, as the paper's; criss-cross attention "
+        f"with R = {LOOPS} loops; GFLOPs as the paper counts, two for a multiply-add",
+        "peak: of a forward and backward pass beyond weights, map and result",
+    ]
+    record = {"shape": shape, "memory": memory, "multiply_adds": work}
+    record |= {"forward": {n: t._asdict() for n, t in forward.items()}}
+    record |= {"forward + backward": {n: t._asdict() for n, t in both.items()}}
+    title = f"Beside the non-local block at {_name(shape)}"
+    return Section("non-local", title, [*headers, "non-local / it"], rows, notes, [record])
 
 
 def _map(shape, options: Options) -> Tensor:
@@ -124,7 +126,7 @@ def _map(shape, options: Options) -> Tensor:
 
 def _block(shape, options: Options, **keywords) -> CrissCross:
     torch.manual_seed(0)
-    net = CrissCross(shape[1], recurrence=2, dims=len(shape) - 2, **keywords)
+    net = CrissCross(shape[1], recurrence=LOOPS, dims=len(shape) - 2, **keywords)
     nn.init.constant_(net.gamma, 0.5)
     return net.to(options.device, options.dtype).train()
 
@@ -174,14 +176,21 @@ def _memory(calls: Mapping[str, cases.Call], shape, options: Options) -> dict[st
     return {name: peak_bytes(call, options.device) - result for name, call in calls.items()}
 
 
-def _record(shape, backward: bool, times: Mapping[str, Timing]) -> dict:
+def _record(shape, backward: bool, calls, sizes: cases.Sizes, options: Options) -> dict:
+    like = torch.empty(0, device=options.device, dtype=options.dtype)
+    times = options.times({**calls, "products": cases.products(sizes, like)})
     fastest = min(times[name].median for name in PEERS if name in times)
-    return {
+    record = {
         "shape": shape,
         "pass": "forward + backward" if backward else "forward",
+        "multiply_adds": cases.multiply_adds(sizes),
         "seconds": {name: timing._asdict() for name, timing in times.items()},
         "speed_up": fastest / times["ours"].median,
+        "over_products": times["ours"].median / times["products"].median,
     }
+    if backward:
+        record["memory"] = _memory(calls, shape, options)
+    return record
 
 
 def _name(shape) -> str:
@@ -190,40 +199,47 @@ def _name(shape) -> str:
 
 def _section(name: str, title: str, records: list[dict], names: list[str], notes) -> Section:
     """One table for each pass, under one heading."""
-    floor = "products" in records[0]["seconds"]
-    headers = ["(B, C, *S)", "pass", *(f"{n}, ms" for n in names), "speed-up"]
-    headers += ["products, ms", "ours / products", "roofline, ms"] if floor else []
-    headers += ["memory: " + " / ".join(names)]
+    headers = ["(B, C, *S)", "pass", *(f"{n}, ms" for n in names), "speed-up", "products, ms"]
+    headers += ["ours / products", "roofline, ms", "G multiply-adds"]
+    headers.append("memory: " + " / ".join(names))
     rows = []
     for what in ("forward", "forward + backward"):
-        chosen = [r for r in records if r["pass"] == what]
-        ratios = []
-        for record in chosen:
-            row = [_name(record["shape"]), what, *(_time(record, n) for n in names)]
-            row.append(f"{record['speed_up']:.2f}")
-            if floor:
-                seconds = record["seconds"]
-                ratios.append(seconds["ours"]["median"] / seconds["products"]["median"])
-                row += [_time(record, "products"), f"{ratios[-1]:.2f}"]
-                row += [f"{record['roofline'] * 1e3:.3g}"]
-            memory = record.get("memory", {})
-            peaks = (f"{memory[n] / 2**20:.0f}" if n in memory else "-" for n in names)
-            row.append(" / ".join(peaks) if memory else "")
-            rows.append(row)
-        mean = ["**geometric mean**", what, *[""] * len(names)]
-        mean.append(f"**{_geometric([r['speed_up'] for r in chosen]):.2f}**")
-        mean += ["", f"**{_geometric(ratios):.2f}**", ""] if floor else []
-        rows.append([*mean, ""])
-    notes = ["median of the turns ± half the distance between their quartiles", *notes]
+        chosen = [record for record in records if record["pass"] == what]
+        rows += [_row(record, names) for record in chosen]
+        speed_up, over = (
+            math.exp(sum(math.log(record[key]) for record in chosen) / len(chosen))
+            for key in ("speed_up", "over_products")
+        )
+        rows.append(
+            [
+                *("**geometric mean**", what, *[""] * len(names)),
+                *(f"**{speed_up:.2f}**", "", f"**{over:.2f}**", "", "", ""),
+            ]
+        )
+    notes = [
+        "median of the turns ± half the distance between their quartiles",
+        "speed-up: the faster peer / ours",
+        "products: the matrix products alone, of the same sizes on contiguous operands; "
+        "ours / products: how far ours is from them",
+        *notes,
+    ]
     return Section(name, title, headers, rows, notes, records)
 
 
-def _time(record: dict, name: str) -> str:
-    timing = record["seconds"].get(name)
-    if timing is None:
-        return "-"
-    return f"{timing['median'] * 1e3:.1f} ± {timing['spread'] * 1e3:.1f}"
+def _row(record: dict, names: list[str]) -> list[str]:
+    seconds, memory = record["seconds"], record.get("memory", {})
+    peaks = (f"{memory[n] / 2**20:.0f}" if n in memory else "-" for n in names)
+    return [
+        *(_name(record["shape"]), record["pass"]),
+        *(_milliseconds(seconds.get(name)) for name in names),
+        f"{record['speed_up']:.2f}",
+        _milliseconds(seconds["products"]),
+        f"{record['over_products']:.2f}",
+        f"{record['roofline'] * 1e3:.3g}" if "roofline" in record else "",
+        f"{record['multiply_adds'] / 1e9:.2f}",
+        " / ".join(peaks) if memory else "",
+    ]
 
 
-def _geometric(values: list[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))
+def _milliseconds(timing: dict | None) -> str:
+    return f"{timing['median'] * 1e3:.1f} ± {timing['spread'] * 1e3:.1f}" if timing else "-"

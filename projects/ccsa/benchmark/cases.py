@@ -57,10 +57,12 @@ def step(function: Callable[..., Tensor], grad: Tensor, *inputs: Tensor) -> Call
     return call
 
 
-def product_sizes(shape: tuple[int, ...], backward: bool) -> list[tuple[int, int, int, int]]:
-    """(batch, rows, inner, columns) of the matrix products that criss-cross attention cannot do
-    without: scores and values along each axis; backward twice as many. Forming the scores again,
-    which saves memory, is not among them."""
+Sizes = list[tuple[int, int, int, int]]  # of matrix products: batch, rows, inner, columns
+
+
+def operator_products(shape: tuple[int, ...], backward: bool) -> Sizes:
+    """The products that criss-cross attention cannot do without: scores and values along each axis;
+    backward twice as many. Forming the scores again, which saves memory, is not among them."""
     batch, channels, *size = shape
     sizes = []
     for length in size:
@@ -72,10 +74,26 @@ def product_sizes(shape: tuple[int, ...], backward: bool) -> list[tuple[int, int
     return sizes
 
 
-def products(shape: tuple[int, ...], backward: bool, like: Tensor) -> Call:
-    """The products of :func:`product_sizes` on contiguous operands, results included: the floor."""
+def block_products(shape: tuple[int, ...], backward: bool, loops: int) -> Sizes:
+    """Those of the operator and the projections, ``loops`` times."""
+    batch, channels, *size = shape
+    positions = batch * math.prod(size)
+    sizes = operator_products(shape, backward)
+    for c in (2 * channels // REDUCTION, channels):  # query and key; value
+        sizes.append((1, positions, channels, c))
+        if backward:
+            sizes += [(1, positions, c, channels), (1, c, positions, channels)]
+    return sizes * loops
+
+
+def multiply_adds(sizes: Sizes) -> int:
+    return sum(map(math.prod, sizes))
+
+
+def products(sizes: Sizes, like: Tensor) -> Call:
+    """These products on contiguous operands, results included: the floor."""
     operands = []
-    for batch, rows, inner, columns in product_sizes(shape, backward):
+    for batch, rows, inner, columns in sizes:
         a, b = like.new_ones(batch, rows, inner), like.new_ones(batch, inner, columns)
         operands.append((a, b, like.new_empty(batch, rows, columns)))
 
@@ -90,7 +108,7 @@ def roofline(
     shape: tuple[int, ...], backward: bool, like: Tensor, bandwidth: float, rate: float
 ) -> float:
     """Seconds that memory or arithmetic take at least, whichever is slower: operands, result and
-    gradients moved once, and the multiply-adds of :func:`product_sizes`.
+    gradients moved once, and the multiply-adds of :func:`operator_products`.
 
     Args:
         bandwidth: bytes per second.
@@ -101,7 +119,7 @@ def roofline(
     moved = positions * channels * (2 + 2 / REDUCTION)  # query, key, value; result
     if backward:  # the same again, with the result's gradient; three gradients
         moved += positions * channels * (3 + 4 / REDUCTION)
-    flops = 2 * sum(math.prod(s) for s in product_sizes(shape, backward))
+    flops = 2 * multiply_adds(operator_products(shape, backward))
     return max(moved * like.element_size() / bandwidth, flops / rate)
 
 

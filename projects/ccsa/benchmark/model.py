@@ -1,23 +1,27 @@
 """What a block adds to a training step of a whole detector."""
 
 import argparse
+from pathlib import Path
 
 import torch
 from detectron2.layers import FrozenBatchNorm2d
-from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from ccsa.analysis.flops import count_flops
+from ccsa.analysis.measure import peak_bytes
 from ccsa.benchmark.attention import Options
+from ccsa.benchmark.cases import Call
 from ccsa.benchmark.report import Section
 from ccsa.engine.setup import setup_cfg
+from ccsa.engine.trainer import Trainer
 
 CONFIGS = ("mask_rcnn.yaml", "ccnet_mask_rcnn.yaml")
 OBJECTS = 8
 
 
-def whole_model(options: Options, configs, size: tuple[int, int] = (800, 1333)) -> Section:
+def whole_model(options: Options, configs: Path, size: tuple[int, int] = (800, 1333)) -> Section:
     """A training step, forward, backward and update, of Mask R-CNN R50-FPN without and with RCCA in
     res4.
 
@@ -25,37 +29,42 @@ def whole_model(options: Options, configs, size: tuple[int, int] = (800, 1333)) 
         configs: folder of the configurations.
         size: of the one image, which is noise with a few objects on it.
     """
-    calls = {}
-    batch = [_image(size)]
-    for file in CONFIGS:
-        words = ["MODEL.DEVICE", str(options.device), "OUTPUT_DIR", "unused"]
-        cfg = setup_cfg(argparse.Namespace(config_file=str(configs / file), opts=words))
-        calls[file] = _step(cfg, batch)
     options.say("whole model")
+    batch = [_image(size)]
+    models = {file: _model(configs / file, options) for file in CONFIGS}
+    calls = {file: _step(model, batch) for file, model in models.items()}
     times = options.times(calls)
-    plain, with_block = (times[file] for file in CONFIGS)
-    ratio = with_block.median / plain.median
-    rows = [
-        [f"configs/{file}", f"{t.median:.2f} ± {t.spread:.2f} s", f"{t.median / plain.median:.3f}"]
-        for file, t in times.items()
-    ]
+    rows, records = [], []
+    for file, timing in times.items():
+        ratio = timing.median / times[CONFIGS[0]].median
+        memory = peak_bytes(calls[file], options.device)
+        flops = count_flops(models[file], batch)
+        rows.append(
+            [
+                *(f"configs/{file}", f"{timing.median:.2f} ± {timing.spread:.2f} s"),
+                *(f"{ratio:.3f}", f"{memory / 2**30:.2f} GiB", f"{flops / 1e9:.0f}"),
+            ]
+        )
+        records.append({"config": file, "memory": memory, "flops": flops, **timing._asdict()})
     notes = [
-        f"one image of {size[0]} x {size[1]}, {OBJECTS} objects, float32, SGD; random weights"
-        " under frozen norms, as ImageNet weights cost the same",
-        f"RCCA (R = 2, right before the last block of res4) makes a step {ratio:.3f} times as long",
+        f"one image of {size[0]} x {size[1]}, {OBJECTS} objects, float32, SGD; random weights "
+        "under frozen norms, as ImageNet weights cost the same",
+        "ratio: to the plain model; RCCA has R = 2 and stands right before the last block of res4",
     ]
-    records = [{"config": file, **t._asdict()} for file, t in times.items()]
-    return Section(
-        "model", "Mask R-CNN, a training step", ["", "step", "ratio"], rows, notes, records
-    )
+    headers = ["", "step", "ratio", "peak beyond weights", "G multiply-adds at inference"]
+    return Section("model", "Mask R-CNN, a training step", headers, rows, notes, records)
 
 
-def _step(cfg, batch: list[dict]):
+def _model(config: Path, options: Options) -> nn.Module:
+    words = ["MODEL.DEVICE", str(options.device), "OUTPUT_DIR", "unused"]
+    cfg = setup_cfg(argparse.Namespace(config_file=str(config), opts=words))
     torch.manual_seed(0)
-    model = build_model(cfg).train()
-    if cfg.MODEL.CHANNELS_LAST:
-        model.to(memory_format=torch.channels_last)
+    model = Trainer.build_model(cfg).train()
     _tame(model)
+    return model
+
+
+def _step(model: nn.Module, batch: list[dict]) -> Call:
     optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=1e-6)
 
     def call() -> None:
