@@ -1,9 +1,9 @@
 """The moving_cue dataset: what a pixel is can be read off earlier frames alone.
 
-A clip of five noisy frames, 64x64, all with the same grey panel, 12x12. In the first four a cue,
-8x8 and of one of four colours, crosses the picture along the panel's rows or columns, 16 pixels a
-frame; in the last frame, which is labelled, it is gone. Pixels of the panel have the class that the
-cue's colour names; all else is ground. A network that sees the last frame alone can only guess,
+A clip of five noisy frames, 64x64, all with the same grey panel, 12x12. In the first four a cue, as
+large and of one of four colours, crosses the picture along the panel's rows or columns, 16 pixels
+a frame; in the last frame, which is labelled, it is gone. Pixels of the panel have the class that
+the cue's colour names; all else is ground. A network that sees the last frame alone can only guess,
 however far it sees in it.
 
 Under ``$DETECTRON2_DATASETS`` (default ``./datasets``), written on first use:
@@ -25,7 +25,6 @@ from ccsa.data.far_cue import (
     CELL,
     CLASSES,
     COLOURS,
-    CUE,
     GROUND,
     NOISE,
     PANEL,
@@ -51,7 +50,7 @@ def draw_clip(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     labels[pixels(panel, PANEL)] = label
     clip[:, labels > 0] = PANEL_GREY
     for frame, cue in zip(clip, _path(rng, panel), strict=False):
-        frame[pixels(cue, CUE)] = list(COLOURS.values())[label - 1]
+        frame[pixels(cue, PANEL)] = list(COLOURS.values())[label - 1]
     clip += rng.normal(0, NOISE, clip.shape)
     return np.clip(clip.round(), 0, 255).astype(np.uint8), labels
 
@@ -60,9 +59,8 @@ def _path(rng: np.random.Generator, panel: np.ndarray) -> np.ndarray:
     """(4, 2) corners of the cue, in cells, in all frames but the last."""
     axis = rng.integers(2)  # along which it moves
     steps = np.arange(FRAMES - 1)[:: rng.choice([-1, 1])]
-    path = np.empty((FRAMES - 1, 2), int)
-    path[:, axis] = rng.integers(SPEED - CUE + 1) + SPEED * steps
-    path[:, 1 - axis] = panel[1 - axis] + rng.integers(PANEL - CUE + 1)
+    path = np.tile(panel, (FRAMES - 1, 1))
+    path[:, axis] = rng.integers(SPEED - PANEL + 1) + SPEED * steps
     return path
 
 

@@ -88,8 +88,11 @@ class Trainer(DefaultTrainer):
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """The model on its device and in its memory format."""
         model = build_model(cfg)
-        if cfg.MODEL.CHANNELS_LAST:
-            model.to(memory_format=torch.channels_last)
+        if cfg.MODEL.CHANNELS_LAST:  # by hand: model.to() has one format for 2D and 3D weights
+            formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+            for weights in model.parameters():
+                if weights.ndim in formats:
+                    weights.data = weights.data.contiguous(memory_format=formats[weights.ndim])
         return model
 
     @classmethod
