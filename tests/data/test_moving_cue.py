@@ -13,7 +13,7 @@ from ccsa.data.clips import with_clips
 from ccsa.data.far_cue import COLOURS
 from ccsa.data.moving_cue import draw_clip, ensure_moving_cue, write_moving_cue
 
-GREY, PANEL_GREY, PANEL = 128, 60, 12
+GREY, PANEL_GREY, PANEL = 128, 60, 8
 
 
 def drawn(count, noise=0.0):
@@ -31,7 +31,7 @@ def middle(mask):
 
 def test_the_last_frame_has_the_panel_and_no_colour():
     for clip, labels in drawn(100):
-        assert clip.shape == (5, 64, 64, 3) and clip.dtype == labels.dtype == np.uint8
+        assert clip.shape == (5, 32, 32, 3) and clip.dtype == labels.dtype == np.uint8
         panel = labels > 0
         assert panel.sum() == PANEL**2
         assert (clip[4][panel] == PANEL_GREY).all() and (clip[4][~panel] == GREY).all()
@@ -49,11 +49,11 @@ def test_a_cue_of_the_panels_colour_crosses_its_rows_or_columns():
         steps = np.diff([middle(mask) for mask in cues], axis=0)
         axis = int(abs(steps[0, 1]) > 0)
         axes.add((axis, float(steps[0, axis])))
-        assert (steps[:, 1 - axis] == 0).all() and (abs(steps[:, axis]) == 16).all()
+        assert (steps[:, 1 - axis] == 0).all() and (abs(steps[:, axis]) == 8).all()
         assert len(np.unique(steps[:, axis])) == 1
         for mask in cues:  # each fills lines of the panel
             assert np.array_equal(mask.any(axis), panel.any(axis))
-    assert axes == {(0, 16.0), (0, -16.0), (1, 16.0), (1, -16.0)}
+    assert axes == {(0, 8.0), (0, -8.0), (1, 8.0), (1, -8.0)}
 
 
 def test_classes_are_as_likely():

@@ -1,10 +1,10 @@
 """The moving_cue dataset: what a pixel is can be read off earlier frames alone.
 
-A clip of five noisy frames, 64x64, all with the same grey panel, 12x12. In the first four a cue, as
-large and of one of four colours, crosses the picture along the panel's rows or columns, 16 pixels
-a frame; in the last frame, which is labelled, it is gone. Pixels of the panel have the class that
-the cue's colour names; all else is ground. A network that sees the last frame alone can only guess,
-however far it sees in it.
+A clip of five noisy frames, 32x32, all with the same grey panel, 8x8. In the first four a cue, as
+large and of one of four colours, crosses the picture along the panel's rows or columns, its own
+width a frame; in the last frame, which is labelled, it is gone. Pixels of the panel have the class
+that the cue's colour names; all else is ground. A network that sees the last frame alone can only
+guess, however far it sees in it.
 
 Under ``$DETECTRON2_DATASETS`` (default ``./datasets``), written on first use:
 
@@ -21,28 +21,18 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from tqdm import tqdm
 
 from ccsa.data.built_in import datasets_root, ensure_written, write_image, write_stamp
-from ccsa.data.far_cue import (
-    CELL,
-    CLASSES,
-    COLOURS,
-    GROUND,
-    NOISE,
-    PANEL,
-    PANEL_GREY,
-    SIZE,
-    pixels,
-)
+from ccsa.data.far_cue import CELL, CLASSES, COLOURS, GROUND, NOISE, PANEL_GREY, pixels
 
 VERSION = 1  # of what is written; another one on disk is written anew
 COUNTS = {"train": 1000, "val": 250}
 SEED = 2020
 FRAMES = 5
-SPEED = SIZE // (FRAMES - 1)  # of the cue, in cells of far_cue's grid, from frame to frame
+SIZE, PANEL = 8, 2  # in cells, as in far_cue; the cue is as large as the panel
 FOLDERS = {f"{kind}{split}" for kind in ("", "sem_seg_") for split in COUNTS}
 
 
 def draw_clip(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Frames (5, 64, 64, 3) RGB and the last one's labels (64, 64), both uint8."""
+    """Frames (5, 32, 32, 3) RGB and the last one's labels (32, 32), both uint8."""
     label = int(rng.integers(len(COLOURS))) + 1
     panel = rng.integers(0, SIZE - PANEL + 1, 2)
     clip = np.full((FRAMES, SIZE * CELL, SIZE * CELL, 3), GROUND)
@@ -58,9 +48,8 @@ def draw_clip(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 def _path(rng: np.random.Generator, panel: np.ndarray) -> np.ndarray:
     """(4, 2) corners of the cue, in cells, in all frames but the last."""
     axis = rng.integers(2)  # along which it moves
-    steps = np.arange(FRAMES - 1)[:: rng.choice([-1, 1])]
     path = np.tile(panel, (FRAMES - 1, 1))
-    path[:, axis] = rng.integers(SPEED - PANEL + 1) + SPEED * steps
+    path[:, axis] = np.arange(0, SIZE, PANEL)[:: rng.choice([-1, 1])]
     return path
 
 
