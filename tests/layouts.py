@@ -121,6 +121,14 @@ FRAMES = {
 }
 
 
+def camvid_frames(root: Path, size: str = "480x360") -> None:
+    """All frames of the videos: each labelled one and the four before it."""
+    for name in [name for names in FRAMES.values() for name in names]:
+        digits = len(name) - len(name.rstrip("0123456789"))
+        for number in range(int(name[-digits:]) - 4, int(name[-digits:]) + 1):
+            photo(root / "CamVid" / f"frames_{size}" / f"{name[:-digits]}{number:0{digits}d}.png")
+
+
 def camvid(root: Path) -> None:
     """The packaging of the SegNet tutorial."""
     base = root / "CamVid"

@@ -8,6 +8,7 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_backbone
 
+from ccsa.clip import Clip
 from ccsa.data.mapper import SemanticMapper, build_train_mapper
 from ccsa.data.semantic import FAMILIES
 from ccsa.engine import Trainer
@@ -32,6 +33,7 @@ TWINS = {
     **{word: {HEAD + "SANET.BLOCKS"} for word in ("se", "noblock")},
     "ccl": {HEAD + "CCL.ENABLED"},
     "ohem": {HEAD + "OHEM.ENABLED"},
+    "T1": {"INPUT.CLIP.FRAMES"},
 }
 
 
@@ -42,7 +44,7 @@ def load(root, name):
 
 def test_every_config_builds(root):
     files = sorted((root / "configs").rglob("*.yaml"))
-    assert len(files) >= 121
+    assert len(files) >= 127
     for file in files:
         check_model(load(root, file.relative_to(root / "configs")))
 
@@ -84,6 +86,21 @@ def test_far_cue_differs_in_its_block_and_data_alone(root, config, variant):
     plain.DATASETS.TRAIN = (f"far_cue_{variant}_train",)
     plain.DATASETS.TEST = (f"far_cue_{variant}_val",)
     assert plain == other
+
+
+def test_moving_cue_differs_in_its_frames_alone(root):
+    five, one = (load(root, f"moving_cue/{name}.yaml") for name in ("T5", "T1"))
+    assert differences(five, one) == {"INPUT.CLIP.FRAMES"}
+    assert (five.INPUT.CLIP.FRAMES, one.INPUT.CLIP.FRAMES) == (5, 1)
+
+
+@pytest.mark.parametrize("depth", [50, 101])
+def test_camvid_video_is_the_image_model_on_clips(root, depth):
+    image = load(root, f"camvid/ccnet_R_{depth}_os8_361x481_10k.yaml")
+    video = load(root, f"camvid/ccnet3d_R_{depth}_os8_361x481_10k.yaml")
+    changed = {"MODEL.CONTEXT.META_ARCHITECTURE", HEAD + "NAME"}
+    assert differences(image, video) == changed
+    assert Clip.of(video) == Clip(frames=5, labelled=4, step=1, source="raw")
 
 
 def test_coco_follows_the_papers_schedule(root):

@@ -73,10 +73,11 @@ def main() -> None:
     image = read_image(args.image) if args.image else noise
     torch.manual_seed(0)
     model = Trainer.build_model(cfg)
-    inputs = [Predictor(cfg, model).prepare(image)]
+    predictor = Predictor(cfg, model)
+    inputs = [predictor.prepare(predictor.still(image))]
     print(flop_count_table(flop_analysis(model, inputs), max_depth=args.depth))
     cost = measure(cfg, model, image, warmup=1, repeats=3)
-    height, width = inputs[0]["image"].shape[1:]
+    height, width = inputs[0]["image"].shape[-2:]
     rows = [
         ["parameters", f"{three_digits(cost.parameters / 1e6)} M"],
         ["FLOPs", f"{three_digits(cost.flops / 1e9)} G (one multiply-add is one)"],

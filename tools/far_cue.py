@@ -1,12 +1,14 @@
 #!/usr/bin/env python
-"""How far does each block see? Train small networks on far_cue and put them in one table.
+"""How far does each block see? Train small networks on far_cue and put them in one table; and in
+another what one and five frames of moving_cue's clips tell.
 
-    python tools/far_cue.py            criss-cross attention with R = 0, 1, 2 on both variants
+    python tools/far_cue.py            criss-cross attention with R = 0, 1, 2; one and five frames
     python tools/far_cue.py --all      non-local, squeeze-and-attention, squeeze-and-excitation too
 
-Every network is trained by tools/train_net.py with its configuration in configs/far_cue, as many at
-a time as there are CPU cores. Runs, table.md and table.png go into a new folder
-output/far_cue/<number>. The exit status is 1 if the table is not as docs/FAR_CUE.md explains.
+Every network is trained by tools/train_net.py with its configuration in configs/far_cue or
+configs/moving_cue, as many at a time as there are CPU cores. Runs, table.md and table.png go into a
+new folder output/far_cue/<number>. The exit status is 1 if a table is not as docs/FAR_CUE.md
+explains.
 """
 
 import argparse
@@ -20,9 +22,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ccsa.analysis import far_cue
+from ccsa.analysis import far_cue, moving_cue
 from ccsa.analysis.runs import read_run
 from ccsa.data.far_cue import VARIANTS, ensure_far_cue
+from ccsa.data.moving_cue import ensure_moving_cue
 from ccsa.engine.runs import new_folder
 from ccsa.errors import UserError, reports_user_errors
 from ccsa.files import whole_file
@@ -32,14 +35,15 @@ POLL = 2.0  # seconds
 
 
 class Training:
-    """One call of train_net.py in a process of its own; what it prints goes into a file."""
+    """One call of train_net.py in a process of its own, with a configuration in configs/; what it
+    prints goes into a file."""
 
     def __init__(self, config: str, folder: Path, seed: int, options: list[str], threads: int):
-        self.folder, self.name = folder / config, config
-        self.printed = folder / f"{config}.txt"
+        self.name = Path(config).name
+        self.folder, self.printed = folder / self.name, folder / f"{self.name}.txt"
         command = [
             *(sys.executable, str(ROOT / "tools" / "train_net.py")),
-            *("--config-file", str(ROOT / "configs" / "far_cue" / f"{config}.yaml")),
+            *("--config-file", str(ROOT / "configs" / f"{config}.yaml")),
             *("OUTPUT_DIR", str(self.folder), "SEED", str(seed), *options),
         ]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
@@ -122,26 +126,33 @@ def main() -> None:
     started, args = time.perf_counter(), parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that train() ends its processes
     networks = [*far_cue.RECURRENCES, *(far_cue.OTHERS if args.all else ())]
-    configs = {(v, n.config): f"{v}_{n.config}" for n in reversed(networks) for v in VARIANTS}
+    far = {(v, n.config): f"far_cue/{v}_{n.config}" for n in reversed(networks) for v in VARIANTS}
+    clips = {n.config: f"moving_cue/{n.config}" for n in reversed(moving_cue.NETWORKS)}
     ensure_far_cue()  # once, before several processes want it
+    ensure_moving_cue()
     try:
         folder = new_folder(args.output)
     except OSError as error:
         raise UserError(f"cannot write to {args.output}: {error.strerror}") from error
     print(f"output: {folder}")
-    train(list(configs.values()), folder, args, min(len(configs), cores()))
+    configs = [*clips.values(), *far.values()]
+    train(configs, folder, args, min(len(configs), cores()))
 
-    runs = {key: read_run(folder / config) for key, config in configs.items()}
-    print(f"\n{far_cue.table(networks, runs)}\n")
-    surprises = far_cue.surprises(runs)
+    runs, moving = (
+        {key: read_run(folder / Path(config).name) for key, config in part.items()}
+        for part in (far, clips)
+    )
+    print(f"\n{far_cue.table(networks, runs)}\n\n{moving_cue.table(moving)}\n")
+    surprises = far_cue.surprises(runs) + moving_cue.surprises(moving)
     for surprise in surprises:
         print(f"not as expected: {surprise}")
     with whole_file(folder / "table.md") as file:
-        file.write_text(far_cue.table(networks, runs, "github") + "\n")
+        tables = far_cue.table(networks, runs, "github"), moving_cue.table(moving, "github")
+        file.write_text("\n\n".join(tables) + "\n")
     with whole_file(folder / "table.png") as file:
         far_cue.draw(networks, runs, file)
     print(f"written: {folder / 'table.md'}\nwritten: {folder / 'table.png'}")
-    print(f"{time.perf_counter() - started:.0f} s for {len(runs)} networks")
+    print(f"{time.perf_counter() - started:.0f} s for {len(configs)} networks")
     if surprises and not args.opts:  # with other settings, anything may come out
         sys.exit(1)
 

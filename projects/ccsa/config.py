@@ -139,10 +139,22 @@ def _add_input_keys(cfg: CfgNode) -> None:
     crop follows the resize, and one of TYPE "absolute" is padded to SIZE with PIXEL_MEAN and
     IGNORE_VALUE."""
     keys = cfg.INPUT
-    # "detection", Detectron2's mapper; "semantic", with the keys below; "auto" by the datasets.
+    # "detection", Detectron2's mapper; "semantic", with the keys below; "auto" by the datasets. A
+    # video model has clips, augmented by the keys below, whatever is said here.
     keys.MAPPER = "auto"
     # A crop is drawn anew, ten times at most, while one class has more than this share of it.
     keys.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
+
+    keys.CLIP = CfgNode()
+    # VideoSemanticSegmentor: frames of a clip, T.
+    keys.CLIP.FRAMES = 5
+    # The frame that has labels and is predicted: "last" or "middle". Not found in CCNet's paper.
+    keys.CLIP.LABELLED = "last"
+    # From one frame of a clip to the next. Not found in CCNet's paper.
+    keys.CLIP.STEP = 1
+    # Where the other frames come from: "raw", all frames of the video; "labelled", the dataset's
+    # own, which may be a second apart. Never one for the other.
+    keys.CLIP.SOURCE = "raw"
 
     keys.SEM_SEG = CfgNode()
     # Random factors of the image's size, [low, high], in place of MIN_SIZE_TRAIN; [] for that.

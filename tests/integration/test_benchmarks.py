@@ -13,6 +13,7 @@ from detectron2.data.datasets.builtin import register_all_ade20k, register_all_c
 from detectron2.utils.env import seed_all_rng
 
 from ccsa.data import semantic
+from ccsa.data.clips import clip_dataset
 from ccsa.data.mapper import SemanticMapper, build_train_mapper
 from ccsa.data.semantic.prepare import carry_out
 from ccsa.engine import Trainer, check_run, setup_cfg
@@ -55,6 +56,7 @@ def datasets(tmp_path_factory):
         for name, family in semantic.FAMILIES.items():
             layouts.LAYOUTS[name](root)
             carry_out(family.plan(root), name)
+        layouts.camvid_frames(root)
         semantic.register_all(root)
         yield root
 
@@ -110,8 +112,11 @@ def test_training_data_at_full_size(file):
     mapper = build_train_mapper(cfg)
     assert isinstance(mapper, SemanticMapper)
     (name,) = cfg.DATASETS.TRAIN
-    item = mapper(DatasetCatalog.get(name)[0])
-    size = item["image"].shape[1:]
+    records = clip_dataset(cfg, [name]).get("dataset") or DatasetCatalog.get(name)
+    item = mapper(records[0])
+    size = item["image"].shape[-2:]
+    if file.stem.startswith("ccnet3d"):
+        assert item["image"].shape[:-2] == (1 if file.stem.endswith("_T1") else 5, 3)
     assert item["sem_seg"].shape == size
     if cfg.INPUT.CROP.ENABLED:
         assert list(size) == list(cfg.INPUT.CROP.SIZE)

@@ -13,9 +13,10 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from ccsa.analysis import far_cue
+from ccsa.analysis import far_cue, moving_cue
 from ccsa.analysis.runs import read_run
 from ccsa.data.far_cue import register_far_cue, write_far_cue
+from ccsa.data.moving_cue import register_moving_cue, write_moving_cue
 from ccsa.errors import UserError
 
 GOOD = {"plain": (28.0, 30.0), "ccnet_R1": (99.0, 59.0), "ccnet_R2": (98.0, 98.04)}
@@ -62,10 +63,29 @@ def test_surprises_are_named(make_run, config, values, names):
     assert [text.split()[0] for text in found] == names
 
 
+@pytest.mark.parametrize(
+    ("values", "names"), [((0.41, 0.95), ["T1"]), ((0.3, 0.94), ["T5"]), ((0.4, 1.0), [])]
+)
+def test_frames_have_a_table_of_their_own(make_run, values, names):
+    runs = {
+        name: read_run(
+            make_run(name, {"sem_seg": {"mIoU": 100 * value}}, f"moving_cue/{name}.yaml")
+        )
+        for name, value in zip(("T1", "T5"), values, strict=True)
+    }
+    lines = [line.split("|") for line in moving_cue.table(runs, "github").splitlines()]
+    assert [line[1].split(",")[0].strip() for line in lines[2:]] == [
+        "T = 1 (the labelled frame)",
+        "T = 5",
+    ]
+    assert [line[2].strip() for line in lines[2:]] == [f"{value:.2f}" for value in values]
+    assert [text.split()[1] for text in moving_cue.surprises(runs)] == names
+
+
 def test_a_training_that_fails_is_named_with_its_reason(tmp_path):
     args = argparse.Namespace(seed=1, opts=["SOLVER.BASE_LR", "fast"])
     with pytest.raises(UserError, match=r"training any_plain failed .*'fast'.*any_plain\.txt"):
-        tool.train(["any_plain"], tmp_path, args, jobs=1)
+        tool.train(["far_cue/any_plain"], tmp_path, args, jobs=1)
 
 
 def test_a_failure_ends_the_others(tmp_path, monkeypatch):
@@ -114,7 +134,8 @@ def test_ending_the_tool_ends_its_trainings(tmp_path):
     )
     code = (
         "import sys; from pathlib import Path; import far_cue as tool\n"
-        f"tool.ROOT = Path({str(tmp_path)!r}); tool.ensure_far_cue = lambda: None\n"
+        f"tool.ROOT = Path({str(tmp_path)!r})\n"
+        "tool.ensure_far_cue = tool.ensure_moving_cue = lambda: None\n"
         "sys.argv = ['far_cue.py', '--output', sys.argv[1]]; tool.main()"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(tool.__file__).parent)}
@@ -139,11 +160,16 @@ def test_it_trains_draws_and_never_overwrites(tmp_path, monkeypatch, capsys):
 
     write_far_cue(tmp_path / "far_cue", {"train": 8, "val": 2})
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    write_moving_cue(tmp_path / "moving_cue", {"train": 8, "val": 2})
     monkeypatch.setattr(tool, "ensure_far_cue", lambda: None)
+    monkeypatch.setattr(tool, "ensure_moving_cue", lambda: None)
     monkeypatch.setattr(DatasetCatalog, "data", {})
     monkeypatch.setattr(MetadataCatalog, "data", {})
     register_far_cue(tmp_path)
+    register_moving_cue(tmp_path)
     monkeypatch.setattr(far_cue, "RECURRENCES", far_cue.RECURRENCES[2:])  # two networks, not six
+    monkeypatch.setattr(moving_cue, "NETWORKS", moving_cue.NETWORKS[1:])
+    monkeypatch.setattr(moving_cue, "EXPECTED", {"T5": (0.95, 1.0)})
     monkeypatch.setattr(far_cue, "EXPECTED", {("any", "ccnet_R2"): (0.95, 1.0)})
     words = ["--output", str(tmp_path / "out"), "SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "4"]
     monkeypatch.setattr(sys, "argv", ["far_cue.py", *words])
@@ -152,9 +178,12 @@ def test_it_trains_draws_and_never_overwrites(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     folder = tmp_path / "out" / "2"
     assert "criss-cross, R = 2" in printed and "not as expected: any_ccnet_R2" in printed
+    assert "T = 5, 3D criss-cross" in printed and "not as expected: moving_cue T5" in printed
     assert {"table.md", "table.png", "any_ccnet_R2", "cross_ccnet_R2"} <= {
         place.name for place in Path(folder).iterdir()
     }
     assert (folder / "any_ccnet_R2" / "results.json").is_file()
+    text = (folder / "table.md").read_text()
+    assert "cue: any" in text and "cue: in earlier frames" in text
     picture = np.asarray(Image.open(folder / "table.png").convert("RGB"))
     assert min(picture.shape[:2]) > 500 and len(np.unique(picture)) > 50

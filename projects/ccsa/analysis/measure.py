@@ -39,11 +39,11 @@ def measure(
     Args:
         cfg: says how the image is prepared, and the device.
         model: on its device; its mode is left as it was.
-        image: (H, W, 3) RGB, uint8.
+        image: (H, W, 3) RGB, uint8; for a video model every frame of its clip.
         warmup, repeats: calls before those that are timed, and those.
     """
     predictor = Predictor(cfg, model)
-    inputs = [predictor.prepare(image)]
+    inputs = [predictor.prepare(predictor.still(image))]
     device = torch.device(cfg.MODEL.DEVICE)
     flops = count_flops(model, inputs)
     with predictor.inference():

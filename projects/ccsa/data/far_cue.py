@@ -51,19 +51,19 @@ def draw_image(rng: np.random.Generator, variant: str) -> tuple[np.ndarray, np.n
         rng: where all randomness comes from.
         variant: cross or any.
     """
-    panel, cue = _place(rng, variant)
+    panel, cue = place(rng, variant)
     label = int(rng.integers(len(COLOURS))) + 1
     image = np.full((SIZE * CELL, SIZE * CELL, 3), GROUND)
     labels = np.zeros(image.shape[:2], np.uint8)
-    where = _pixels(panel, PANEL)
+    where = pixels(panel, PANEL)
     image[where] = PANEL_GREY
     labels[where] = label
-    image[_pixels(cue, CUE)] = list(COLOURS.values())[label - 1]
+    image[pixels(cue, CUE)] = list(COLOURS.values())[label - 1]
     image += rng.normal(0, NOISE, image.shape)
     return np.clip(image.round(), 0, 255).astype(np.uint8), labels
 
 
-def _place(rng: np.random.Generator, variant: str) -> tuple[np.ndarray, np.ndarray]:
+def place(rng: np.random.Generator, variant: str) -> tuple[np.ndarray, np.ndarray]:
     """Row and column, in cells, of the upper left corners of panel and cue: all pairs that are far
     enough apart are equally likely."""
     while True:
@@ -74,7 +74,7 @@ def _place(rng: np.random.Generator, variant: str) -> tuple[np.ndarray, np.ndarr
             return panel, cue
 
 
-def _pixels(corner: np.ndarray, side: int) -> tuple[slice, slice]:
+def pixels(corner: np.ndarray, side: int) -> tuple[slice, slice]:
     row, column = corner * CELL
     return np.s_[row : row + side * CELL, column : column + side * CELL]
 

@@ -1,13 +1,19 @@
-"""Dataset mappers: Detectron2's, with a clear word about a file that cannot be read, and one with
-the augmentation of semantic segmentation."""
+"""Dataset mappers: Detectron2's, with a clear word about a file that cannot be read, one with the
+augmentation of semantic segmentation, and one for clips of video."""
 
-from collections.abc import Sequence
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, MetadataCatalog
-from detectron2.data.detection_utils import SizeMismatchError, read_image
+from detectron2.data.detection_utils import SizeMismatchError, check_image_size, read_image
 
+from ccsa.clip import takes_clips
+from ccsa.data.clips import ClipInput
 from ccsa.data.semantic.augmentation import semantic_augmentations
 from ccsa.errors import UserError
 
@@ -24,13 +30,8 @@ class ReportingMapper(DatasetMapper):
             UserError: an image or label file that is missing, corrupt or of another size than its
                 annotation says.
         """
-        try:
+        with _reporting(dataset_dict):
             return super().__call__(dataset_dict)
-        except (OSError, SyntaxError, SizeMismatchError) as error:
-            raise UserError(
-                f"cannot read {_culprit(dataset_dict)} ({error}); put a good copy in its place "
-                "or take it out of the annotations, then --resume"
-            ) from error
 
 
 class SemanticMapper(ReportingMapper):
@@ -47,9 +48,42 @@ class SemanticMapper(ReportingMapper):
         return arguments
 
 
+class ClipMapper(SemanticMapper):
+    """SemanticMapper for records with ``clip_file_names``, see
+    :func:`ccsa.data.clips.with_clips`."""
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """As DatasetMapper, but ``image`` is (T, C, H, W), in order of time.
+
+        Raises:
+            UserError: a frame or label file that is missing, corrupt or of another size.
+        """
+        record = copy.deepcopy(dataset_dict)
+        labelled, names = record["file_name"], record["clip_file_names"]
+        # Each file once, and first the labelled one, whose size is that of all.
+        frames = {file: self._frame(record, file) for file in dict.fromkeys([labelled, *names])}
+        with _reporting(dataset_dict):
+            labels = record.pop("sem_seg_file_name", None)
+            labels = None if labels is None else read_image(labels, "L").squeeze(2)
+            clip = ClipInput([frames[name] for name in names], names.index(labelled), labels)
+            self.augmentations(clip)
+        pixels = np.stack(clip.frames).transpose(0, 3, 1, 2)
+        record["image"] = torch.as_tensor(np.ascontiguousarray(pixels))
+        if clip.sem_seg is not None:
+            record["sem_seg"] = torch.as_tensor(clip.sem_seg.astype("long"))
+        return record
+
+    def _frame(self, record: dict[str, Any], file: str) -> np.ndarray:
+        """(H, W, 3), of the size that is in ``record`` or comes into it now."""
+        with _reporting({"file_name": file}):
+            frame = read_image(file, format=self.image_format)
+            check_image_size(record, frame)
+        return frame
+
+
 def build_train_mapper(cfg: CfgNode) -> DatasetMapper:
     """The mapper that ``INPUT.MAPPER`` names; "auto" is "semantic" where every training dataset is
-    one of semantic segmentation, else "detection".
+    one of semantic segmentation, else "detection". A video model has its own.
 
     Raises:
         UserError: another name, or a key of its augmentation that is out of range or has no effect.
@@ -61,9 +95,10 @@ def build_train_mapper(cfg: CfgNode) -> DatasetMapper:
         name = "semantic" if automatic else "detection"
     if name not in ("semantic", "detection"):
         raise UserError(f"INPUT.MAPPER '{name}' is not one of auto, semantic, detection")
-    if name == "semantic":
+    video = takes_clips(cfg)
+    if video or name == "semantic":
         try:
-            return SemanticMapper(cfg, is_train=True)
+            return (ClipMapper if video else SemanticMapper)(cfg, is_train=True)
         except ValueError as error:
             raise UserError(str(error)) from error
     keys = cfg.INPUT.SEM_SEG
@@ -73,6 +108,11 @@ def build_train_mapper(cfg: CfgNode) -> DatasetMapper:
             "detection; set INPUT.MAPPER semantic"
         )
     return ReportingMapper(cfg, is_train=True)
+
+
+def build_test_mapper(cfg: CfgNode) -> DatasetMapper:
+    """The mapper of evaluation."""
+    return (ClipMapper if takes_clips(cfg) else ReportingMapper)(cfg, is_train=False)
 
 
 def common_flip_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
@@ -91,6 +131,18 @@ def common_flip_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
             "them, or with INPUT.RANDOM_FLIP none"
         )
     return next(iter(pairs), ())
+
+
+@contextlib.contextmanager
+def _reporting(record: dict) -> Iterator[None]:
+    """What keeps a file of ``record`` from being read becomes a UserError with the cure."""
+    try:
+        yield
+    except (OSError, SyntaxError, SizeMismatchError) as error:
+        raise UserError(
+            f"cannot read {_culprit(record)} ({error}); put a good copy in its place "
+            "or take it out of the annotations, then --resume"
+        ) from error
 
 
 def _culprit(dataset_dict: dict) -> str:

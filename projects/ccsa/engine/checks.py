@@ -15,6 +15,7 @@ from detectron2.modeling import build_model
 from detectron2.utils.file_io import Detectron2Handler, PathManager
 from iopath.common.file_io import get_cache_dir
 
+from ccsa.data.clips import clip_dataset
 from ccsa.data.mapper import build_train_mapper
 from ccsa.engine.solver import check_solver
 from ccsa.errors import UserError
@@ -38,6 +39,7 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
         raise UserError("DATASETS.TRAIN is empty; name a dataset, e.g. \"('digits_train',)\"")
     for name in (() if args.eval_only else cfg.DATASETS.TRAIN) + tuple(cfg.DATASETS.TEST):
         check_dataset(name)
+        clip_dataset(cfg, [name])  # raw frames may be missing
     if not args.resume:
         check_weights(cfg.MODEL.WEIGHTS)
         if args.eval_only and not cfg.MODEL.WEIGHTS:

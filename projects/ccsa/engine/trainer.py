@@ -18,7 +18,8 @@ from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 from torch import nn
 
 from ccsa.checkpoint import Checkpointer
-from ccsa.data.mapper import ReportingMapper, build_train_mapper
+from ccsa.data.clips import clip_dataset
+from ccsa.data.mapper import build_test_mapper, build_train_mapper
 from ccsa.engine.hooks import LogGamma, TerminalWriter
 from ccsa.engine.solver import build_lr_scheduler, build_optimizer
 from ccsa.errors import UserError
@@ -88,8 +89,11 @@ class Trainer(DefaultTrainer):
     def build_model(cls, cfg: CfgNode) -> nn.Module:
         """The model on its device and in its memory format."""
         model = build_model(cfg)
-        if cfg.MODEL.CHANNELS_LAST:
-            model.to(memory_format=torch.channels_last)
+        if cfg.MODEL.CHANNELS_LAST:  # by hand: model.to() has one format for 2D and 3D weights
+            formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+            for weights in model.parameters():
+                if weights.ndim in formats:
+                    weights.data = weights.data.contiguous(memory_format=formats[weights.ndim])
         return model
 
     @classmethod
@@ -102,12 +106,15 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
-        return build_detection_train_loader(cfg, mapper=build_train_mapper(cfg))
+        clips = clip_dataset(cfg, cfg.DATASETS.TRAIN)
+        return build_detection_train_loader(cfg, mapper=build_train_mapper(cfg), **clips)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
-        mapper = ReportingMapper(cfg, is_train=False)
-        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        clips = clip_dataset(cfg, [dataset_name])
+        return build_detection_test_loader(
+            cfg, dataset_name, mapper=build_test_mapper(cfg), **clips
+        )
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:

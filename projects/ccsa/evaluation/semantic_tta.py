@@ -60,7 +60,7 @@ class SemanticTTA(nn.Module):
         return [{"sem_seg": self._image(x)} for x in batched_inputs]
 
     def _image(self, x: dict[str, Any]) -> Tensor:
-        image = x["image"]  # (C, H, W)
+        image = x["image"]  # (C, H, W), or (T, C, H, W) of a video model
         height, width = x.get("height", image.shape[-2]), x.get("width", image.shape[-1])
         mean, count = None, 0
         for scale in self.scales:
@@ -85,15 +85,14 @@ class SemanticTTA(nn.Module):
 
 
 def rescale(image: Tensor, scale: float) -> Tensor:
-    """(C, H, W) at ``scale`` times its size, at least one pixel; smoothed when it shrinks, as
-    Detectron2's resize does. The same tensor for a scale of 1."""
+    """(C, H, W), or a clip (T, C, H, W), at ``scale`` times its size, at least one pixel; smoothed
+    when it shrinks, as Detectron2's resize does. The same tensor for a scale of 1."""
     if scale == 1:
         return image
     size = [max(1, round(n * scale)) for n in image.shape[-2:]]
-    resized = F.interpolate(
-        image[None].float(), size, mode="bilinear", align_corners=False, antialias=True
-    )
-    return resized[0]
+    frames = image.float().reshape(-1, *image.shape[-3:])
+    resized = F.interpolate(frames, size, mode="bilinear", align_corners=False, antialias=True)
+    return resized.reshape(*image.shape[:-2], *size)
 
 
 def build_semantic_inference(cfg: CfgNode, model: nn.Module) -> nn.Module:

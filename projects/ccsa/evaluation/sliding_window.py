@@ -84,7 +84,7 @@ class SlidingWindow(nn.Module):
         return [{"sem_seg": self._image(x)} for x in batched_inputs]
 
     def _image(self, x: dict[str, Any]) -> Tensor:
-        image = x["image"]  # (C, H, W)
+        image = x["image"]  # (C, H, W), or (T, C, H, W) of a video model
         size = image.shape[-2:]
         rows, columns = map(window_starts, size, self.crop, self.stride)
         total = count = None

@@ -9,6 +9,7 @@ from ccsa.modeling.plain_backbone import PlainBackbone
 from ccsa.modeling.sanet_head import SANetHead
 from ccsa.modeling.segmentor import DenseSegmentor
 from ccsa.modeling.semantic_head import FCNHead
+from ccsa.modeling.video import VideoCCNetHead, VideoSemanticSegmentor
 
 __all__ = [
     "CCNetHead",
@@ -20,6 +21,8 @@ __all__ = [
     "OhemCrossEntropy",
     "PlainBackbone",
     "SANetHead",
+    "VideoCCNetHead",
+    "VideoSemanticSegmentor",
     "build_dilated_resnet_backbone",
     "dilated_resnet",
 ]

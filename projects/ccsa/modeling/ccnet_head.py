@@ -149,8 +149,11 @@ class CCNetHead(SupervisedHead):
 
     def _logits(self, features: Mapping[str, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The logits, and what goes into the context blocks and comes out of them."""
-        x = features[self.in_feature]
-        reduced = self.reduction(x)
-        attended = self.attention(reduced)
+        x, reduced, attended = self._attend(features[self.in_feature])
         fused = self.fusion(torch.cat([x, self.refine(attended)], dim=1))
         return self.predictor(self.dropout(fused)), (reduced, attended)
+
+    def _attend(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What is fused and what the losses tap, (x, a, b), of the feature x."""
+        reduced = self.reduction(x)
+        return x, reduced, self.attention(reduced)

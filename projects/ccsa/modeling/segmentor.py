@@ -26,16 +26,26 @@ class DenseSegmentor(SemanticSegmentor):
         for each image, float32 logits."""
         if self.training:
             return super().forward(batched_inputs)
-        images = [x["image"].to(self.device) for x in batched_inputs]
-        images = ImageList.from_tensors(
-            [(image - self.pixel_mean) / self.pixel_std for image in images],
+        images = self._batch([x["image"] for x in batched_inputs])
+        logits = self.sem_seg_head.layers(self.backbone(images.tensor))
+        return self._results(logits, images, batched_inputs)
+
+    def _batch(self, images: list[Tensor]) -> ImageList:
+        """Images (C, H, W), normalized and padded to one size."""
+        return ImageList.from_tensors(
+            [(image.to(self.device) - self.pixel_mean) / self.pixel_std for image in images],
             self.backbone.size_divisibility,
             padding_constraints=self.backbone.padding_constraints,
         )
-        logits: Tensor = at_least_float32(self.sem_seg_head.layers(self.backbone(images.tensor)))
+
+    def _results(
+        self, logits: Tensor, images: ImageList, batched_inputs: list[dict[str, Any]]
+    ) -> list[dict[str, Tensor]]:
+        """Logits (N, C, h, w) in the size that each input asks for."""
         align_corners = getattr(self.sem_seg_head, "align_corners", False)
         results = []
-        for each, size, x in zip(logits, images.image_sizes, batched_inputs, strict=True):
+        for each, x in zip(at_least_float32(logits), batched_inputs, strict=True):
+            size = tuple(x["image"].shape[-2:])
             whole = resize(each[None], images.tensor.shape[-2:], align_corners)[0]
             output = x.get("height", size[0]), x.get("width", size[1])
             results.append({"sem_seg": sem_seg_postprocess(whole, size, *output)})

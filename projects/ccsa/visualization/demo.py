@@ -5,6 +5,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
+from ccsa.clip import Clip, takes_clips
 from ccsa.errors import UserError
 from ccsa.visualization import media
 from ccsa.visualization.painter import class_metadata, draw_outputs
@@ -32,18 +34,22 @@ class Demo:
 
     def __init__(self, cfg: CfgNode, model: nn.Module):
         self.predictor = Predictor(cfg, model)
+        self.clip = Clip.of(cfg) if takes_clips(cfg) else Clip(frames=1, labelled=0)
         self.metadata = class_metadata(cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else "")
         self.images = 0
         self.model_seconds = self.seconds = 0.0
 
-    def draw(self, image: np.ndarray, enlarge: bool = True) -> np.ndarray:
-        """Draw predictions over (H, W, 3) RGB; a small image is enlarged to carry the labels."""
+    def draw(self, frames: Sequence[np.ndarray], enlarge: bool = True) -> np.ndarray:
+        """Draw predictions over the labelled frame of a clip of (H, W, 3) RGB, which is an image
+        alone for most models; a small one is enlarged to carry the labels."""
         start = time.perf_counter()
+        image = frames[self.clip.labelled]
+        seen = image if len(frames) == 1 else np.stack(frames)
         height, width = image.shape[:2]
         if enlarge and max(height, width) < SMALL:
             factor = math.ceil(ENLARGED / max(height, width))
             height, width = height * factor, width * factor
-        outputs = self.predictor(image, (height, width))
+        outputs = self.predictor(seen, (height, width))
         self.model_seconds += time.perf_counter() - start
         if image.shape[:2] != (height, width):
             enlarged = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
@@ -57,9 +63,15 @@ class Demo:
         """Draw an image file to ``target``, or into the window; False if the user stopped there.
 
         Raises:
-            UserError: it cannot be read or written.
+            UserError: it cannot be read or written, or the model needs a video.
         """
-        drawn = self.draw(media.read_image(file))
+        image = media.read_image(file)
+        if self.clip.frames > 1:
+            raise UserError(
+                f"the model sees clips of {self.clip.frames} frames, and {file} is one image; name "
+                "a video"
+            )
+        drawn = self.draw([image])
         if window:
             return window.show(drawn)
         media.write_image(target, drawn)
@@ -77,7 +89,8 @@ class Demo:
         if first is None:
             what = f"camera {source}" if isinstance(source, int) else f"video {source}"
             raise UserError(f"cannot read {what}; name another one")
-        drawings = (self.draw(frame, enlarge=False) for frame in itertools.chain([first], frames))
+        clips = self.clip.windows(itertools.chain([first], frames))
+        drawings = (self.draw(clip, enlarge=False) for clip in clips)
         name = str(source) if target is None else target.name
         drawings = tqdm(drawings, desc=name, unit="frame", total=len(video) or None)
         if window:

@@ -10,9 +10,10 @@ from detectron2.data import transforms as T
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
+from ccsa.data.clips import clip_dataset
 from ccsa.errors import UserError
 from ccsa.visualization.annotations import draw_annotations
-from ccsa.visualization.media import read_image, write_image
+from ccsa.visualization.media import read_image, read_record, write_image
 from ccsa.visualization.painter import class_metadata, draw_outputs, output_kind
 from ccsa.visualization.predictor import Predictor
 
@@ -42,7 +43,8 @@ def draw_predictions(
     Raises:
         UserError: the dataset has no images, or one cannot be read.
     """
-    records = DatasetCatalog.get(dataset_name)
+    clips = clip_dataset(cfg, [dataset_name])
+    records = clips["dataset"] if clips else DatasetCatalog.get(dataset_name)
     if not records:
         raise UserError(
             f"dataset '{dataset_name}' has no images to draw; look into its annotations"
@@ -63,7 +65,7 @@ def _draw_pair(predictor: Predictor, record: dict, metadata) -> Pair:
     scale = PANEL / max(height, width)
     size = max(1, round(height * scale)), max(1, round(width * scale))
     resize = T.ResizeTransform(height, width, *size, Image.Resampling.BICUBIC)
-    outputs = predictor(image, size)
+    outputs = predictor(read_record(record), size)
     if "instances" in outputs and outputs["instances"].has("scores"):
         instances = outputs["instances"]
         outputs["instances"] = instances[instances.scores >= SCORE_THRESHOLD]

@@ -6,8 +6,9 @@ import glob
 import itertools
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -140,6 +141,13 @@ def read_image(file: str) -> np.ndarray:
         raise UserError(
             f"cannot read image {file} ({error}); put a good copy in its place"
         ) from error
+
+
+def read_record(record: Mapping[str, Any]) -> np.ndarray:
+    """The image of a dataset's record, or its clip (T, H, W, 3), as :func:`read_image`."""
+    if "clip_file_names" not in record:
+        return read_image(record["file_name"])
+    return np.stack([read_image(file) for file in record["clip_file_names"]])
 
 
 def write_image(path: Path, image: np.ndarray) -> None:

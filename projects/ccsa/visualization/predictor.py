@@ -1,4 +1,4 @@
-"""A model on single images, prepared as at test time."""
+"""A model on single images or clips, prepared as at test time."""
 
 import contextlib
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 from torch import Tensor, nn
 
+from ccsa.clip import takes_clips
 from ccsa.precision import autocast
 
 
@@ -26,13 +27,14 @@ class Predictor:
     def __init__(self, cfg: CfgNode, model: nn.Module):
         self.model = model
         self.format = cfg.INPUT.FORMAT
+        self.frames = cfg.INPUT.CLIP.FRAMES if takes_clips(cfg) else None
         self.resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
         self.cfg = cfg
 
     def __call__(self, image: np.ndarray, size: tuple[int, int] | None = None) -> dict[str, Any]:
         """
         Args:
-            image: (H, W, 3) RGB, uint8.
+            image: (H, W, 3) RGB, uint8; (T, H, W, 3) for a video model.
             size: (height, width) of the outputs; that of the image by default.
 
         Returns:
@@ -45,11 +47,20 @@ class Predictor:
 
     def prepare(self, image: np.ndarray, size: tuple[int, int] | None = None) -> dict[str, Any]:
         """The model's input for an image, in Detectron2's form; arguments as above."""
-        height, width = size or image.shape[:2]
+        height, width = size or image.shape[-3:-1]
+        frames = [self._pixels(frame) for frame in image.reshape(-1, *image.shape[-3:])]
+        pixels = torch.stack(frames) if image.ndim == 4 else frames[0]
+        return {"image": pixels, "height": height, "width": width}
+
+    def still(self, image: np.ndarray) -> np.ndarray:
+        """The image, or for a video model a clip in which nothing moves: to measure, not to see."""
+        return image if self.frames is None else np.stack([image] * self.frames)
+
+    def _pixels(self, image: np.ndarray) -> Tensor:
+        """(H, W, 3) RGB -> (C, h, w)."""
         pixels = convert_PIL_to_numpy(Image.fromarray(image), self.format)
         pixels = self.resize.get_transform(pixels).apply_image(pixels)
-        pixels = torch.as_tensor(pixels.astype("float32").transpose(2, 0, 1))  # (C, h, w)
-        return {"image": pixels, "height": height, "width": width}
+        return torch.as_tensor(pixels.astype("float32").transpose(2, 0, 1))
 
     @contextlib.contextmanager
     def inference(self) -> Iterator[None]:

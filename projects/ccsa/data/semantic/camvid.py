@@ -4,6 +4,9 @@
 ``camvid_full_sem_seg_*`` the full resolution (960x720, colour labels of 32 raw classes, or grey
 ones with 255 for void). From either, labels with 255 for void are made. Raw classes are grouped
 into the 11; works that keep one raw class of each group and ignore the rest have other numbers.
+
+The frames between the labelled ones are in neither: for clips (:mod:`ccsa.data.clips`) they are
+extracted from the videos into ``frames_480x360`` or ``frames_960x720``.
 """
 
 from functools import cache
@@ -43,11 +46,12 @@ def splits(root: Path) -> list[Split]:
             published=published,
             list_file=made / f"{group}_{split}.txt",
             image_suffix=".png",
+            frames_root=folder / frames,
         )
         for split, published in PUBLISHED.items()
-        for group, images, labels in (
-            ("camvid", folder / split, made / split),
-            ("camvid_full", full_images, made / "full"),
+        for group, images, labels, frames in (
+            ("camvid", folder / split, made / split, "frames_480x360"),
+            ("camvid_full", full_images, made / "full", "frames_960x720"),
         )
     ]
 
@@ -140,7 +144,8 @@ FAMILY = Family(
 CamVid/
   {train,val,test}/*.png  {train,val,test}annot/*.png  {train,val,test}.txt       480x360
   CamVid_RGB/*.png  CamVid_Label/*_L.png or CamVidGray/*_L.png                    960x720
-  (701_StillsRaw_full/*.png  LabeledApproved_full/*_L.png: its original names)""",
+  (701_StillsRaw_full/*.png  LabeledApproved_full/*_L.png: its original names)
+  (frames_480x360/*.png  frames_960x720/*.png: all frames of the videos, for clips alone)""",
     splits=splits,
     plan=plan,
 )

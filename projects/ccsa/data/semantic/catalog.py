@@ -33,6 +33,7 @@ class Split:
     image_suffix: str = ".jpg"
     label_suffix: str = ".png"
     flip_pairs: tuple[tuple[int, int], ...] = ()  # labels that a mirror exchanges
+    frames_root: Path | None = None  # of video: all frames, named as the images are
 
     def absent(self) -> Path | None:
         """The first of its folders and lists that is not there."""
@@ -96,7 +97,7 @@ class Family:
 
 def load(family: Family, name: str, root: Path) -> list[dict]:
     """The split called ``name`` in Detectron2's format: a dict of ``file_name`` and
-    ``sem_seg_file_name`` for each image.
+    ``sem_seg_file_name`` for each image, and of video ``frames_root``, which may not be there.
 
     Sizes are left to the mapper, which reads them off the image: that costs nothing, and a wrong
     one cannot get in.
@@ -115,7 +116,11 @@ def load(family: Family, name: str, root: Path) -> list[dict]:
             raise family.absence(root, path)
     _refuse_misreading(split.pair(ids[0])[1])
     pairs = map(split.pair, ids)
-    return [{"file_name": str(image), "sem_seg_file_name": str(label)} for image, label in pairs]
+    video = {"frames_root": str(split.frames_root)} if split.frames_root else {}
+    return [
+        {"file_name": str(image), "sem_seg_file_name": str(label), **video}
+        for image, label in pairs
+    ]
 
 
 def register(family: Family, split: Split, root: Path) -> None:

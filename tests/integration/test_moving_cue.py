@@ -1,0 +1,75 @@
+"""The configurations of moving_cue as they are, but for the number of clips and iterations."""
+
+import argparse
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.env import seed_all_rng
+
+from ccsa.data.moving_cue import register_moving_cue, write_moving_cue
+from ccsa.engine import Trainer, check_run, setup_cfg
+from ccsa.errors import UserError
+from ccsa.visualization import draw_predictions
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def clips(tmp_path_factory):
+    root = tmp_path_factory.mktemp("datasets")
+    write_moving_cue(root / "moving_cue", {"train": 16, "val": 3})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DatasetCatalog, "data", {})
+        patch.setattr(MetadataCatalog, "data", {})
+        register_moving_cue(root)
+        yield root
+
+
+def config(root, name, folder, *options):
+    words = ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(folder), *options]
+    args = argparse.Namespace(
+        config_file=str(root / "configs" / "moving_cue" / f"{name}.yaml"),
+        opts=words,
+        num_gpus=1,
+        num_machines=1,
+        eval_only=False,
+        resume=False,
+    )
+    return setup_cfg(args), args
+
+
+@pytest.mark.parametrize(("name", "frames"), [("T1", 1), ("T5", 5)])
+def test_it_learns_evaluates_and_draws(root, tmp_path, name, frames):
+    """Sixteen clips, forty steps: the loss of guessing among five classes is left behind."""
+    options = ["SOLVER.MAX_ITER", "40", "SOLVER.WARMUP_ITERS", "5"]
+    cfg, args = config(root, name, tmp_path, *options)
+    check_run(cfg, args)
+    seed_all_rng(cfg.SEED)
+    trainer = Trainer(cfg)
+    seen = []
+    trainer.model.register_forward_pre_hook(lambda _, x: seen.append(x[0][0]["image"].shape))
+    trainer.train()
+    assert set(seen) == {(frames, 3, 32, 32)}
+    losses = [value for value, _ in trainer.storage.history("total_loss").values()]
+    assert losses[-1] < 0.6 * losses[0]
+    assert 15 < trainer.results["sem_seg"]["mIoU"] <= 100
+    picture = draw_predictions(cfg, trainer.model, "moving_cue_val", tmp_path / "shown.png", 2)
+    assert picture.stat().st_size > 1000
+
+
+def test_windows_and_scales_are_evaluated(root, tmp_path):
+    options = ["TEST.SLIDING_WINDOW.ENABLED", "True", "TEST.SLIDING_WINDOW.CROP", "[16, 32]"]
+    options += ["TEST.SLIDING_WINDOW.STRIDE", "[16, 32]", "TEST.SEM_SEG_AUG.ENABLED", "True"]
+    cfg, _ = config(root, "T5", tmp_path, *options, "TEST.SEM_SEG_AUG.SCALES", "[0.5, 1.0]")
+    results = Trainer.test(cfg, Trainer.build_model(cfg))
+    assert 0 <= results["sem_seg"]["mIoU"] <= 100
+
+
+def test_what_would_fail_later_is_said_before(root, tmp_path):
+    for options, text in (
+        (["INPUT.CLIP.SOURCE", "labelled"], "has a neighbour where INPUT.CLIP looks"),
+        (["INPUT.CLIP.LABELLED", "first"], "LABELLED must be one of last, middle"),
+        (["MODEL.SEM_SEG_HEAD.NAME", "FCNHead"], "needs MODEL.SEM_SEG_HEAD.NAME VideoCCNetHead"),
+    ):
+        with pytest.raises(UserError, match=text):
+            check_run(*config(root, "T5", tmp_path, *options))
