@@ -136,12 +136,12 @@ def test_what_does_not_load_is_said_in_one_line_a_kind(tmp_path, logged):
 
 
 def test_a_long_list_is_cut_but_its_count_is_right(tmp_path, logged):
-    torch.save({"model": weights(nn.Sequential())}, tmp_path / "file.pth")
-    Checkpointer(nn.Sequential(*(nn.Linear(1, 1) for _ in range(30)))).load(
+    torch.save({"model": weights(nn.Sequential(nn.Linear(1, 1)))}, tmp_path / "file.pth")
+    Checkpointer(nn.Sequential(*(nn.Linear(1, 1) for _ in range(31)))).load(
         str(tmp_path / "file.pth")
     )
     (line,) = (r.getMessage() for r in logged.records if r.levelno >= logging.WARNING)
-    assert " 60: " in line and "0.{weight,bias}" in line and line.endswith("...")
+    assert " 60: " in line and "1.{weight,bias}" in line and line.endswith("...")
     assert len(line) < 400
 
 

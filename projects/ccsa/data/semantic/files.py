@@ -103,6 +103,21 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         part.unlink(missing_ok=True)
 
 
+def check_free(path: Path, option: str) -> None:
+    """Refuse, before anything is computed, a file that is there and a place that takes none.
+
+    Raises:
+        UserError: either of these.
+    """
+    if path.exists():
+        raise UserError(
+            f"{option} {path} would be overwritten; name another file, or delete it first"
+        )
+    parent = next(place for place in path.absolute().parents if place.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise UserError(f"{option} {path} cannot be written in {parent}; name another file")
+
+
 def write_label(path: Path, labels: np.ndarray) -> None:
     """Write (H, W) uint8 labels as an 8-bit grey PNG."""
     image = Image.fromarray(labels)
