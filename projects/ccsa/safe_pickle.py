@@ -76,10 +76,11 @@ def _scalar(dtype: _Dtype, data: bytes | str) -> np.generic:
 def _from_buffer(
     data: bytes, dtype: _Dtype, shape: Sequence[int], order: str, *_: Any
 ) -> np.ndarray:
-    return np.frombuffer(data, dtype.dtype).reshape(shape, order=order).copy()
+    array = np.frombuffer(data, dtype.dtype).reshape(shape, order=order)
+    return array.astype(dtype.dtype.newbyteorder("="))  # a copy, in the order torch takes
 
 
-def _bytes(text: bytes | str, *_: Any) -> bytes:
+def _bytes(text: bytes | str = b"", *_: Any) -> bytes:
     return text if isinstance(text, bytes) else text.encode("latin1")
 
 
@@ -90,6 +91,7 @@ _STAND_INS = {
     "numpy._core.multiarray.scalar": _scalar,
     "numpy._core.numeric._frombuffer": _from_buffer,
     "_codecs.encode": _bytes,  # bytes, as Python 3 writes them for Python 2
+    "builtins.bytes": _bytes,  # empty ones
     "collections.OrderedDict": OrderedDict,
     "builtins.set": set,
     "builtins.frozenset": frozenset,

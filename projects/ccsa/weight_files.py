@@ -68,8 +68,9 @@ def told(path: str | Path, option: str) -> Iterator[None]:
             )
         else:
             # torch's advice at this point is to load the file unsafely; it is not passed on.
-            damaged = isinstance(error, _DAMAGED) or not str(error)
-            reason = "it is damaged, or no checkpoint" if damaged else str(error).splitlines()[0]
+            damaged = isinstance(error, _DAMAGED) or "PytorchStreamReader" in str(error)
+            reason = "" if damaged else str(error).partition("\n")[0]
+            reason = reason or "it is cut short, damaged, or no checkpoint"
             text = f"weights {path} cannot be loaded ({reason}); name another file by {option}"
         raise UserError(text) from error
 
