@@ -3,7 +3,11 @@ the configurations for them."""
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 
+import mmseg_network
 import numpy as np
 import official_ccnet
 import pytest
@@ -17,6 +21,9 @@ from ccsa.conversion.rules import our_key, their_key
 from ccsa.engine.setup import setup_cfg
 from ccsa.errors import UserError
 from ccsa.modeling import CCNetHead, dilated_resnet
+
+# With what it imports beside the packages that are here.
+MMSEGMENTATION = ("mmsegmentation==1.2.2", "ftfy", "prettytable", "regex", "wcwidth")
 
 
 def build(root, name, converted):
@@ -61,6 +68,40 @@ def test_mmseg_network_computes_the_same(mmseg, root):
     model = build(root, "ccnet_R_50_mmseg", convert_state_dict(state, "mmseg"))
     for name, value in outputs(model, torch.from_numpy(data["input"])).items():
         np.testing.assert_allclose(value.numpy(), data[name], atol=2e-6, rtol=2e-5, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def mmsegmentation(tmp_path_factory):
+    """MMSegmentation from PyPI in a folder of its own, or a skip that says why not."""
+    site = tmp_path_factory.mktemp("mmsegmentation")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--retries", "1"]
+    done = subprocess.run(
+        [*pip, "install", "-q", "--no-deps", "--target", site, *MMSEGMENTATION],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        pytest.skip(f"pip cannot install {MMSEGMENTATION[0]}: {done.stderr.strip()[-200:]}")
+    return site
+
+
+@pytest.mark.slow
+def test_mmsegmentation_itself_computes_the_same(mmsegmentation, root, tmp_path):
+    """A ResNet-101 with random weights, in float64."""
+    file = tmp_path / "network.pth"
+    done = subprocess.run(
+        [sys.executable, root / "tests" / "mmseg_network.py", file],
+        env={**os.environ, "PYTHONPATH": str(mmsegmentation)},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode == mmseg_network.NO_MMSEG:
+        pytest.skip(done.stdout.strip())
+    assert done.returncode == 0, done.stderr
+    theirs = torch.load(file, weights_only=True)
+    model = build(root, "ccnet_R_101_mmseg", convert_state_dict(theirs, "mmseg"))
+    for name, value in outputs(model, theirs["input"]).items():
+        torch.testing.assert_close(value, theirs["outputs"][name], rtol=1e-9, atol=1e-9)
 
 
 def test_official_network_computes_the_same(official, root):

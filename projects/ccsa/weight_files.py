@@ -7,6 +7,7 @@ other files by ``torch.load`` with ``weights_only``.
 import contextlib
 import pickle
 import re
+import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,12 @@ from ccsa.errors import UserError
 
 SUFFIX = ".safetensors"
 
-_UNREADABLE = (
-    *(OSError, EOFError, RuntimeError, ValueError, AssertionError, SafetensorError),
-    *(pickle.UnpicklingError, AttributeError, KeyError, IndexError, TypeError, MemoryError),
+# What reading a damaged file raises says nothing to a user; other errors do.
+_DAMAGED = (
+    *(pickle.UnpicklingError, SafetensorError, EOFError, MemoryError, ArithmeticError),
+    *(AttributeError, KeyError, IndexError, TypeError, UnicodeError, struct.error),
 )
-_DAMAGED = (pickle.UnpicklingError, SafetensorError, MemoryError)
+_SAYS_WHY = (OSError, RuntimeError, ValueError, AssertionError)
 
 
 def read_weights(path: str | Path) -> Any:
@@ -58,13 +60,13 @@ def told(path: str | Path, option: str) -> Iterator[None]:
     """
     try:
         yield
-    except _UNREADABLE as error:
+    except (*_DAMAGED, *_SAYS_WHY) as error:
         name = _forbidden(error)
         if name:
             text = (
                 f"weights {path} are not read: they name {name}, which is not among what is read "
-                "safely. If you trust them, have the program that made them write its state dict "
-                f"alone; else name another file by {option}"
+                "safely; if you trust them, have the program that made them write its state dict "
+                f"alone, else name another file by {option}"
             )
         else:
             # torch's advice at this point is to load the file unsafely; it is not passed on.
