@@ -5,6 +5,7 @@ import argparse
 import logging
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -301,16 +302,19 @@ def test_safetensors_in_and_out(tmp_path, logged):
     Checkpointer(other).load(str(tmp_path / "new" / "file.safetensors"))
     assert same(weights(other), weights(model)) and not logged.records
     assert load_file(tmp_path / "new" / "file.safetensors").keys() == state.keys()
+    (tmp_path / "plain").touch()
+    modes = [p.stat().st_mode for p in (tmp_path / "plain", tmp_path / "new" / "file.safetensors")]
+    assert modes[0] == modes[1]  # as readable as any file
 
 
 def test_weights_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    def full(tensors, file, metadata):
-        file.write_bytes(b"part")
+    def full(file, content):
+        file.write_text("part")
         raise OSError("No space left on device")
 
     file = tmp_path / "file.safetensors"
     file.write_bytes(b"old")
-    monkeypatch.setattr("ccsa.weight_files.save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(UserError, match="No space left"):
         save_weights(weights(net()), file)
     with pytest.raises(UserError, match=r"written as .safetensors"):

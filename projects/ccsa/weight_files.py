@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ccsa import safe_pickle
@@ -101,9 +101,10 @@ def save_weights(state_dict: Mapping[str, Tensor], path: str | Path, **notes: st
     path = Path(path)
     check_suffix(path)
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state_dict.items()}
-    try:
-        write_whole(path, lambda part: save_file(tensors, part, {"format": "pt", **notes}))
-    except (OSError, SafetensorError) as error:
+    content = save(tensors, {"format": "pt", **notes})
+    try:  # by ourselves: save_file makes files that nobody else may read
+        write_whole(path, lambda part: part.write_bytes(content))
+    except OSError as error:
         raise UserError(
             f"cannot write weights {path} ({error}); make room there, or name another place"
         ) from error
