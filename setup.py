@@ -25,6 +25,7 @@ setup(
         "pycocotools>=2.0.6",
         "fvcore>=0.1.5.post20221221",
         "iopath>=0.1.7",
+        "safetensors>=0.4",
         "scikit-learn",
         "scipy",
         "matplotlib",

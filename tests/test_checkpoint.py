@@ -1,15 +1,20 @@
 """Checkpoints: the old one stays in force until the new one is whole, and what did not load is
 said."""
 
+import argparse
 import logging
+import os
 import pickle
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ccsa.checkpoint import Checkpointer
+from ccsa.checkpoint import Checkpointer, save_weights
 from ccsa.errors import UserError
 from ccsa.insertion import insert_blocks
 
@@ -139,12 +144,12 @@ def test_what_does_not_load_is_said_in_one_line_a_kind(tmp_path, logged):
 
 
 def test_a_long_list_is_cut_but_its_count_is_right(tmp_path, logged):
-    torch.save({"model": weights(nn.Sequential())}, tmp_path / "file.pth")
-    Checkpointer(nn.Sequential(*(nn.Linear(1, 1) for _ in range(30)))).load(
+    torch.save({"model": weights(nn.Sequential(nn.Linear(1, 1)))}, tmp_path / "file.pth")
+    Checkpointer(nn.Sequential(*(nn.Linear(1, 1) for _ in range(31)))).load(
         str(tmp_path / "file.pth")
     )
     (line,) = (r.getMessage() for r in logged.records if r.levelno >= logging.WARNING)
-    assert " 60: " in line and "0.{weight,bias}" in line and line.endswith("...")
+    assert " 60: " in line and "1.{weight,bias}" in line and line.endswith("...")
     assert len(line) < 400
 
 
@@ -170,14 +175,23 @@ def test_a_model_with_a_block_loads_its_own_checkpoint(tmp_path, logged):
 
 
 def damaged(tmp_path, how):
-    file = tmp_path / ("weights.pkl" if how.startswith("pkl") else "weights.pth")
+    suffix = how.split()[0] if how.startswith(("pkl", "safetensors")) else "pth"
+    file = tmp_path / f"weights.{suffix}"
     torch.save({"model": weights(net())}, file)
+    if suffix == "safetensors":
+        save_file(weights(net()), file)
     data = file.read_bytes()
     if how == "missing":
         file.unlink()
     elif how == "a folder":
         file.unlink()
         file.mkdir()
+    elif how == "safetensors missing":
+        file.unlink()
+    elif how == "another model":
+        torch.save({"model": {"0.conv.weight": torch.zeros(4, 3, 1, 1)}}, file)
+    elif how == "the same keys, all of other shapes":
+        torch.save({"model": {k: torch.zeros(7) for k in weights(net())}}, file)
     elif how == "no state dict":
         torch.save([1, 2, 3], file)
     else:
@@ -195,6 +209,11 @@ def damaged(tmp_path, how):
                 "pkl noise": bytes(range(256)) * 40,
                 "pkl list": pickle.dumps([1, 2, 3]),
                 "pkl web page": b"<!DOCTYPE html><html>404: Not Found</html>",
+                "pkl of another model": pickle.dumps({"conv9_w": np.zeros(3)}),
+                "safetensors empty": b"",
+                "safetensors cut": data[:-5],
+                "safetensors cut in its header": data[:40],
+                "safetensors web page": b"<!DOCTYPE html><html>404: Not Found</html>",
             }[how]
         )
     return file
@@ -205,17 +224,25 @@ def damaged(tmp_path, how):
     [
         *("missing", "a folder", "empty", "cut in the middle", "cut near the end", "noise"),
         *("a web page", "a git-lfs pointer", "plain pickle", "no state dict"),
-        *("pkl empty", "pkl cut", "pkl noise", "pkl list", "pkl web page"),
+        *("another model", "the same keys, all of other shapes"),
+        *("pkl empty", "pkl cut", "pkl noise", "pkl list", "pkl web page", "pkl of another model"),
+        *("safetensors missing", "safetensors empty", "safetensors cut"),
+        *("safetensors cut in its header", "safetensors web page"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named_and_changes_nothing(tmp_path, how):
     file, model = damaged(tmp_path, how), net()
     before = weights(model)
+    checkpointer = Checkpointer(model)
     with pytest.raises(UserError) as error:
-        Checkpointer(model).load(str(file))
+        checkpointer.load(str(file))
     text = str(error.value)
     assert str(file) in text and "MODEL.WEIGHTS" in text and "\n" not in text
+    assert ("another model" in text) == (" model" in how or "same keys" in how)
     assert same(weights(model), before)
+    torch.save(weights(net(seed=1)), tmp_path / "good.pth")
+    checkpointer.load(str(tmp_path / "good.pth"))  # an error leaves it ready for another file
+    assert same(weights(model), weights(net(seed=1)))
 
 
 def test_no_weights_is_no_error():
@@ -223,3 +250,118 @@ def test_no_weights_is_no_error():
     before = weights(model)
     assert Checkpointer(model).load("") == {}
     assert same(weights(model), before)
+
+
+class Runs:
+    """Makes a file when it is unpickled."""
+
+    def __reduce__(self):
+        return os.system, ("touch ran",)
+
+
+@pytest.mark.parametrize("suffix", ["pth", "pkl", "pyth", "safetensors"])
+@pytest.mark.parametrize("content", [Runs(), argparse.Namespace(lr=1)])
+def test_nothing_in_a_file_is_run(tmp_path, monkeypatch, suffix, content):
+    monkeypatch.chdir(tmp_path)
+    file, model = tmp_path / f"weights.{suffix}", net()
+    data = {"model": {"0.bias": content}}
+    if suffix == "pkl":
+        file.write_bytes(pickle.dumps(data))
+    else:
+        torch.save(data, file)
+    with pytest.raises(UserError) as error:
+        Checkpointer(model).load(str(file))
+    text = str(error.value)
+    if suffix != "safetensors":
+        name = f"{os.name}.system" if isinstance(content, Runs) else "argparse.Namespace"
+        assert name in text and "state dict alone" in text
+    assert str(file) in text and "MODEL.WEIGHTS" in text and "\n" not in text
+    assert [p.name for p in tmp_path.iterdir()] == [file.name]
+
+
+def test_an_old_torch_is_told_to_be_safe(tmp_path, monkeypatch):
+    """Before 2.6 torch.load ran what it was given unless told otherwise."""
+    asked, load = [], torch.load
+
+    def spied(*args, **keywords):
+        asked.append(keywords.get("weights_only"))
+        return load(*args, **keywords)
+
+    monkeypatch.setattr(torch, "load", spied)
+    torch.save({"model_state": weights(net())}, tmp_path / "file.pyth")
+    torch.save(weights(net()), tmp_path / "file.pth")
+    for name in ("file.pth", "file.pyth"):
+        Checkpointer(net(seed=1)).load(str(tmp_path / name))
+    assert asked == [True, True]
+
+
+def test_safetensors_in_and_out(tmp_path, logged):
+    model, other = net(), net(seed=1)
+    state = weights(model)
+    state["0.weight"] = state["0.weight"].transpose(0, 1).contiguous().transpose(0, 1)
+    state["2.bias"] = state["0.bias"][:2]  # neither contiguous nor alone in its memory is no matter
+    model.load_state_dict(state)
+    save_weights(state, tmp_path / "new" / "file.safetensors", source="test")
+    Checkpointer(other).load(str(tmp_path / "new" / "file.safetensors"))
+    assert same(weights(other), weights(model)) and not logged.records
+    assert load_file(tmp_path / "new" / "file.safetensors").keys() == state.keys()
+    (tmp_path / "plain").touch()
+    modes = [p.stat().st_mode for p in (tmp_path / "plain", tmp_path / "new" / "file.safetensors")]
+    assert modes[0] == modes[1]  # as readable as any file
+
+
+def test_weights_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    def full(file, content):
+        file.write_text("part")
+        raise OSError("No space left on device")
+
+    file = tmp_path / "file.safetensors"
+    file.write_bytes(b"old")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match="No space left"):
+        save_weights(weights(net()), file)
+    with pytest.raises(UserError, match=r"written as .safetensors"):
+        save_weights(weights(net()), tmp_path / "file.pth")
+    assert [p.name for p in tmp_path.iterdir()] == ["file.safetensors"]
+    assert file.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("kind", ["zoo", "caffe2", "blobs", "pycls"])
+def test_files_of_detectron2s_zoo(tmp_path, logged, kind):
+    """As Detectron2 loads them, its own checkpointer being the measure."""
+
+    class Net(nn.Module):
+        def __init__(self, seed):
+            super().__init__()
+            torch.manual_seed(seed)
+            self.stem = nn.Conv2d(3, 4, 1)
+
+    arrays = {key: value.numpy() for key, value in Net(1).state_dict().items()}
+    blobs = {"stem_w": arrays["stem.weight"], "stem_b": arrays["stem.bias"]}
+    file = tmp_path / ("file.pyth" if kind == "pycls" else "file.pkl")
+    if kind == "pycls":
+        torch.save({"model_state": Net(1).state_dict()}, file)
+    else:
+        blobs["stem_w_momentum"] = np.zeros(1)
+        content = {
+            "zoo": {"model": arrays, "__author__": "someone", "matching_heuristics": True},
+            "caffe2": blobs,
+            "blobs": {"blobs": blobs, "cfg": "TRAIN: {}"},
+        }[kind]
+        file.write_bytes(pickle.dumps(content, protocol=2))
+    for cls in (DetectionCheckpointer, Checkpointer):
+        model = Net(0)
+        cls(model).load(str(file))
+        assert same(model.state_dict(), Net(1).state_dict()), cls
+    assert not logged.records
+
+
+def test_the_report_says_how_much_was_loaded(tmp_path, logged):
+    logged.set_level(logging.INFO)
+    state = weights(net(seed=1))
+    del state["2.bias"], state["1.num_batches_tracked"]
+    torch.save(state, tmp_path / "file.pth")
+    Checkpointer(net()).load(str(tmp_path / "file.pth"))
+    lines = [r.getMessage() for r in logged.records if r.name == "ccsa.checkpoint"]
+    loaded, missing = lines
+    assert loaded == "weights: 7 of the model's 8 tensors loaded" and "2.bias" in missing

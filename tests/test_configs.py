@@ -22,8 +22,13 @@ BLOCKS = {
     "se": "SqueezeExcitation",
     "nonlocal": "NonLocal",
 }
+# For weights from elsewhere: no names of ours, no ImageNet weights.
+CONVERTED = [f"cityscapes/ccnet_R_{name}" for name in ("50_mmseg", "101_mmseg", "101_official")]
 SEMANTIC = [
-    f"{name}/{file.stem}" for name in FAMILIES for file in sorted((CONFIGS / name).glob("*.yaml"))
+    stem
+    for name in FAMILIES
+    for file in sorted((CONFIGS / name).glob("*.yaml"))
+    if (stem := f"{name}/{file.stem}") not in CONVERTED
 ]
 HEAD = "MODEL.SEM_SEG_HEAD."
 SANET = ("SANET.BLOCKS", "SANET.CHANNELS")
@@ -44,7 +49,7 @@ def load(root, name):
 
 def test_every_config_builds(root):
     files = sorted((root / "configs").rglob("*.yaml"))
-    assert len(files) >= 127
+    assert len(files) >= 130
     for file in files:
         check_model(load(root, file.relative_to(root / "configs")))
 
@@ -263,6 +268,27 @@ def test_settings_that_the_papers_give(root):
         assert pytest.approx(images * epochs / 16, abs=1) == cfg.SOLVER.MAX_ITER
         keys = cfg.MODEL.SEM_SEG_HEAD.SANET
         assert (keys.MASK_WEIGHT, keys.CATEGORY_WEIGHT, keys.DENSE_WEIGHT) == (1.0, 0.2, 0.8)
+
+
+def test_configs_of_converted_weights_differ_as_the_programs_do(root):
+    mmseg, deeper, official = (load(root, f"{name}.yaml") for name in CONVERTED)
+    assert [cfg.MODEL.WEIGHTS for cfg in (mmseg, deeper, official)] == ["", "", ""]
+    assert differences(mmseg, deeper) == {"MODEL.RESNETS.DEPTH"}
+    ours = load(root, "cityscapes/ccnet_R_101_os8_769_60k.yaml")
+    images = {"MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "INPUT.FORMAT"}
+    assert differences(ours, official) == {"MODEL.WEIGHTS", *images}
+    for cfg, backbone, head, sliding in (
+        (mmseg, (64, False, True), ("relu", False, 256), False),
+        (official, (128, True, False), ("leaky_relu", True, 512), True),
+    ):
+        keys = cfg.MODEL.RESNETS
+        found = keys.STEM_OUT_CHANNELS, keys.STEM_CEIL_MODE, keys.CONTRACT_DILATION
+        assert found == backbone
+        keys = cfg.MODEL.SEM_SEG_HEAD
+        assert head == (keys.ACTIVATION, keys.ALIGN_CORNERS, keys.AUX.CHANNELS)
+        assert [line["recurrence"] for line in keys.CONTEXT] == [2]
+        assert sliding == cfg.TEST.SLIDING_WINDOW.ENABLED and cfg.INPUT.MIN_SIZE_TEST == 0
+        assert cfg.DATASETS.TEST == ("cityscapes_sem_seg_val",)
 
 
 @pytest.mark.parametrize("depth", [50, 101])

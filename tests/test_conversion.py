@@ -1,74 +1,135 @@
-"""Checkpoints of MMSegmentation (keys, shapes, values) and of the official code (keys, shapes)."""
+"""Checkpoints of MMSegmentation and of the official code, converted and loaded into the models of
+the configurations for them."""
 
+import argparse
 import json
+import os
+import subprocess
+import sys
 
+import mmseg_network
 import numpy as np
+import official_ccnet
 import pytest
 import torch
+import torchvision
+from detectron2.modeling import build_model
 from torch import nn
 
-from ccsa.conversion import convert_state_dict
+from ccsa.conversion import convert_state_dict, model_options
+from ccsa.conversion.rules import our_key, their_key
+from ccsa.engine.setup import setup_cfg
 from ccsa.errors import UserError
 from ccsa.modeling import CCNetHead, dilated_resnet
 
-
-@pytest.fixture
-def mmseg(vectors):
-    """The arrays of MMSegmentation's network, and ours of the same sizes."""
-    data = np.load(vectors / "mmseg_ccnet_r50_small.npz")
-    base, channels = int(data["base_channels"]), int(data["head_channels"])
-    backbone = dilated_resnet(
-        int(data["depth"]),
-        contract_dilation=True,
-        stem_channels=int(data["stem_channels"]),
-        bottleneck_channels=base,
-        res2_channels=4 * base,
-        norm="BN",
-    )
-    head = CCNetHead(
-        backbone.output_shape(),
-        num_classes=int(data["num_classes"]),
-        channels=channels,
-        aux_channels=channels // 2,
-        norm="BN",
-        context=[{"block": "CrissCross", "recurrence": int(data["recurrence"])}],
-    )
-    model = nn.ModuleDict({"backbone": backbone, "sem_seg_head": head}).eval()
-    prefix = "state_dict/"
-    state = {
-        key.removeprefix(prefix): torch.from_numpy(data[key])
-        for key in data.files
-        if key.startswith(prefix)
-    }
-    return data, state, model
+# With what it imports beside the packages that are here.
+MMSEGMENTATION = ("mmsegmentation==1.2.2", "ftfy", "prettytable", "regex", "wcwidth")
 
 
-def test_mmseg_network_computes_the_same(mmseg):
-    data, state, model = mmseg
-    model.load_state_dict(convert_state_dict(state, "mmseg"), strict=True)
+def build(root, name, converted):
+    """The model of a configuration, of the sizes of converted weights, with these weights."""
+    options = [str(x) for pair in model_options(converted).items() for x in pair]
+    options += ["MODEL.DEVICE", "cpu", "MODEL.RESNETS.NORM", "BN", "MODEL.SEM_SEG_HEAD.NORM", "BN"]
+    file = str(root / "configs" / "cityscapes" / f"{name}.yaml")
+    model = build_model(setup_cfg(argparse.Namespace(config_file=file, opts=options)))
+    model.to(converted["backbone.stem.conv1.weight"].dtype)
+    model.load_state_dict(converted, strict=True)
+    return model.eval()
+
+
+def outputs(model, x):
     with torch.no_grad():
-        features = model["backbone"](torch.from_numpy(data["input"]))
-        head = model["sem_seg_head"]
-        found = {
+        features = model.backbone(x)
+        head = model.sem_seg_head
+        return {
             "res5": features["res5"],
             "logits": head.layers(features),
             "aux_logits": head.auxiliary(features["res4"]),
         }
-    for name, value in found.items():
+
+
+@pytest.fixture(scope="module")
+def mmseg(vectors):
+    """The arrays of MMSegmentation's network, and its state dict."""
+    data = np.load(vectors / "mmseg_ccnet_r50_small.npz")
+    prefix = "state_dict/"
+    state = {k.removeprefix(prefix): torch.from_numpy(data[k]) for k in data if prefix in k}
+    return data, state
+
+
+@pytest.fixture(scope="module")
+def official(vectors):
+    """A state dict of the official code's network, narrow."""
+    return official_ccnet.narrow_state(vectors / "ccnet_official_keys.json")
+
+
+def test_mmseg_network_computes_the_same(mmseg, root):
+    data, state = mmseg
+    model = build(root, "ccnet_R_50_mmseg", convert_state_dict(state, "mmseg"))
+    for name, value in outputs(model, torch.from_numpy(data["input"])).items():
         np.testing.assert_allclose(value.numpy(), data[name], atol=2e-6, rtol=2e-5, err_msg=name)
 
 
-def test_whole_checkpoint_files_and_data_parallel_keys(mmseg):
-    _, state, model = mmseg
-    wrapped = {"meta": {}, "state_dict": {f"module.{k}": v for k, v in state.items()}}
-    model.load_state_dict(convert_state_dict(wrapped, "mmseg"), strict=True)
-
-
-def test_plain_stem_of_mmseg():
-    found = convert_state_dict(
-        {"backbone.conv1.weight": torch.zeros(1), "backbone.bn1.bias": torch.ones(1)}, "mmseg"
+@pytest.fixture(scope="module")
+def mmsegmentation(tmp_path_factory):
+    """MMSegmentation from PyPI in a folder of its own, or a skip that says why not."""
+    site = tmp_path_factory.mktemp("mmsegmentation")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--retries", "1"]
+    done = subprocess.run(
+        [*pip, "install", "-q", "--no-deps", "--target", site, *MMSEGMENTATION],
+        capture_output=True,
+        text=True,
     )
-    assert set(found) == {"backbone.stem.conv1.weight", "backbone.stem.conv1.norm.bias"}
+    if done.returncode:
+        pytest.skip(f"pip cannot install {MMSEGMENTATION[0]}: {done.stderr.strip()[-200:]}")
+    return site
+
+
+@pytest.mark.slow
+def test_mmsegmentation_itself_computes_the_same(mmsegmentation, root, tmp_path):
+    """A ResNet-101 with random weights, in float64."""
+    file = tmp_path / "network.pth"
+    done = subprocess.run(
+        [sys.executable, root / "tests" / "mmseg_network.py", file],
+        env={**os.environ, "PYTHONPATH": str(mmsegmentation)},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode == mmseg_network.NO_MMSEG:
+        pytest.skip(done.stdout.strip())
+    assert done.returncode == 0, done.stderr
+    theirs = torch.load(file, weights_only=True)
+    model = build(root, "ccnet_R_101_mmseg", convert_state_dict(theirs, "mmseg"))
+    for name, value in outputs(model, theirs["input"]).items():
+        torch.testing.assert_close(value, theirs["outputs"][name], rtol=1e-9, atol=1e-9)
+
+
+def test_official_network_computes_the_same(official, root):
+    """From BGR pixels to logits of the image's size; even sizes, where the max-pool's rounding
+    matters."""
+    model = build(root, "ccnet_R_101_official", convert_state_dict(official, "ccnet"))
+    image = 255 * torch.rand(3, 64, 98, generator=torch.Generator().manual_seed(1)).double()
+    mean = torch.tensor([104.00698793, 116.66876762, 122.67891434])[:, None, None]
+    wanted = official_ccnet.forward(official, (image - mean)[None])
+    for name, value in outputs(model, (image - mean)[None]).items():
+        assert value.shape[-2:] == (9, 13)
+        torch.testing.assert_close(value, wanted[name], rtol=1e-9, atol=1e-9)
+    with torch.no_grad():
+        (result,) = model([{"image": image}])
+    whole = nn.functional.interpolate(
+        wanted["logits"], (64, 98), mode="bilinear", align_corners=True
+    )
+    torch.testing.assert_close(result["sem_seg"], whole[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("source", ["mmseg", "ccnet"])
+def test_whole_checkpoint_files_and_data_parallel_keys(request, source):
+    state = request.getfixturevalue("mmseg")[1] if source == "mmseg" else None
+    state = state or request.getfixturevalue("official")
+    wrapped = {"meta": {}, "state_dict": {f"module.{k}": v for k, v in state.items()}}
+    wanted, found = convert_state_dict(state, source), convert_state_dict(wrapped, source)
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[key], wanted[key]) for key in wanted)
 
 
 def test_every_official_key_has_its_place(vectors):
@@ -82,27 +143,85 @@ def test_every_official_key_has_its_place(vectors):
     assert len(converted) == len(official)
     ours = {k: v.shape for k, v in model.state_dict().items() if "num_batches" not in k}
     assert {k: v.shape for k, v in converted.items()} == ours
+    assert all(their_key(our_key(key, "ccnet"), "ccnet") == key for key in official)
 
 
-def test_in_place_norm_scales_by_the_absolute_weight():
-    names = ("weight", "bias", "running_mean", "running_var")
-    norm = {f"bn1.{name}": torch.tensor([-2.0, 3.0]) for name in names}
-    found = convert_state_dict(norm, "ccnet")
-    assert found["backbone.stem.conv1.norm.weight"].tolist() == pytest.approx([2.00001, 3.00001])
-    assert found["backbone.stem.conv1.norm.bias"].tolist() == [-2, 3]
-    batch_norm = {**norm, "bn1.num_batches_tracked": torch.tensor(4)}
-    found = convert_state_dict(batch_norm, "ccnet")
-    assert found["backbone.stem.conv1.norm.weight"].tolist() == [-2, 3]
+def test_in_place_norm_scales_by_the_absolute_weight(official):
+    weight = official["bn1.weight"]
+    assert (weight < 0).any() and (weight > 0).any()
+    found = convert_state_dict(official, "ccnet")["backbone.stem.conv1.norm.weight"]
+    assert torch.equal(found, weight.abs() + 1e-5)
+    counted = {**official, "bn1.num_batches_tracked": torch.tensor(4)}  # a batch norm after all
+    found = convert_state_dict(counted, "ccnet")["backbone.stem.conv1.norm.weight"]
+    assert torch.equal(found, weight)
+
+
+def test_models_with_less(mmseg):
+    """No auxiliary head, and the plain head in place of CCHead."""
+    state = {k: v for k, v in mmseg[1].items() if "auxiliary" not in k and ".cca." not in k}
+    options = model_options(convert_state_dict(state, "mmseg"))
+    assert options["MODEL.SEM_SEG_HEAD.AUX.WEIGHT"] == 0
+    assert options["MODEL.SEM_SEG_HEAD.CONTEXT"] == []
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+@pytest.mark.parametrize(("depth", "res2"), [(18, 64), (50, 256)])
+def test_plain_resnets_compute_the_same(depth, res2, prefix):
+    """MMSegmentation's plain ResNet has torchvision's keys, layers and classifier."""
+    torch.manual_seed(depth)
+    theirs = getattr(torchvision.models, f"resnet{depth}")().eval()
+    state = {prefix * ("fc" not in k) + k: v for k, v in theirs.state_dict().items()}
+    converted = convert_state_dict(state, "mmseg")
+    ours = dilated_resnet(
+        depth, output_stride=32, stem="basic", stem_channels=64, res2_channels=res2, norm="BN"
+    )
+    ours.load_state_dict({k.removeprefix("backbone."): v for k, v in converted.items()})
+    children = dict(theirs.named_children())
+    layers = [v for k, v in children.items() if k not in ("avgpool", "fc")]
+    x = torch.randn(1, 3, 65, 97)
+    with torch.no_grad():
+        wanted = nn.Sequential(*layers)(x)
+        torch.testing.assert_close(ours.eval()(x)["res5"], wanted, rtol=1e-4, atol=1e-4)
+
+
+def cut(*words):
+    return lambda state: {k: v for k, v in state.items() if not any(w in k for w in words)}
+
+
+def added(key, value=None):
+    return lambda state: {**state, key: torch.zeros(2) if value is None else value}
 
 
 @pytest.mark.parametrize(
-    ("state", "source", "message"),
+    ("change", "named"),
     [
-        ({}, "paddle", "mmseg, ccnet"),
-        ({"decode_head.psp.0.weight": torch.zeros(1)}, "mmseg", "decode_head.psp.0.weight"),
-        ({"backbone.stem.0.weight": torch.zeros(1)}, "ccnet", "1 of 1 keys"),
+        (added("decode_head.psp.0.weight"), ["1 of 360 keys", "decode_head.psp.0.weight"]),
+        (added("backbone.layer4.2.conv1.bias"), ["no place", "backbone.layer4.2.conv1.bias"]),
+        (added("conv1.weight"), ["conv1.weight"]),  # twice, with and without the prefix
+        (added("iteration", 3), ["iteration"]),
+        (added("fc.weight"), ["fc.weight"]),  # a classifier belongs to a backbone alone
+        (added("decode_head.conv_seg.bias"), ["shape", "decode_head.conv_seg.bias"]),
+        (cut("decode_head.conv_seg."), ["2 missing", "decode_head.conv_seg.{}", "predictor.{}"]),
+        (cut("decode_head.convs.1.bn.bias"), ["1 missing", "refine.norm.bias"]),
+        (cut("running_var"), ["missing", "backbone.layer1.0.bn1.running_var", "more"]),
+        (cut("layer4.2."), ["15 missing", "ResNet-50", "backbone.layer4.2.conv3.weight"]),
+        (cut(""), ["0 of 0 keys"]),
     ],
 )
-def test_what_cannot_be_converted_is_named(state, source, message):
-    with pytest.raises(UserError, match=message):
-        convert_state_dict(state, source)
+def test_what_is_left_over_on_either_side_is_listed(mmseg, change, named):
+    with pytest.raises(UserError) as error:
+        convert_state_dict(change(mmseg[1]), "mmseg")
+    for words in named:
+        for leaf in ("weight", "bias") if "{}" in words else ("",):
+            assert words.format(leaf) in str(error.value)
+
+
+def test_what_cannot_be_converted_is_said(mmseg):
+    for state, source, words in (
+        (mmseg[1], "paddle", "mmseg, ccnet"),
+        (mmseg[1], "ccnet", "359 of 359 keys are not those of ccnet"),
+        ([1, 2], "mmseg", "a list"),
+        (torchvision.models.resnet152().state_dict(), "mmseg", "18, 34, 50, 101"),
+    ):
+        with pytest.raises(UserError, match=words):
+            convert_state_dict(state, source)

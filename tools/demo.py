@@ -30,7 +30,9 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--weights", metavar="RUN_OR_FILE", help="folder of a run, or a .pth or .pkl file"
+        "--weights",
+        metavar="RUN_OR_FILE",
+        help="folder of a run, or a .pth, .safetensors or .pkl file",
     )
     parser.add_argument(
         "--config-file", default="", metavar="FILE", help="by default that of the run"

@@ -12,14 +12,13 @@ JSON of --output holds All, Things, Stuff and per_class, from 0 to 1.
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 
-from ccsa.errors import UserError, reports_user_errors
+from ccsa.errors import reports_user_errors
 from ccsa.evaluation.panoptic_files import evaluate_files
 from ccsa.evaluation.panoptic_tables import as_json, class_table, panoptic_table
-from ccsa.files import write_text
+from ccsa.files import check_free, write_text
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,26 +36,11 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def check_output(path: Path) -> None:
-    """Refuse, before anything is computed, a file that is there and a place that takes none.
-
-    Raises:
-        UserError: either of these.
-    """
-    if path.exists():
-        raise UserError(
-            f"--output {path} would be overwritten; name another file, or delete it first"
-        )
-    parent = next(place for place in path.absolute().parents if place.exists())
-    if not (parent.is_dir() and os.access(parent, os.W_OK)):
-        raise UserError(f"--output {path} cannot be written in {parent}; name another file")
-
-
 @reports_user_errors
 def main() -> None:
     args = parse_args()
     if args.output:
-        check_output(args.output)
+        check_free(args.output, "--output")
     started = time.perf_counter()
     quality, truth = evaluate_files(args.gt_json, args.gt_dir, args.pred_json, args.pred_dir)
     seconds = time.perf_counter() - started

@@ -1,25 +1,22 @@
 """Checkpoints: complete or absent on disk, and plain about what did not load."""
 
 import logging
-import pickle
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
 from ccsa.conversion import convert_state_dict
-from ccsa.errors import UserError
 from ccsa.files import whole_file, write_text
 from ccsa.insertion import CHILD
+from ccsa.weight_files import read_weights, save_weights, told
 
-__all__ = ["Checkpointer", "convert_state_dict"]
+__all__ = ["Checkpointer", "convert_state_dict", "save_weights"]
 
 logger = logging.getLogger(__name__)
-
-_UNREADABLE = (
-    *(OSError, EOFError, RuntimeError, ValueError, AssertionError),
-    *(pickle.UnpicklingError, AttributeError, KeyError, IndexError, TypeError),
-)
+_COUNTER = "num_batches_tracked"  # of a norm; torch fills it in where a file has none
 
 
 class Checkpointer(DetectionCheckpointer):
@@ -41,16 +38,52 @@ class Checkpointer(DetectionCheckpointer):
         write_text(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict:
-        """As Detectron2's; a file that cannot be read raises UserError."""
+        """As Detectron2's, from ``.pth``, ``.safetensors`` and ``.pkl`` files, with no code in them
+        run.
+
+        Raises:
+            UserError: a file that cannot be read, names what could run code, or is of another
+                model.
+        """
         try:
-            return super().load(path, checkpointables)
-        except _UNREADABLE as error:
-            # torch's advice at this point is to load the file unsafely; it is not passed on.
-            unsafe = isinstance(error, pickle.UnpicklingError) or not str(error)
-            reason = "it is damaged, or no checkpoint" if unsafe else str(error).splitlines()[0]
-            raise UserError(
-                f"weights {path} cannot be loaded ({reason}); name another file by MODEL.WEIGHTS"
-            ) from error
+            with told(path, "MODEL.WEIGHTS"):
+                return super().load(path, checkpointables)
+        finally:
+            self._parsed_url_during_load = None  # Detectron2 forgets it after an error
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        """As Detectron2's, whose formats these are."""
+        if not filename.endswith((".pkl", ".pyth")):
+            return super()._load_file(filename)
+        data = read_weights(filename)
+        if filename.endswith(".pyth"):  # pycls
+            data, author = data["model_state"], "pycls"
+            weights = {key: value for key, value in data.items() if not key.endswith(_COUNTER)}
+        elif "model" in data and "__author__" in data:
+            return data
+        else:
+            data, author = data.get("blobs", data), "Caffe2"
+            weights = {key: value for key, value in data.items() if not key.endswith("_momentum")}
+        return {"model": weights, "__author__": author, "matching_heuristics": True}
+
+    def _torch_load(self, f: str) -> Any:
+        return read_weights(f)
+
+    def _load_model(self, checkpoint: dict[str, Any]):
+        """As Detectron2's; a file that has nothing for the model is one of another model."""
+        held = checkpoint["model"]
+        if not (isinstance(held, Mapping) and held and all(isinstance(key, str) for key in held)):
+            raise ValueError("it holds no weights")
+        examples = ", ".join(_grouped(list(held), most=3))
+        incompatible = super()._load_model(checkpoint)
+        keys = {key for key in self.model.state_dict() if not key.endswith(_COUNTER)}
+        lacking = keys.intersection(incompatible.missing_keys)
+        if keys and lacking == keys:
+            raise ValueError(f"it is of another model: none of it fits this one: {examples}")
+        logger.info(
+            "weights: %d of the model's %d tensors loaded", *map(len, (keys - lacking, keys))
+        )
+        return incompatible
 
     def _log_incompatible_keys(self, incompatible) -> None:
         """One line a kind, where Detectron2 prints a table a kind."""

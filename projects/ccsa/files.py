@@ -40,3 +40,18 @@ def write_text(path: Path, text: str) -> None:
     """
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def check_free(path: Path, option: str) -> None:
+    """Refuse, before anything is computed, a file that is there and a place that takes none.
+
+    Raises:
+        UserError: either of these.
+    """
+    if path.exists():
+        raise UserError(
+            f"{option} {path} would be overwritten; name another file, or delete it first"
+        )
+    parent = next(place for place in path.absolute().parents if place.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise UserError(f"{option} {path} cannot be written in {parent}; name another file")

@@ -133,7 +133,7 @@ def check_weights(weights: str) -> None:
     if not weights:
         return
     cure = (
-        "name a .pth or .pkl file by MODEL.WEIGHTS, "
+        "name a .pth, .safetensors or .pkl file by MODEL.WEIGHTS, "
         'or start from random weights by MODEL.WEIGHTS ""'
     )
     if "://" not in weights:

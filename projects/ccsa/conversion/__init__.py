@@ -1,0 +1,99 @@
+"""Checkpoints of other programs, in the keys of this project's models.
+
+Sources:
+    mmseg   MMSegmentation: ResNet or ResNetV1c; CCHead, or FCNHead with two convolutions and the
+            input concatenated (CCNetHead with no context); FCNHead as auxiliary. Or the ResNet
+            alone, as its ImageNet weights are.
+    ccnet   the official CCNet code: its ResNet with deep stem, its head and ``dsn``.
+
+The result fits ``DenseSegmentor`` (or Detectron2's SemanticSegmentor) with ``dilated_resnet`` and
+``CCNetHead``, ``strict=True``. What is no weight (dilation, activation, recurrence,
+``align_corners``, means of the image) is the configuration's: configs/cityscapes has one for each.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ccsa.conversion.fit import check_complete, listed, model_options
+from ccsa.conversion.rules import AUX, HEAD, RULES, our_key
+from ccsa.errors import UserError
+
+__all__ = ["SOURCES", "convert_state_dict", "model_options"]
+
+SOURCES = tuple(RULES)
+_ABN_EPS = 1e-5
+
+
+def convert_state_dict(state_dict: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+    """Give a state dict the keys of this project's models.
+
+    Args:
+        state_dict: of the source's model, or a checkpoint that holds it under ``state_dict``. The
+            prefix ``module.`` of data-parallel training is taken off.
+        source: ``mmseg`` or ``ccnet``.
+
+    Returns:
+        The same weights under new keys, with three adaptations. MMSegmentation's scalar gamma
+        becomes a vector of one, and its auxiliary convolution, which has no bias, gets one of 0.
+        The in-place norm of the official code, known by its lack of ``num_batches_tracked``, scales
+        by |weight| + 1e-5, so that becomes the weight of the batch norm. An ImageNet classifier
+        (``fc``) on a backbone alone is left out.
+
+    Raises:
+        UserError: an unknown source; keys that the source's models do not have; or weights that our
+            model of the same depth and widths has and the state dict does not give, all listed.
+    """
+    if source not in RULES:
+        raise UserError(f"source must be one of {', '.join(RULES)}, not {source!r}")
+    if not isinstance(state_dict, Mapping):
+        raise UserError(f"a state dict maps keys to tensors; this is a {type(state_dict).__name__}")
+    if isinstance(state_dict.get("state_dict"), Mapping):
+        state_dict = state_dict["state_dict"]
+    converted, unknown = _rename_all(state_dict, source)
+    if unknown or not converted:
+        raise UserError(
+            f"{len(unknown)} of {len(state_dict)} keys are not those of {source}'s CCNet with a "
+            f"ResNet: {listed(unknown) or 'there are none'}; the sources are {', '.join(RULES)}"
+        )
+    if source == "mmseg":
+        _from_mmseg(converted)
+    else:
+        _from_ccnet(converted)
+    check_complete(converted, source)
+    return converted
+
+
+def _rename_all(state_dict: Mapping[str, Any], source: str) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors under our keys, and the keys that have none of ours, or one that is taken."""
+    converted: dict[str, Tensor] = {}
+    unknown = []
+    for key, value in state_dict.items():
+        bare = str(key).removeprefix("module.")
+        new = our_key(bare, source)
+        if new is None and source == "mmseg":  # ImageNet weights of the backbone have no prefix
+            new = our_key(f"backbone.{bare}", source)
+        if new is None or new in converted or not isinstance(value, Tensor):
+            unknown.append(str(key))
+        else:
+            converted[new] = value
+    if all(key.startswith("backbone.") for key in converted):
+        unknown = [key for key in unknown if key.rpartition(".")[0] not in ("fc", "head.fc")]
+    return converted, unknown
+
+
+def _from_mmseg(state: dict[str, Tensor]) -> None:
+    gamma = f"{HEAD}.attention.gamma"
+    if gamma in state:
+        state[gamma] = state[gamma].reshape(1)
+    weight = state.get(f"{AUX}.conv.weight")
+    if weight is not None:
+        state.setdefault(f"{AUX}.conv.bias", weight.new_zeros(len(weight)))
+
+
+def _from_ccnet(state: dict[str, Tensor]) -> None:
+    for key in [k for k in state if k.endswith(".running_var")]:
+        norm = key.removesuffix(".running_var")
+        if f"{norm}.num_batches_tracked" not in state and f"{norm}.weight" in state:
+            state[f"{norm}.weight"] = state[f"{norm}.weight"].abs() + _ABN_EPS
