@@ -80,6 +80,23 @@ def test_coco_panoptic_that_is_not_there_is_one_clear_message(tmp_path, run):
     assert "panoptic_train2017.json" in err and "Get it from cocodataset.org" in err
 
 
+def test_cityscapes_panoptic_is_prepared_and_kept_by_a_second_run(tmp_path, run):
+    panoptic_files.cityscapes(tmp_path)
+    # Four labels, and the instances of two splits.
+    status, out, _ = run("cityscapes_panoptic", "--root", tmp_path)
+    assert status == 0 and "Cityscapes panoptic: 6 files made, 0 were there already" in out
+    assert f"python tools/check_dataset.py cityscapes_panoptic --root {tmp_path}" in out
+    status, out, _ = run("cityscapes_panoptic", "--root", tmp_path)
+    assert status == 0 and ": 0 files made, 6 were there already" in out
+
+
+def test_cityscapes_panoptic_that_is_not_there_says_which_command_makes_it(tmp_path, run):
+    status, out, err = run("cityscapes_panoptic", "--root", tmp_path)
+    assert status == 2 and out == "" and err.startswith("error: ")
+    assert str(tmp_path / "cityscapes/gtFine/cityscapes_panoptic_train.json") in err
+    assert "csCreatePanopticImgs" in err and "DETECTRON2_DATASETS" in err
+
+
 def test_a_bad_source_is_named_in_one_line(tmp_path, run):
     layouts.ade20k(tmp_path)
     bad = tmp_path / "ADEChallengeData2016/annotations/training/ADE_train_00000002.png"
