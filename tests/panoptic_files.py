@@ -7,7 +7,9 @@ import argparse
 import json
 from pathlib import Path
 
+import layouts
 import numpy as np
+from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 from PIL import Image
 
 CATEGORIES = [
@@ -71,6 +73,46 @@ def disturb(rng, ids: np.ndarray, segments: list[dict]) -> tuple[np.ndarray, lis
         if rng.random() < 0.15:
             moved = np.where(moved == number, 0, moved)
     return moved, [{k: s[k] for k in ("id", "category_id")} for s in describe(moved, category)]
+
+
+def street(things: bool) -> np.ndarray:
+    """Segment ids (H, W) as csCreatePanopticImgs gives them: category id * 1000 + instance, or the
+    category id of stuff and of groups of things; the last row is void."""
+    ids = np.full(layouts.SIZE, 23)
+    ids[8:] = 7
+    if things:
+        ids[10:16, 2:10] = 26000
+        ids[10:16, 12:18] = ids[20:22, 12:14] = 26001  # in two parts
+        ids[0:9, 0:2] = 24003  # from the first pixel on
+        ids[18:23, 4:9] = 25  # a group of riders
+    ids[23:] = 0
+    return ids
+
+
+def cityscapes(root: Path) -> None:
+    """Three images of train and one of val, the second of train without things, with labels of the
+    19 classes and the panoptic files that cityscapesscripts makes."""
+    layouts.cityscapes(root)
+    base = root / "cityscapes" / "gtFine"
+    isthing = {c["id"]: c["isthing"] for c in CITYSCAPES_CATEGORIES}
+    for split in ("train", "val"):
+        images, entries = [], []
+        for number, path in enumerate(sorted((base / split).glob("*/*_labelIds.png"))):
+            stem = path.name.removesuffix("_gtFine_labelIds.png")
+            trained = path.with_name(path.name.replace("_labelIds", "_labelTrainIds"))
+            layouts.grey(trained, layouts.spread([0, 1]))
+            file = f"{stem}_gtFine_panoptic.png"
+            ids = street(things=number != 1)
+            write_png(base / f"cityscapes_panoptic_{split}" / file, ids)
+            category = {int(n): int(n) if n < 1000 else int(n) // 1000 for n in np.unique(ids)}
+            infos = describe(ids, category)
+            for info in infos:
+                info["iscrowd"] = int(info["id"] < 1000 and isthing[info["category_id"]])
+            entries.append({"image_id": stem, "file_name": file, "segments_info": infos})
+            name = f"{stem}_gtFine_leftImg8bit.png"  # as written there; no file is called so
+            images.append({"id": stem, "width": 32, "height": 24, "file_name": name})
+        content = {"images": images, "annotations": entries, "categories": CITYSCAPES_CATEGORIES}
+        (base / f"cityscapes_panoptic_{split}.json").write_text(json.dumps(content))
 
 
 def write_pair(

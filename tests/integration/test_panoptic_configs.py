@@ -1,11 +1,13 @@
 """Every panoptic configuration: one training step and one evaluation on a few scenes in its own
-dataset's layout. Models and images of COCO's are small, everything else is as configured."""
+dataset's layout. Models and images of all but the digits are small, everything else is as
+configured."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import panoptic_files
 import pytest
 
 from ccsa.data.coco_layout import write_as_coco
@@ -14,6 +16,7 @@ from ccsa.data.digits import write_digits
 pytestmark = pytest.mark.slow
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 DIGITS = sorted((CONFIGS / "digits").glob("*panoptic_fpn.yaml"))
+CITYSCAPES = sorted((CONFIGS / "cityscapes").glob("*panoptic_fpn.yaml"))
 COCO = sorted(CONFIGS.glob("*panoptic_fpn*.yaml"))
 SMALL = [
     *("MODEL.WEIGHTS", "", "MODEL.RESNETS.DEPTH", "50", "MODEL.FPN.OUT_CHANNELS", "32"),
@@ -75,12 +78,23 @@ def test_digits(tmp_path):
     run(DIGITS, tmp_path, tmp_path / "out")
 
 
-def test_coco(root, tmp_path):
-    write_as_coco(tmp_path, train=4, val=2)
+def prepare(root, name, datasets):
     subprocess.run(
-        [sys.executable, root / "tools/prepare_dataset.py", "coco_panoptic", "--root", tmp_path],
+        [sys.executable, root / "tools/prepare_dataset.py", name, "--root", datasets],
         check=True,
         capture_output=True,
     )
+
+
+def test_coco(root, tmp_path):
+    write_as_coco(tmp_path, train=4, val=2)
+    prepare(root, "coco_panoptic", tmp_path)
     assert len(COCO) == 8
     run(COCO, tmp_path, tmp_path / "out", *SMALL)
+
+
+def test_cityscapes(root, tmp_path):
+    panoptic_files.cityscapes(tmp_path)
+    prepare(root, "cityscapes_panoptic", tmp_path)
+    assert len(CITYSCAPES) == 2
+    run(CITYSCAPES, tmp_path, tmp_path / "out", *SMALL)

@@ -54,7 +54,7 @@ def test_a_source_that_is_not_there_is_one_clear_message(name, tmp_path, run):
 def test_an_unknown_name_gets_near_misses(run):
     status, _, err = run("cityscape")
     assert status == 2
-    assert "there is no dataset called 'cityscape'; did you mean cityscapes?" in err
+    assert "there is no dataset called 'cityscape'; did you mean cityscapes or " in err
 
 
 def test_coco_panoptic_is_prepared_and_kept_by_a_second_run(tmp_path, run):
@@ -78,6 +78,23 @@ def test_coco_panoptic_that_is_not_there_is_one_clear_message(tmp_path, run):
     status, out, err = run("coco_panoptic", "--root", tmp_path)
     assert status == 2 and out == "" and err.startswith("error: ")
     assert "panoptic_train2017.json" in err and "Get it from cocodataset.org" in err
+
+
+def test_cityscapes_panoptic_is_prepared_and_kept_by_a_second_run(tmp_path, run):
+    panoptic_files.cityscapes(tmp_path)
+    # Four labels, and the instances of two splits.
+    status, out, _ = run("cityscapes_panoptic", "--root", tmp_path)
+    assert status == 0 and "Cityscapes panoptic: 6 files made, 0 were there already" in out
+    assert f"python tools/check_dataset.py cityscapes_panoptic --root {tmp_path}" in out
+    status, out, _ = run("cityscapes_panoptic", "--root", tmp_path)
+    assert status == 0 and ": 0 files made, 6 were there already" in out
+
+
+def test_cityscapes_panoptic_that_is_not_there_says_which_command_makes_it(tmp_path, run):
+    status, out, err = run("cityscapes_panoptic", "--root", tmp_path)
+    assert status == 2 and out == "" and err.startswith("error: ")
+    assert str(tmp_path / "cityscapes/gtFine/cityscapes_panoptic_train.json") in err
+    assert "csCreatePanopticImgs" in err and "DETECTRON2_DATASETS" in err
 
 
 def test_a_bad_source_is_named_in_one_line(tmp_path, run):

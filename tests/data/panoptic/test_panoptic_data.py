@@ -56,30 +56,6 @@ def coco(digits):
     return root
 
 
-def cityscapes(root):
-    """A city of one image in each split, with the panoptic files that cityscapesscripts makes."""
-    layouts.cityscapes(root)
-    base = root / "cityscapes" / "gtFine"
-    for path in base.glob("*/*/*_labelIds.png"):
-        layouts.grey(
-            path.with_name(path.name.replace("_labelIds", "_labelTrainIds")), layouts.spread([0, 1])
-        )
-    for split in ("train", "val"):
-        entries = []
-        for path in sorted((base / split).glob("*/*_labelIds.png")):
-            stem = path.name.removesuffix("_gtFine_labelIds.png")
-            file = f"{stem}_gtFine_panoptic.png"
-            ids = np.where(np.arange(32) < 10, 7, 26001) + np.zeros((24, 1), int)
-            files.write_png(base / f"cityscapes_panoptic_{split}" / file, ids)
-            infos = files.describe(ids, {7: 7, 26001: 26})
-            entries.append({"image_id": stem, "file_name": file, "segments_info": infos})
-        categories = [
-            {"id": 7, "name": "road", "isthing": 0},
-            {"id": 26, "name": "car", "isthing": 1},
-        ]
-        files.write_json(base / f"cityscapes_panoptic_{split}.json", entries, categories)
-
-
 def report_of(root, name="digits_panoptic", index=1):
     reports, _ = check_family(FAMILIES[name], root, check_panoptic_split)
     return reports[index]
@@ -93,8 +69,9 @@ def troubles(root, **options) -> dict[str, list[str]]:
 
 
 def test_good_datasets_have_no_trouble(digits, tmp_path):
-    cityscapes(tmp_path)
-    for name, images in (("digits_panoptic", [1, 3]), ("cityscapes_panoptic", [3, 1])):
+    files.cityscapes(tmp_path)
+    carry_out(FAMILIES["cityscapes_panoptic"].plan(tmp_path), "labels")
+    for name, images in (("digits_panoptic", [1, 3]), ("cityscapes_panoptic", [3, 1, 3, 1])):
         reports, notes = check_family(FAMILIES[name], tmp_path, check_panoptic_split)
         assert examples(reports) == [] and notes == []
         assert [report.images for report in reports] == images
@@ -197,7 +174,7 @@ def test_trouble_is_counted_and_named(name, digits):
 
 
 def test_cityscapes_files_are_looked_for_where_detectron2_does(tmp_path):
-    cityscapes(tmp_path)
+    files.cityscapes(tmp_path)
     base = tmp_path / "cityscapes"
     stem = "ulm/ulm_000000_000019"
     (base / f"leftImg8bit/val/{stem}_leftImg8bit.png").unlink()

@@ -1,14 +1,17 @@
 """Panoptic datasets: reading, writing, checking and preparing their files.
 
-Importing this adds to Detectron2's metadata of COCO panoptic how its labels are made.
+Importing this registers Cityscapes as Panoptic FPN is trained on it, and adds to Detectron2's
+metadata of COCO panoptic how its labels are made.
 """
 
 from pathlib import Path
 
 from detectron2.data import MetadataCatalog
 
+from ccsa.data.built_in import datasets_root
+from ccsa.data.panoptic import cityscapes
 from ccsa.data.panoptic.annotations import Annotation, Category, PanopticJson, read_panoptic_json
-from ccsa.data.panoptic.catalog import COCO, FAMILIES, PREPARED, PanopticSplit
+from ccsa.data.panoptic.catalog import COCO, FAMILIES, PREPARED
 from ccsa.data.panoptic.segments import (
     Segment,
     read_segment_ids,
@@ -16,6 +19,7 @@ from ccsa.data.panoptic.segments import (
     segment_troubles,
     write_segment_ids,
 )
+from ccsa.data.panoptic.splits import PanopticSplit
 
 __all__ = [
     "FAMILIES",
@@ -34,3 +38,4 @@ __all__ = [
 
 for _split in COCO.splits(Path()):
     MetadataCatalog.get(_split.name).prepare_command = COCO.prepare_command
+cityscapes.register_all(datasets_root())

@@ -8,7 +8,6 @@ import numpy as np
 from PIL import Image
 
 from ccsa.data.panoptic.annotations import Annotation, PanopticJson, read_panoptic_json
-from ccsa.data.panoptic.catalog import PanopticSplit
 from ccsa.data.panoptic.segments import (
     BAD_CATEGORIES,
     BAD_IDS,
@@ -16,6 +15,7 @@ from ccsa.data.panoptic.segments import (
     relabel_segments,
     segment_troubles,
 )
+from ccsa.data.panoptic.splits import PanopticSplit
 from ccsa.data.semantic.check import KINDS, Report, shown_size
 from ccsa.data.semantic.files import find, in_threads, read_indices
 from ccsa.errors import UserError

@@ -17,6 +17,7 @@ from ccsa.data.semantic.files import (
     write_label,
 )
 from ccsa.errors import UserError
+from ccsa.files import write_text
 
 REFUSED = -1  # in a lookup table: a value that the source does not have by its definition
 
@@ -40,10 +41,12 @@ class Job:
 
 @dataclass
 class Plan:
-    """All that preparing a dataset makes. ``lists`` come last: a list stands for whole labels."""
+    """All that preparing a dataset makes. ``lists`` and ``texts`` come last: they stand for whole
+    labels."""
 
     jobs: list[Job] = field(default_factory=list)
     lists: dict[Path, list[str]] = field(default_factory=dict)  # list file: ids
+    texts: dict[Path, Callable[[], str]] = field(default_factory=dict)  # file: gives its content
     links: dict[Path, Path] = field(default_factory=dict)  # symbolic link: folder it names
     notes: list[str] = field(default_factory=list)  # what could not be made, and why
 
@@ -67,7 +70,8 @@ def carry_out(plan: Plan, description: str) -> Outcome:
     try:
         for link, folder in plan.links.items():
             _count(outcome, _link(link, folder))
-        for parent in {target.parent for job in plan.jobs for target in job.targets}:
+        targets = [target for job in plan.jobs for target in job.targets]
+        for parent in {target.parent for target in [*targets, *plan.texts]}:
             remove_stale_parts(parent)
         for written, kept in in_threads(_convert, plan.jobs, description):
             outcome.written += written
@@ -81,6 +85,11 @@ def carry_out(plan: Plan, description: str) -> Outcome:
                     f"{path} was there and is kept, but names other images than the labels do; "
                     "to have it made anew, delete it and run the same command again"
                 )
+            _count(outcome, not there)
+        for path, content in plan.texts.items():
+            there = path.is_file()
+            if not there:
+                write_text(path, content())
             _count(outcome, not there)
     except OSError as error:
         raise UserError(
