@@ -29,9 +29,8 @@ LABELS = stuff_labels(THINGS, [category["id"] for category in _STUFF])
 
 
 def splits(root: Path) -> list[PanopticSplit]:
-    return [_detectron2s(root / "cityscapes", *item) for item in PUBLISHED.items()] + separated(
-        root
-    )
+    place = root / "cityscapes"
+    return [*(_detectron2s(place, *item) for item in PUBLISHED.items()), *separated(root)]
 
 
 def separated(root: Path) -> list[PanopticSplit]:
@@ -67,7 +66,6 @@ def _separated(root: Path, split: str, count: int) -> PanopticSplit:
     source = _detectron2s(root, split, count)
     stuff = root / "gtFine" / f"cityscapes_panoptic_stuff_{split}"
     instances = root / "gtFine" / f"cityscapes_panoptic_instances_{split}.json"
-    command = "python tools/prepare_dataset.py cityscapes_panoptic"
     return replace(
         source,
         name=f"{source.name}_separated",
@@ -75,7 +73,7 @@ def _separated(root: Path, split: str, count: int) -> PanopticSplit:
         label_of=lambda annotation: stuff / _stuff_name(annotation.image_id),
         labels=LABELS,
         instances_json=instances,
-        made_by={stuff: command, instances: command},
+        made_by=dict.fromkeys((stuff, instances), CITYSCAPES.prepare_command),
     )
 
 
