@@ -18,6 +18,7 @@ from sklearn.datasets import load_sample_image
 
 from ccsa.data.digits import write_digits
 from ccsa.engine import setup_cfg
+from ccsa.modeling import VideoSemanticSegmentor
 from ccsa.visualization import class_metadata
 from ccsa.visualization.painter import OPACITY
 
@@ -149,6 +150,64 @@ def test_a_video_keeps_frames_rate_and_size(demo, tmp_path, option):
     assert [frame.shape for frame in frames] == [(64, 96, 3)] * 3
     assert [round(float(np.median(frame)), -1) for frame in frames] == [40, 80, 120]
     assert files(tmp_path) == ["clip.recording", "drawn.mp4"]
+
+
+@pytest.fixture
+def video_run(tmp_path):
+    """A folder like that of a training run, of a tiny video model with random weights."""
+    folder = tmp_path / "video_run"
+    folder.mkdir()
+    config = {
+        "MODEL": {
+            "META_ARCHITECTURE": "VideoSemanticSegmentor",
+            "DEVICE": "cpu",
+            "WEIGHTS": "",
+            "BACKBONE": {"NAME": "PlainBackbone"},
+            "PLAIN": {"CHANNELS": [8], "STRIDES": [4]},
+            "SEM_SEG_HEAD": {
+                "NAME": "VideoCCNetHead",
+                "IN_FEATURES": ["conv1"],
+                "CONVS_DIM": 8,
+                "NORM": "BN",
+                "NUM_CLASSES": 5,
+                "AUX": {"WEIGHT": 0.0},
+            },
+        },
+        "DATASETS": {"TEST": ["moving_cue_val"]},
+        "INPUT": {"MIN_SIZE_TEST": 0, "CLIP": {"FRAMES": 3}},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    model = build_model(setup_cfg(Namespace(folder / "config.yaml")))
+    torch.save({"model": model.state_dict()}, folder / "model_final.pth")
+    return folder
+
+
+def test_a_video_model_sees_the_frames_before(demo, video_run, tmp_path, monkeypatch):
+    seen = []
+    forward = VideoSemanticSegmentor.forward
+
+    def spy(self, inputs):
+        seen.append(inputs[0]["image"][:, 0].mean((1, 2)).round(decimals=-1).tolist())
+        return forward(self, inputs)
+
+    monkeypatch.setattr(VideoSemanticSegmentor, "forward", spy)
+    clip = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"MJPG"), 12, (96, 64))
+    for level in (40, 80, 120, 160):
+        writer.write(np.full((64, 96, 3), level, np.uint8))
+    writer.release()
+    out = tmp_path / "drawn.avi"
+    status, printed, _ = demo("--input", clip, "--output", out, weights=video_run)
+    assert status == 0 and "4 images drawn" in printed
+    assert seen == [[40, 40, 40], [40, 40, 80], [40, 80, 120], [80, 120, 160]]
+    assert int(cv2.VideoCapture(str(out)).get(cv2.CAP_PROP_FRAME_COUNT)) == 4
+
+
+def test_a_video_model_refuses_an_image(demo, video_run, scenes, tmp_path):
+    arguments = ["--input", scenes / "000001.jpg", "--output", tmp_path / "drawn.png"]
+    status, _, errors = demo(*arguments, weights=video_run)
+    assert status == 2 and not (tmp_path / "drawn.png").exists()
+    assert "clips of 3 frames" in errors and "name a video" in errors
 
 
 def test_nothing_is_overwritten(demo, scenes, tmp_path):

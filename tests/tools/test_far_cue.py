@@ -64,7 +64,7 @@ def test_surprises_are_named(make_run, config, values, names):
 
 
 @pytest.mark.parametrize(
-    ("values", "names"), [((0.41, 0.95), ["T1"]), ((0.3, 0.94), ["T5"]), ((0.4, 1.0), [])]
+    ("values", "names"), [((0.41, 0.9), ["T1"]), ((0.3, 0.89), ["T5"]), ((0.4, 1.0), [])]
 )
 def test_frames_have_a_table_of_their_own(make_run, values, names):
     runs = {

@@ -13,7 +13,7 @@ NETWORKS = (
     Network("T5", "T = 5, 3D criss-cross, R = 2"),
 )
 # mIoU from 0 to 1 that tells T apart, by config: (at least, at most).
-EXPECTED = {"T1": (0.0, 0.40), "T5": (0.95, 1.0)}
+EXPECTED = {"T1": (0.0, 0.40), "T5": (0.90, 1.0)}
 
 Runs = Mapping[str, Run]  # by config
 
