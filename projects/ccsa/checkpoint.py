@@ -11,6 +11,8 @@ from detectron2.checkpoint import DetectionCheckpointer
 from ccsa.conversion import convert_state_dict
 from ccsa.errors import UserError
 from ccsa.insertion import CHILD
+from ccsa.modeling.timm_backbone import load_timm_weights
+from ccsa.modeling.timm_models import SCHEME
 
 __all__ = ["Checkpointer", "convert_state_dict"]
 
@@ -48,7 +50,11 @@ class Checkpointer(DetectionCheckpointer):
         os.replace(partial, tag)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict:
-        """As Detectron2's; a file that cannot be read raises UserError."""
+        """As Detectron2's, and weights of timm for a backbone from there (``timm://``); a file that
+        cannot be read raises UserError."""
+        if path and path.startswith(SCHEME):
+            load_timm_weights(self.model, path)
+            return {}
         try:
             return super().load(path, checkpointables)
         except _UNREADABLE as error:

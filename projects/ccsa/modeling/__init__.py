@@ -9,6 +9,11 @@ from ccsa.modeling.plain_backbone import PlainBackbone
 from ccsa.modeling.sanet_head import SANetHead
 from ccsa.modeling.segmentor import DenseSegmentor
 from ccsa.modeling.semantic_head import FCNHead
+from ccsa.modeling.timm_backbone import (
+    TimmBackbone,
+    build_timm_backbone,
+    build_timm_fpn_backbone,
+)
 
 __all__ = [
     "CCNetHead",
@@ -20,6 +25,9 @@ __all__ = [
     "OhemCrossEntropy",
     "PlainBackbone",
     "SANetHead",
+    "TimmBackbone",
     "build_dilated_resnet_backbone",
+    "build_timm_backbone",
+    "build_timm_fpn_backbone",
     "dilated_resnet",
 ]
