@@ -133,8 +133,9 @@ class TimmBackbone(Backbone):
         ]
         if lacking:
             raise UserError(
-                f"{file or 'the hub'} lacks {len(lacking)} weights of timm's {self.name} ({lacking[0]}, ...); "
-                f"name its own file by MODEL.WEIGHTS {SCHEME}FILE, or that model by MODEL.TIMM.NAME"
+                f"{file or 'the hub'} lacks {len(lacking)} weights of timm's {self.name} "
+                f"({lacking[0]}, ...); name its own file by MODEL.WEIGHTS {SCHEME}FILE, or the "
+                "model that the file is of by MODEL.TIMM.NAME"
             )
         # Built alike, they have the keys of this network, but for context blocks within.
         self.net.load_state_dict(states[0], strict=False)
