@@ -40,6 +40,7 @@ setup(
             *("mmcv-lite==2.1.0", "mypy", "onnx", "onnxruntime", "onnxscript", "pytest"),
             *("pytest-xdist", "ruff", "timm>=1.0"),
         ],
+        "export": ["onnx", "onnxruntime", "onnxscript"],  # to ONNX; other formats need torch alone
         "timm": ["timm>=1.0"],  # its backbones
     },
 )
