@@ -1,9 +1,11 @@
 """Every configuration builds, and the twins differ in their block lines alone."""
 
 import argparse
+import re
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_backbone
@@ -30,6 +32,8 @@ SEMANTIC = [
     for file in sorted((CONFIGS / name).glob("*.yaml"))
     if (stem := f"{name}/{file.stem}") not in CONVERTED and "panoptic" not in stem
 ]
+TIMM = [name for name in SEMANTIC if not re.search(r"_R_\d+_", name)]
+EFFICIENTNET = "pascal_context/sanet_efficientnet_b{}_os8_480_80ep"
 HEAD = "MODEL.SEM_SEG_HEAD."
 SANET = ("SANET.BLOCKS", "SANET.CHANNELS")
 # By the last word of a name: the keys in which it differs from the configuration without it.
@@ -42,14 +46,14 @@ TWINS = {
 }
 
 
-def load(root, name):
+def load(root, name, *options):
     file = str(root / "configs" / name)
-    return setup_cfg(argparse.Namespace(config_file=file, opts=["MODEL.DEVICE", "cpu"]))
+    return setup_cfg(argparse.Namespace(config_file=file, opts=["MODEL.DEVICE", "cpu", *options]))
 
 
 def test_every_config_builds(root):
     files = sorted((root / "configs").rglob("*.yaml"))
-    assert len(files) >= 132
+    assert len(files) >= 147
     for file in files:
         check_model(load(root, file.relative_to(root / "configs")))
 
@@ -154,15 +158,59 @@ def test_semantic_configs_fit_their_datasets(root, name):
         metadata = MetadataCatalog.get(dataset)
         assert len(metadata.stuff_classes) == head.NUM_CLASSES
         assert metadata.ignore_label == head.IGNORE_VALUE == 255
-    assert head.NORM == cfg.MODEL.RESNETS.NORM == "SyncBN"
+    assert head.NORM == "SyncBN"
     assert (solver.REFERENCE_WORLD_SIZE, solver.IMS_PER_BATCH % 4) == (4, 0)
     assert (solver.LR_SCHEDULER_NAME, solver.POLY_LR_POWER) == ("WarmupPolyLR", 0.9)
-    assert solver.WEIGHT_DECAY == solver.WEIGHT_DECAY_NORM
     assert isinstance(build_train_mapper(cfg), SemanticMapper)
+
+
+@pytest.mark.parametrize("name", [n for n in SEMANTIC if n not in TIMM])
+def test_semantic_configs_have_the_backbone_of_their_name(root, name):
+    cfg = load(root, f"{name}.yaml")
+    assert cfg.MODEL.RESNETS.NORM == "SyncBN"
+    assert cfg.SOLVER.WEIGHT_DECAY == cfg.SOLVER.WEIGHT_DECAY_NORM
     assert f"_os{cfg.MODEL.RESNETS.OUTPUT_STRIDE}_" in name
     assert f"_R_{cfg.MODEL.RESNETS.DEPTH}_" in name
     weights = {50: "R-52", 101: "R-103"}[cfg.MODEL.RESNETS.DEPTH]
     assert f"detectron2://DeepLab/{weights}.pkl" == cfg.MODEL.WEIGHTS
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_timm_configs_have_the_backbone_of_their_name(root, name):
+    """And pixels are scaled as that model's are, not as the base has them."""
+    cfg = load(root, f"{name}.yaml")
+    keys = cfg.MODEL.TIMM
+    assert f"_{keys.NAME.partition('.')[0].removeprefix('tf_')}_os{keys.OUTPUT_STRIDE}_" in name
+    assert (cfg.MODEL.BACKBONE.NAME, cfg.MODEL.WEIGHTS) == ("build_timm_backbone", "timm://hub")
+    assert keys.NAME in timm.list_pretrained()
+    other = load(root, f"{name}.yaml", "MODEL.TIMM.NAME", "test_convnext.r160_in1k")
+    assert other.MODEL.PIXEL_MEAN == [127.5] * 3 != cfg.MODEL.PIXEL_MEAN
+    changed = differences(cfg, load(root, "pascal_context/sanet_R_50_os8_480_80ep.yaml"))
+    changed = {key for key in changed if not key.startswith("MODEL.TIMM.")}
+    classes = (
+        {HEAD + "NUM_CLASSES", "DATASETS.TRAIN", "DATASETS.TEST"} if "60cls" in name else set()
+    )
+    optimizer = {key for key in changed if key.startswith("SOLVER.") and "convnext" in name}
+    blocks = {HEAD + "SANET.BLOCKS"} if "noblock" in name else set()
+    assert changed == {"MODEL.BACKBONE.NAME", "MODEL.WEIGHTS"} | classes | optimizer | blocks
+
+
+def test_efficientnets_differ_in_their_size_alone(root):
+    first = load(root, f"{EFFICIENTNET.format(0)}.yaml")
+    for size in range(1, 8):
+        other = load(root, f"{EFFICIENTNET.format(size)}.yaml")
+        assert differences(first, other) == {"MODEL.TIMM.NAME"}
+
+
+def test_the_convnext_twins_differ_in_their_block_alone(root):
+    names = ("mask_rcnn_convnext_tiny", "ccnet_mask_rcnn_convnext_tiny")
+    plain, other = (load(root, f"{name}.yaml") for name in names)
+    assert differences(plain, other) == {"MODEL.CONTEXT.BLOCKS"}
+    (line,) = other.MODEL.CONTEXT.BLOCKS
+    assert (line["at"].split(".")[-3:], line["block"]) == (
+        ["stages_2", "blocks", "-2"],
+        "CrissCross",
+    )
 
 
 @pytest.mark.parametrize("name", [n for n in SEMANTIC if n.rpartition("_")[2] in TWINS])

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ccsa.checkpoint import Checkpointer
 from ccsa.engine import Trainer, describe_device, setup_cfg
 from ccsa.engine.checks import check_model, check_weights
-from ccsa.engine.runs import CONFIG, last_weights
+from ccsa.engine.runs import run_files
 from ccsa.errors import UserError, reports_user_errors
 from ccsa.visualization import media
 from ccsa.visualization.demo import Demo, Window
@@ -75,28 +75,6 @@ def build_cfg(args: argparse.Namespace) -> CfgNode:
     check_weights(cfg.MODEL.WEIGHTS)
     check_model(cfg)
     return cfg
-
-
-def run_files(weights: str) -> tuple[str, str]:
-    """(configuration, weights) of a run's folder or of a file in one; no configuration: "".
-
-    Raises:
-        UserError: a folder that holds no run, or one without weights.
-    """
-    path = Path(weights).expanduser()
-    if "://" in weights or not path.is_dir():
-        config = path.parent / CONFIG
-        return (str(config) if config.is_file() else ""), weights
-    if not (path / CONFIG).is_file():
-        raise UserError(
-            f"--weights {weights} holds no run ({CONFIG} is not there); name a run or a file"
-        )
-    file = last_weights(path)
-    if file is None:
-        raise UserError(
-            f"run {weights} has no checkpoint yet; wait for one, or name another run or file"
-        )
-    return str(path / CONFIG), str(file)
 
 
 def draw_files(

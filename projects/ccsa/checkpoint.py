@@ -11,6 +11,8 @@ from detectron2.checkpoint import DetectionCheckpointer
 from ccsa.conversion import convert_state_dict
 from ccsa.files import whole_file, write_text
 from ccsa.insertion import CHILD
+from ccsa.modeling.timm_backbone import load_timm_weights
+from ccsa.modeling.timm_models import SCHEME
 from ccsa.weight_files import read_weights, save_weights, told
 
 __all__ = ["Checkpointer", "convert_state_dict", "save_weights"]
@@ -39,12 +41,15 @@ class Checkpointer(DetectionCheckpointer):
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict:
         """As Detectron2's, from ``.pth``, ``.safetensors`` and ``.pkl`` files, with no code in them
-        run.
+        run, and weights of timm for a backbone from there (``timm://``).
 
         Raises:
             UserError: a file that cannot be read, names what could run code, or is of another
                 model.
         """
+        if path and path.startswith(SCHEME):
+            load_timm_weights(self.model, path)
+            return {}
         try:
             with told(path, "MODEL.WEIGHTS"):
                 return super().load(path, checkpointables)

@@ -53,6 +53,22 @@ def _add_backbone_keys(cfg: CfgNode) -> None:
     cfg.MODEL.PLAIN.STRIDES = [2, 2, 1]
     cfg.MODEL.PLAIN.NORM = "BN"
 
+    # build_timm_backbone and build_timm_fpn_backbone: a model of timm. MODEL.WEIGHTS is then a
+    # checkpoint as ever, timm://hub for the weights that timm names, or timm://FILE for a .pth or
+    # .safetensors file with timm's keys. PIXEL_MEAN and PIXEL_STD that are empty, or Detectron2's
+    # default, become those of the model.
+    cfg.MODEL.TIMM = CfgNode()
+    # In timm.list_models(), with the tag of its weights or without, e.g. resnet50d.ra2_in1k.
+    cfg.MODEL.TIMM.NAME = "resnet50d.ra2_in1k"
+    # Stride of res5: 32, or 8 or 16 where the model can be dilated.
+    cfg.MODEL.TIMM.OUTPUT_STRIDE = 32
+    # The levels that are used; res5 is the last one that the model has.
+    cfg.MODEL.TIMM.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    # "" for the model's own norms; its batch norms made "SyncBN" or "FrozenBN".
+    cfg.MODEL.TIMM.NORM = ""
+    # More keywords for timm.create_model, e.g. [{drop_path_rate: 0.1}].
+    cfg.MODEL.TIMM.ARGUMENTS = []
+
 
 def _add_semantic_keys(cfg: CfgNode) -> None:
     """Keys of CCNetHead, SANetHead and FCNHead, beside Detectron2's: IN_FEATURES (the last backbone

@@ -169,6 +169,14 @@ def test_weights_that_are_there_are_fine(tmp_path):
     check_weights(str(tmp_path / "w.pth"))
 
 
+def test_weights_of_timm_are_its_own_or_a_file(tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(b"x")
+    check_weights(f"timm://{tmp_path}/w.safetensors")
+    check_weights("timm://hub")
+    text = message(check_weights, "timm://nowhere/w.pth")
+    assert text.startswith("weights nowhere/w.pth are not there")
+
+
 @pytest.mark.parametrize("name", ["nowhere/model.pth", "."])
 def test_weights_that_are_not_there_are_named_with_the_cure(name):
     text = message(check_weights, name)

@@ -49,6 +49,13 @@ SMALL = {
     "DATALOADER.NUM_WORKERS": 0,
 }
 
+# By family, timm's own small models for tests.
+SMALL_TIMM = {
+    "efficientnet": "test_efficientnet",
+    "convnext": "test_convnext",
+    "resnet": "test_resnet",
+}
+
 
 @pytest.fixture(scope="module", autouse=True)
 def datasets(tmp_path_factory):
@@ -69,6 +76,9 @@ def datasets(tmp_path_factory):
 
 def small(file, output, **more):
     options = {**SMALL, "OUTPUT_DIR": output, **more}
+    for family, name in SMALL_TIMM.items():
+        if family in file.stem:
+            options["MODEL.TIMM.NAME"] = name
     words = [str(word) for pair in options.items() for word in pair]
     args = argparse.Namespace(
         config_file=str(file),

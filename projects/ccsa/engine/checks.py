@@ -20,6 +20,7 @@ from ccsa.data.mapper import build_train_mapper
 from ccsa.engine.solver import check_solver
 from ccsa.errors import UserError
 from ccsa.evaluation import build_semantic_inference
+from ccsa.modeling.timm_models import HUB, SCHEME
 
 # Metadata in which Detectron2 keeps where a dataset lies.
 _PLACES = (
@@ -136,9 +137,12 @@ def check_weights(weights: str) -> None:
         "name a .pth, .safetensors or .pkl file by MODEL.WEIGHTS, "
         'or start from random weights by MODEL.WEIGHTS ""'
     )
-    if "://" not in weights:
-        if not Path(weights).is_file():
-            raise UserError(f"weights {weights} are not there; {cure}")
+    if weights == SCHEME + HUB:
+        return  # timm knows its address, and fetches it where it is loaded
+    file = weights.removeprefix(SCHEME)
+    if "://" not in file:
+        if not Path(file).is_file():
+            raise UserError(f"weights {file} are not there; {cure}")
         return
     try:
         _reach(weights)

@@ -58,6 +58,28 @@ def last_weights(folder: Path) -> Path | None:
     return None
 
 
+def run_files(weights: str) -> tuple[str, str]:
+    """(configuration, weights) of a run's folder or of a file in one; no configuration: "".
+
+    Raises:
+        UserError: a folder that holds no run, or one without weights.
+    """
+    path = Path(weights).expanduser()
+    if "://" in weights or not path.is_dir():
+        config = path.parent / CONFIG
+        return (str(config) if config.is_file() else ""), weights
+    if not (path / CONFIG).is_file():
+        raise UserError(
+            f"--weights {weights} holds no run ({CONFIG} is not there); name a run or a file"
+        )
+    file = last_weights(path)
+    if file is None:
+        raise UserError(
+            f"run {weights} has no checkpoint yet; wait for one, or name another run or file"
+        )
+    return str(path / CONFIG), str(file)
+
+
 def _given(folder: Path, args: argparse.Namespace) -> Path:
     if holds_run(folder) and not args.resume and args.machine_rank == 0:
         raise UserError(

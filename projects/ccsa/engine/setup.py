@@ -14,6 +14,7 @@ from detectron2.config import CfgNode, get_cfg
 
 from ccsa.config import add_ccsa_config
 from ccsa.errors import UserError
+from ccsa.modeling.timm_models import SCHEME, normalisation
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     _merge_options(cfg, getattr(args, "opts", None) or [])
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     _thaw_random_weights(cfg)
+    _scale_pixels_as_timm(cfg)
     _refuse_emulated_bfloat16(cfg)
     cfg.freeze()
     return cfg
@@ -70,14 +72,39 @@ def describe_device(device: str) -> str:
 def _thaw_random_weights(cfg: CfgNode) -> None:
     """Frozen norms and stages are for pretrained weights: random ones would stay random, and
     without a norm that acts the loss soon is no number."""
-    resnet = "resnet" in cfg.MODEL.BACKBONE.NAME
-    if resnet and not cfg.MODEL.WEIGHTS and cfg.MODEL.RESNETS.NORM == "FrozenBN":
-        cfg.MODEL.RESNETS.NORM = "BN"
-        cfg.MODEL.BACKBONE.FREEZE_AT = 0
-        logger.warning(
-            "MODEL.WEIGHTS is empty: the backbone starts from random weights, so its norm is BN "
-            "in place of FrozenBN and no stage is frozen"
+    backbone = cfg.MODEL.BACKBONE
+    resnet, timm = (word in backbone.NAME for word in ("resnet", "timm"))
+    keys = cfg.MODEL.TIMM if timm else cfg.MODEL.RESNETS
+    frozen = keys.NORM == "FrozenBN"
+    if cfg.MODEL.WEIGHTS or not ((resnet and frozen) or (timm and (frozen or backbone.FREEZE_AT))):
+        return
+    if frozen:
+        keys.NORM = "" if timm else "BN"
+    backbone.FREEZE_AT = 0
+    logger.warning(
+        "MODEL.WEIGHTS is empty: the backbone starts from random weights, so its norm is "
+        f"{'its own' if timm else 'BN'} in place of FrozenBN and no stage is frozen"
+    )
+
+
+def _scale_pixels_as_timm(cfg: CfgNode) -> None:
+    """Mean and standard deviation of a timm model's own settings, unless others are given."""
+    if "timm" not in cfg.MODEL.BACKBONE.NAME:
+        return
+    if cfg.MODEL.WEIGHTS.startswith(SCHEME) and cfg.INPUT.FORMAT != "RGB":
+        raise UserError(
+            f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} are of RGB images, but INPUT.FORMAT is "
+            f"{cfg.INPUT.FORMAT}: make that RGB"
         )
+    try:
+        own = normalisation(cfg.MODEL.TIMM.NAME, cfg.INPUT.FORMAT)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    keys, default = ("PIXEL_MEAN", "PIXEL_STD"), get_cfg().MODEL
+    untouched = all(cfg.MODEL[key] == default[key] for key in keys)
+    for key, value in zip(keys, own, strict=True):
+        if untouched or not cfg.MODEL[key]:
+            cfg.MODEL[key] = value
 
 
 def _refuse_emulated_bfloat16(cfg: CfgNode) -> None:

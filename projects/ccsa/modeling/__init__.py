@@ -9,6 +9,11 @@ from ccsa.modeling.plain_backbone import PlainBackbone
 from ccsa.modeling.sanet_head import SANetHead
 from ccsa.modeling.segmentor import DenseSegmentor
 from ccsa.modeling.semantic_head import FCNHead
+from ccsa.modeling.timm_backbone import (
+    TimmBackbone,
+    build_timm_backbone,
+    build_timm_fpn_backbone,
+)
 from ccsa.modeling.video import VideoCCNetHead, VideoSemanticSegmentor
 
 __all__ = [
@@ -21,8 +26,11 @@ __all__ = [
     "OhemCrossEntropy",
     "PlainBackbone",
     "SANetHead",
+    "TimmBackbone",
     "VideoCCNetHead",
     "VideoSemanticSegmentor",
     "build_dilated_resnet_backbone",
+    "build_timm_backbone",
+    "build_timm_fpn_backbone",
     "dilated_resnet",
 ]

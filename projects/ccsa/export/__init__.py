@@ -1,0 +1,15 @@
+"""Models as programs that run without this library: torch.export, TorchScript, ONNX."""
+
+from ccsa.export.programs import FORMATS, Format, difference, export
+from ccsa.export.wrappers import BackbonePart, Part, SemanticPart, exported_part
+
+__all__ = [
+    "FORMATS",
+    "BackbonePart",
+    "Format",
+    "Part",
+    "SemanticPart",
+    "difference",
+    "export",
+    "exported_part",
+]

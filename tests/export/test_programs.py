@@ -1,0 +1,139 @@
+"""Exported programs against the model, at another size than they were written at."""
+
+import importlib.util
+
+import pytest
+import torch
+from detectron2.config import get_cfg
+from torch import nn
+
+from ccsa.config import add_ccsa_config
+from ccsa.engine import Trainer
+from ccsa.errors import UserError
+from ccsa.export import FORMATS, BackbonePart, SemanticPart, difference, export, exported_part
+from ccsa.export.programs import example
+
+BLOCK = {"block": "CrissCross", "recurrence": 1}  # a second one takes torch.export seconds
+
+
+def semantic(cfg):
+    """CCNet's head on three convolutions."""
+    cfg.MODEL.CONTEXT.META_ARCHITECTURE = "DenseSegmentor"
+    cfg.MODEL.BACKBONE.NAME = "PlainBackbone"
+    cfg.MODEL.PLAIN.CHANNELS, cfg.MODEL.PLAIN.STRIDES = [4, 8], [2, 2]
+    head = cfg.MODEL.SEM_SEG_HEAD
+    head.NAME, head.IN_FEATURES, head.NUM_CLASSES, head.CONVS_DIM = "CCNetHead", ["conv2"], 5, 8
+    head.NORM, head.AUX.WEIGHT, head.CONTEXT, head.ALIGN_CORNERS = "BN", 0.0, [BLOCK], True
+
+
+def detector(cfg):
+    """Mask R-CNN, ResNet-18 with FPN, criss-cross attention on a level."""
+    cfg.MODEL.MASK_ON = True
+    cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
+    resnet = cfg.MODEL.RESNETS
+    resnet.DEPTH, resnet.STEM_OUT_CHANNELS, resnet.RES2_OUT_CHANNELS = 18, 64, 64
+    levels = ["res2", "res3", "res4", "res5"]
+    resnet.NORM, resnet.OUT_FEATURES = "BN", levels
+    cfg.MODEL.FPN.IN_FEATURES, cfg.MODEL.FPN.OUT_CHANNELS = levels, 8
+    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256], [512]]
+    cfg.MODEL.RPN.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"]
+    cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.ROI_HEADS.IN_FEATURES = "StandardROIHeads", ["p2"]
+    cfg.MODEL.ROI_BOX_HEAD.NAME, cfg.MODEL.ROI_BOX_HEAD.NUM_FC = "FastRCNNConvFCHead", 1
+    cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 8
+    cfg.MODEL.CONTEXT.BLOCKS = [{"at": "backbone.fpn_output4", **BLOCK}]
+
+
+@pytest.fixture
+def build():
+    def make(kind):
+        torch.manual_seed(0)
+        cfg = get_cfg()
+        add_ccsa_config(cfg)
+        cfg.MODEL.DEVICE, cfg.MODEL.META_ARCHITECTURE = "cpu", "ContextModel"
+        kind(cfg)
+        model = Trainer.build_model(cfg).eval()
+        for name, parameter in model.named_parameters():
+            if name.endswith("gamma"):
+                nn.init.constant_(parameter, 0.7)
+        return model
+
+    return make
+
+
+def installed(name):
+    lacking = [p for p in ("onnx", "onnxruntime", "onnxscript") if not importlib.util.find_spec(p)]
+    if name == "onnx" and lacking:
+        pytest.skip(f"pip install {' '.join(lacking)}")
+
+
+@pytest.mark.parametrize("kind", [semantic, detector])
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_program_agrees_with_the_model_at_other_sizes(build, tmp_path, name, kind):
+    installed(name)
+    part, file = exported_part(build(kind)), tmp_path / f"model{FORMATS[name].suffix}"
+    export(part, name, file)
+    assert [p.name for p in tmp_path.iterdir()] == [file.name]  # one file holds all
+    size, share = difference(part, name, file)
+    assert size == (5 * part.multiple, 4 * part.multiple) and share < 1e-4
+    run, image = FORMATS[name].load(file), example(part, 2, 6)
+    with torch.no_grad():
+        expected = part(image)
+    assert len(expected) == len(part.outputs)
+    for a, b in zip(run(image), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+
+
+def test_a_semantic_part_is_the_model(build):
+    model = build(semantic)
+    image = 255 * torch.rand(3, 64, 96)
+    with torch.no_grad():
+        (logits,) = exported_part(model)(image[None])
+        expected = model([{"image": image}])[0]["sem_seg"]
+    torch.testing.assert_close(logits[0], expected)
+
+
+def test_a_backbone_part_is_what_the_heads_get(build):
+    model = build(detector)
+    part = exported_part(model)
+    assert isinstance(part, BackbonePart) and part.multiple == 64  # the stride of p6
+    image = 255 * torch.rand(3, 64, 128)
+    with torch.no_grad():
+        expected = model.backbone(model.preprocess_image([{"image": image}]).tensor)
+        maps = dict(zip(part.outputs, part(image[None]), strict=True))
+    assert list(maps) == ["p2", "p3", "p4", "p5", "p6"]
+    torch.testing.assert_close(maps, expected)
+
+
+def test_a_program_that_differs_is_told(build, tmp_path):
+    part, file = exported_part(build(semantic)), tmp_path / "model.pt"
+    export(part, "torchscript", file)
+    assert isinstance(part, SemanticPart)
+    with torch.no_grad():
+        part.head.predictor.bias.add_(100.0)
+    assert difference(part, "torchscript", file)[1] > 0.5
+    part.forward = lambda image: (image[:, :, 1:],)
+    assert difference(part, "torchscript", file)[1] == float("inf")
+
+
+def test_a_model_without_a_backbone_is_refused():
+    with pytest.raises(UserError, match="a Conv2d cannot be exported: it has no backbone"):
+        exported_part(nn.Conv2d(1, 1, 1))
+
+
+def test_a_model_that_a_format_cannot_express_is_refused(build, tmp_path):
+    part = exported_part(build(semantic))
+    part.head.layers = lambda features: features["conv2"] * float(features["conv2"].mean())
+    with pytest.raises(UserError, match=r"torch\.export cannot express .* torchscript, onnx"):
+        export(part, "torch.export", tmp_path / "model.pt2")
+
+
+def test_without_onnx_the_command_that_gets_it_is_named(build, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if "onnx" in name else find(name, *a)
+    )
+    part = exported_part(build(semantic))
+    with pytest.raises(UserError, match="pip install onnx onnxscript"):
+        export(part, "onnx", tmp_path / "model.onnx")
+    with pytest.raises(UserError, match="pip install onnxruntime"):
+        difference(part, "onnx", tmp_path / "model.onnx")

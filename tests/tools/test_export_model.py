@@ -1,0 +1,90 @@
+"""tools/export_model.py, run as a user runs it, on a tiny run of far_cue's network."""
+
+import sys
+
+import export_model as tool
+import pytest
+import torch
+from detectron2.modeling import build_model
+
+from ccsa.engine.setup import setup_cfg
+
+CONFIG = "far_cue/any_ccnet_R1.yaml"
+
+
+@pytest.fixture
+def run(make_run):
+    """A folder of a run with random weights, gamma not 0."""
+    folder = make_run("run", None, config=CONFIG)
+    torch.manual_seed(0)
+
+    class Arguments:
+        config_file, opts = str(folder / "config.yaml"), ()
+
+    model = build_model(setup_cfg(Arguments))
+    for name, parameter in model.named_parameters():
+        if name.endswith("gamma"):
+            torch.nn.init.constant_(parameter, 0.7)
+    torch.save({"model": model.state_dict()}, folder / "model_final.pth")
+    return folder
+
+
+@pytest.fixture
+def export(monkeypatch, capsys):
+    """Runs the tool; gives its exit status, output and errors."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["export_model.py", *map(str, arguments)])
+        status = 0
+        try:
+            tool.main()
+        except SystemExit as stop:
+            status = stop.code
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def test_a_run_becomes_a_program_that_is_checked(export, run, tmp_path):
+    file = tmp_path / "new" / "model.pt"
+    status, printed, _ = export("--weights", run, "--format", "torchscript", "--output", file,
+                                "--check")  # fmt: skip
+    assert status == 0
+    assert f"written: {file}" in printed and "image -> logits" in printed
+    assert "multiples of 32" in printed and "checked at 160x128" in printed
+    program = torch.jit.load(file)
+    assert program(torch.zeros(1, 3, 64, 32))[0].shape[2:] == (64, 32)
+    state = torch.load(run / "model_final.pth")["model"]
+    assert torch.equal(program.state_dict()["head.fcn.predictor.weight"],
+                       state["sem_seg_head.fcn.predictor.weight"])  # fmt: skip
+
+
+def test_a_program_that_differs_is_not_left(export, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(tool, "difference", lambda *args: ((5, 4), float("inf")))
+    file = tmp_path / "model.pt"
+    arguments = ["--weights", run, "--format", "torchscript", "--output", file]
+    status, _, errors = export(*arguments, "--check")
+    assert status == 2 and "differs from the model by inf" in errors and not file.exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+    status, printed, _ = export(*arguments)
+    assert status == 0 and file.exists() and "not checked: add --check" in printed
+
+
+def test_mistakes_end_with_one_message_that_names_the_cure(export, run, root, tmp_path):
+    taken, new = tmp_path / "taken.onnx", tmp_path / "model.onnx"
+    taken.write_text("precious")
+    cases = [
+        (["--weights", run, "--output", taken], "is there already"),
+        (["--weights", run, "--output", tmp_path / "model.pt"], "name a .onnx file"),
+        (["--weights", tmp_path / "nowhere.pth", "--output", new], "--config-file"),
+        (["--output", new], "no configuration given"),
+        (["--weights", tmp_path / "nowhere.pth", "--output", new, "--config-file",
+          root / "configs" / CONFIG], "nowhere.pth are not there"),
+        (["--weights", run, "--output", new, "MODEL.NO_SUCH", "1"], "MODEL.NO_SUCH"),
+    ]  # fmt: skip
+    for arguments, cure in cases:
+        status, _, errors = export("--format", "onnx", *arguments)
+        assert status == 2, arguments
+        assert errors.startswith("error: ") and cure in errors, (arguments, errors)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "taken.onnx"]
+    assert taken.read_text() == "precious"

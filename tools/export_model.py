@@ -1,0 +1,115 @@
+#!/usr/bin/env python
+"""Write a model as a program that runs without this library.
+
+    python tools/export_model.py --weights output/digits/ccnet/1 --format onnx --output ccnet.onnx
+    python tools/export_model.py --config-file configs/ccnet_mask_rcnn.yaml --weights model.pth \\
+        --format torchscript --output backbone.pt --check
+
+A semantic model is written whole, image to logits; of a detector it is the backbone with its
+blocks. docs/EXPORT.md has the inputs and outputs, and how to run the result.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+from detectron2.config import CfgNode
+
+from ccsa.checkpoint import Checkpointer
+from ccsa.engine import Trainer, describe_device, setup_cfg
+from ccsa.engine.checks import check_model, check_weights
+from ccsa.engine.runs import run_files
+from ccsa.errors import UserError, reports_user_errors
+from ccsa.export import FORMATS, Part, difference, export, exported_part
+from ccsa.visualization.media import whole_file
+
+# Sums in another order differ by some rounding errors of float32 a layer.
+TOLERANCE = 1e-3
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--weights", metavar="RUN_OR_FILE", help="folder of a run, or a .pth or .pkl file"
+    )
+    parser.add_argument(
+        "--config-file", default="", metavar="FILE", help="by default that of the run"
+    )
+    parser.add_argument("--format", required=True, choices=list(FORMATS))
+    parser.add_argument("--output", required=True, metavar="FILE", help="what is written")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="run the program beside the model at another size; no file where they differ",
+    )
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
+    return parser.parse_args()
+
+
+def build_cfg(args: argparse.Namespace) -> CfgNode:
+    """Configuration and weights that the command line names, on the CPU unless it says otherwise.
+
+    Raises:
+        UserError: weights or their configuration are not named or not there.
+    """
+    config, weights = run_files(args.weights) if args.weights else ("", "")
+    args.config_file = args.config_file or config
+    args.opts = ["MODEL.DEVICE", "cpu", *args.opts]
+    if weights:
+        args.opts = [*args.opts, "MODEL.WEIGHTS", weights]
+    cfg = setup_cfg(args)
+    check_weights(cfg.MODEL.WEIGHTS)
+    check_model(cfg)
+    return cfg
+
+
+def check(part: Part, name: str, file: Path) -> str:
+    """What the program's outputs are beside the model's, in words.
+
+    Raises:
+        UserError: not the same.
+    """
+    (height, width), share = difference(part, name, file)
+    if not share <= TOLERANCE:  # nor where it is no number
+        raise UserError(
+            f"the {name} program differs from the model by {share:.1e} of the largest value at "
+            f"{height}x{width}; try another --format, or leave --check away"
+        )
+    return (
+        f"checked at {height}x{width}, another size than it was written at: differs from the "
+        f"model by {share:.1e} of the largest value"
+    )
+
+
+@reports_user_errors
+def main() -> None:
+    args = parse_args()
+    logging.disable(logging.INFO)
+    output = Path(args.output).expanduser()
+    suffix = FORMATS[args.format].suffix
+    if output.exists():
+        raise UserError(f"{output} is there already; name another file by --output")
+    if output.suffix != suffix:
+        raise UserError(f"--output {output} is for {args.format}: name a {suffix} file")
+    cfg = build_cfg(args)
+    print(describe_device(cfg.MODEL.DEVICE))
+    print(f"weights: {cfg.MODEL.WEIGHTS or 'random'}")
+    model = Trainer.build_model(cfg).eval()
+    Checkpointer(model).load(cfg.MODEL.WEIGHTS)
+    part = exported_part(model)
+    with whole_file(output) as partial:
+        export(part, args.format, partial)
+        checked = check(part, args.format, partial) if args.check else "not checked: add --check"
+        size = partial.stat().st_size / 2**20
+    print(f"written: {output} ({size:.1f} MiB), image -> {', '.join(part.outputs)}")
+    print(
+        f"sizes: one image, height and width in multiples of {part.multiple} "
+        f"from {2 * part.multiple} on"
+    )
+    print(checked)
+
+
+if __name__ == "__main__":
+    main()
