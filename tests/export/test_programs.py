@@ -29,6 +29,8 @@ def semantic(cfg):
 def detector(cfg):
     """Mask R-CNN, ResNet-18 with FPN, criss-cross attention on a level."""
     cfg.MODEL.MASK_ON = True
+    # With scores in the hundreds the softmax would turn a rounding error into another position.
+    cfg.MODEL.PIXEL_STD = [255.0] * 3
     cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
     resnet = cfg.MODEL.RESNETS
     resnet.DEPTH, resnet.STEM_OUT_CHANNELS, resnet.RES2_OUT_CHANNELS = 18, 64, 64

@@ -44,7 +44,9 @@ def _write_program(part: Part, image: Tensor, file: Path) -> None:
 
 
 def _load_program(file: Path) -> Run:
-    return torch.export.load(file).module()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own buffers, which it does not write to
+        return torch.export.load(file).module()
 
 
 def _write_torchscript(part: Part, image: Tensor, file: Path) -> None:
