@@ -1,7 +1,6 @@
 """What a clip is: how many frames, how far apart, which of them is labelled, where the others come
 from. The keys are those of ``INPUT.CLIP``."""
 
-import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -65,11 +64,14 @@ class Clip(NamedTuple):
 def _repeat_ends(items: Iterable, before: int, after: int) -> Iterator:
     """The items, the first ``before`` and the last ``after`` times more."""
     items = iter(items)
-    for item in itertools.islice(items, 1):
-        yield from [item] * (before + 1)
-        for item in items:
-            yield item
-        yield from [item] * after
+    for last in items:
+        yield from [last] * (before + 1)
+        break
+    else:
+        return
+    for last in items:
+        yield last
+    yield from [last] * after
 
 
 def takes_clips(cfg: CfgNode) -> bool:
