@@ -24,7 +24,8 @@ SANET_LOSSES = {"loss_mask_sem_seg", "loss_dense_sem_seg", "loss_category"}
 # Operators that fvcore does not know and that multiply nothing, or next to nothing.
 FREE = {
     *("aten::addcmul", "aten::avg_pool2d", "aten::feature_dropout", "aten::pad", "aten::relu"),
-    *("aten::mean", "aten::sum", "aten::mT", "aten::unflatten", "aten::topk", "prim::CallFunction"),
+    *("aten::mean", "aten::sum", "aten::mT", "aten::numpy_T", "aten::movedim", "aten::unflatten"),
+    *("aten::topk", "prim::CallFunction"),
     "torchvision::roi_align",
 }
 
