@@ -1,5 +1,6 @@
 """What a model costs on one image: parameters, FLOPs, time and memory."""
 
+import math
 import os
 import statistics
 import time
@@ -77,23 +78,36 @@ def median_seconds(
 
 
 def side_by_side(
-    calls: Mapping[str, Callable[[], Any]], device: torch.device, warmup: int, repeats: int
+    calls: Mapping[str, Callable[[], Any]],
+    device: torch.device,
+    warmup: int,
+    repeats: int,
+    limit: float = math.inf,
 ) -> dict[str, Timing]:
     """Times of several calls, finished on the device. They take turns, so that what else the
-    machine does touches all of them; the first ``warmup`` turns do not count."""
+    machine does touches all of them; the first ``warmup`` turns do not count.
+
+    Args:
+        limit: seconds; once they have passed, two turns that count are enough, and turns of that
+            length need no warm-up.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(warmup + repeats):
+    begun, idle = time.perf_counter(), warmup
+    for turn in range(warmup + repeats):
+        if turn >= 2 and time.perf_counter() - begun > limit:
+            idle = min(warmup, turn - 2)
+            break
         for name, call in calls.items():
             start = time.perf_counter()
             call()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            if number >= warmup:
-                times[name].append(time.perf_counter() - start)
+            times[name].append(time.perf_counter() - start)
     result = {}
     for name, values in times.items():
-        low, high = torch.tensor(values).quantile(torch.tensor([0.25, 0.75])).tolist()
-        result[name] = Timing(statistics.median(values), (high - low) / 2)
+        counted = torch.tensor(values[idle:])
+        low, high = counted.quantile(torch.tensor([0.25, 0.75])).tolist()
+        result[name] = Timing(statistics.median(values[idle:]), (high - low) / 2)
     return result
 
 

@@ -25,7 +25,7 @@ CONTENDERS: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def scaling(options: Options, limit: float = 8.0, sides=SIDES) -> Section:
+def scaling(options: Options, limit: float = 3.0, sides=SIDES) -> Section:
     """Forward and backward of each contender's operator on square maps.
 
     Args:

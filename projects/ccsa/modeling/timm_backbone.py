@@ -25,7 +25,7 @@ LEVELS = tuple(f"res{i}" for i in range(6))
 OUTPUT_STRIDES = (8, 16, 32)
 NORMS = ("", "SyncBN", "FrozenBN")
 logger = logging.getLogger(__name__)
-_REFUSALS = (TypeError, AssertionError, RuntimeError, NotImplementedError, ValueError, LookupError)
+_REFUSALS = (TypeError, AssertionError, RuntimeError, ValueError, LookupError)
 
 
 class TimmBackbone(Backbone):
