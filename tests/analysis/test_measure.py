@@ -1,13 +1,21 @@
 """Parameters, time and memory of models whose values are known."""
 
 import argparse
+import math
+import time
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from ccsa.analysis.measure import count_parameters, measure, median_seconds, peak_bytes
+from ccsa.analysis.measure import (
+    count_parameters,
+    measure,
+    median_seconds,
+    peak_bytes,
+    side_by_side,
+)
 from ccsa.engine import Trainer, setup_cfg
 from ccsa.modeling.layers import resize
 
@@ -67,3 +75,19 @@ def test_a_model_of_a_configuration(root, config):
 def test_resizing_counts_into_memory():
     x = torch.zeros(1, 2, 4, 4)
     assert peak_bytes(lambda: resize(x, (8, 8), False), CPU) >= 2 * 8 * 8 * 4
+
+
+def test_long_turns_are_not_repeated_as_often(monkeypatch):
+    calls = []
+
+    def turns(limit):
+        clock = iter(range(1000))  # every look at it is a second later
+        calls.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "perf_counter", lambda: float(next(clock)))
+            return side_by_side({"a": lambda: calls.append(1)}, torch.device("cpu"), 1, 5, limit)
+
+    turns(math.inf)
+    assert len(calls) == 6
+    timing = turns(2.0)
+    assert len(calls) == 2 and timing["a"].median == 1.0
