@@ -12,6 +12,7 @@ from ccsa.engine import Trainer
 from ccsa.errors import UserError
 from ccsa.export import FORMATS, BackbonePart, SemanticPart, difference, export, exported_part
 from ccsa.export.programs import example
+from ccsa.modeling import TimmBackbone
 
 BLOCK = {"block": "CrissCross", "recurrence": 1}  # a second one takes torch.export seconds
 
@@ -104,6 +105,20 @@ def test_a_backbone_part_is_what_the_heads_get(build):
         maps = dict(zip(part.outputs, part(image[None]), strict=True))
     assert list(maps) == ["p2", "p3", "p4", "p5", "p6"]
     torch.testing.assert_close(maps, expected)
+
+
+@pytest.mark.parametrize("name", ["tf_mobilenetv3_small_minimal_100", "tf_efficientnet_lite0"])
+def test_padding_by_size_becomes_constant(name):
+    model = nn.Module()
+    model.backbone = TimmBackbone(name, output_stride=8).eval()
+    model.register_buffer("pixel_mean", torch.zeros(3, 1, 1))
+    model.register_buffer("pixel_std", torch.ones(3, 1, 1))
+    part, image = exported_part(model), torch.randn(1, 3, 64, 96)
+    kinds = [{type(m).__name__ for m in each.modules()} for each in (model, part)]
+    assert ["Conv2dSame" in kind for kind in kinds] == [True, False]
+    with torch.no_grad():
+        for a, b in zip(part(image), model.backbone(image).values(), strict=True):
+            assert torch.equal(a, b)
 
 
 def test_a_program_that_differs_is_told(build, tmp_path):

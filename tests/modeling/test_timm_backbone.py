@@ -66,6 +66,12 @@ def test_maps_are_timms_own(name, stride):
     assert strides == [4, 8, min(16, stride), stride]
 
 
+@pytest.mark.parametrize("stride", [8, 32])
+def test_mobilenet_has_a_class_of_its_own_for_each(stride):
+    shapes = TimmBackbone("mobilenetv3_small_050", output_stride=stride).output_shape()
+    assert [shape.stride for shape in shapes.values()] == [4, 8, min(16, stride), stride]
+
+
 def test_a_transformers_maps_have_channels_first():
     name = "swin_tiny_patch4_window7_224"
     small = {"embed_dim": 12, "depths": (1, 1), "num_heads": (1, 1), "strict_img_size": False}

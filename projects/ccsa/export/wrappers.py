@@ -4,6 +4,7 @@ A semantic model is exported whole, from the image to its logits. Of a detector 
 with its context blocks: what comes after it (proposals, boxes) is lists of varying length.
 """
 
+import copy
 from typing import Any
 
 from detectron2.modeling import Backbone
@@ -27,7 +28,7 @@ class Part(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.backbone: Backbone = model.backbone
+        self.backbone: Backbone = with_constant_padding(copy.deepcopy(model.backbone))
         self.pixel_mean: Tensor
         self.register_buffer("pixel_mean", model.pixel_mean)
         self.register_buffer("pixel_std", model.pixel_std)
@@ -65,6 +66,23 @@ class BackbonePart(Part):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         maps = self.features(image)
         return tuple(maps[name] for name in self.outputs)
+
+
+def with_constant_padding(module: nn.Module) -> nn.Module:
+    """Replace, in place, convolutions of timm that pad as TensorFlow does, by the size of the map.
+    Their stride divides the maps of a part, so that the padding is always the same; as a formula of
+    the size it takes torch.export minutes."""
+    for name, child in module.named_children():
+        if type(child).__name__ != "Conv2dSame" or list(child.children()):  # a block is in there
+            with_constant_padding(child)
+            continue
+        sizes = zip(child.kernel_size, child.stride, child.dilation, strict=True)
+        rows, columns = (max((kernel - 1) * dilation + 1 - s, 0) for kernel, s, dilation in sizes)
+        ends = (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2)
+        plain = copy.copy(child)  # shares the weights
+        plain.__class__ = nn.Conv2d
+        module.add_module(name, nn.Sequential(nn.ZeroPad2d(ends), plain))
+    return module
 
 
 def exported_part(model: Any) -> Part:

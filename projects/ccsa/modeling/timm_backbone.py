@@ -73,9 +73,12 @@ class TimmBackbone(Backbone):
         }
         with torch.device("meta"):
             probe = self._create()
-        if type(probe).__name__ in ("EfficientNetFeatures", "MobileNetV3Features"):
-            # timm's classes of their own build the stages that nobody asked for, and pass over
-            # weights that do not fit.
+        kind = type(probe).__name__
+        if kind == "EfficientNetFeatures" or (
+            kind == "MobileNetV3Features" and output_stride == 32
+        ):
+            # timm's classes of their own build the stages that nobody asked for, in one piece that
+            # cannot be frozen in part; but MobileNetV3 is dilated in its own class alone.
             self._arguments["feature_cfg"] = {"flatten_sequential": True}
             with torch.device("meta"):
                 probe = self._create()
