@@ -21,7 +21,7 @@ from ccsa.engine.checks import check_model, check_weights
 from ccsa.engine.runs import run_files
 from ccsa.errors import UserError, reports_user_errors
 from ccsa.export import FORMATS, Part, difference, export, exported_part
-from ccsa.visualization.media import whole_file
+from ccsa.files import whole_file
 
 # Sums in another order differ by some rounding errors of float32 a layer.
 TOLERANCE = 1e-3

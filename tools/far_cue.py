@@ -28,7 +28,7 @@ from ccsa.data.far_cue import VARIANTS, ensure_far_cue
 from ccsa.data.moving_cue import ensure_moving_cue
 from ccsa.engine.runs import new_folder
 from ccsa.errors import UserError, reports_user_errors
-from ccsa.files import whole_file
+from ccsa.files import whole_file, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 POLL = 2.0  # seconds
@@ -146,9 +146,8 @@ def main() -> None:
     surprises = far_cue.surprises(runs) + moving_cue.surprises(moving)
     for surprise in surprises:
         print(f"not as expected: {surprise}")
-    with whole_file(folder / "table.md") as file:
-        tables = far_cue.table(networks, runs, "github"), moving_cue.table(moving, "github")
-        file.write_text("\n\n".join(tables) + "\n")
+    tables = far_cue.table(networks, runs, "github"), moving_cue.table(moving, "github")
+    write_text(folder / "table.md", "\n\n".join(tables) + "\n")
     with whole_file(folder / "table.png") as file:
         far_cue.draw(networks, runs, file)
     print(f"written: {folder / 'table.md'}\nwritten: {folder / 'table.png'}")

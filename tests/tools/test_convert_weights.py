@@ -24,7 +24,7 @@ def state(vectors):
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys):
+def run(tmp_path, monkeypatch, run_tool):
     """Runs the tool in ``tmp_path`` with in.pth and out.safetensors, unless told otherwise: exit
     status, output, errors."""
     monkeypatch.chdir(tmp_path)
@@ -32,13 +32,7 @@ def run(tmp_path, monkeypatch, capsys):
     def start(**options):
         options = {"source": "mmseg", "input": "in.pth", "output": "out.safetensors", **options}
         words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-        monkeypatch.setattr(sys, "argv", ["convert_weights.py", *words])
-        status = 0
-        try:
-            tool.main()
-        except SystemExit as error:
-            status = error.code
-        return status, *capsys.readouterr()
+        return run_tool(tool, *words)
 
     return start
 

@@ -1,6 +1,6 @@
 """tools/export_model.py, run as a user runs it, on a tiny run of far_cue's network."""
 
-import sys
+from functools import partial
 
 import export_model as tool
 import pytest
@@ -30,19 +30,9 @@ def run(make_run):
 
 
 @pytest.fixture
-def export(monkeypatch, capsys):
+def export(run_tool):
     """Runs the tool; gives its exit status, output and errors."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["export_model.py", *map(str, arguments)])
-        status = 0
-        try:
-            tool.main()
-        except SystemExit as stop:
-            status = stop.code
-        return status, *capsys.readouterr()
-
-    return call
+    return partial(run_tool, tool)
 
 
 def test_a_run_becomes_a_program_that_is_checked(export, run, tmp_path):
