@@ -3,6 +3,10 @@
 import torch
 from torch import Tensor
 
+# Numbers of a sample from which on CPUs transpose it 2 to 3 times as fast in parts that stay in
+# cache as at once.
+LARGE = 2**20
+
 
 def channels_last(x: Tensor) -> Tensor:
     """(B, C, *S) as (B, *S, C) whose positions lie one behind the other, at any distance: a view of
@@ -20,8 +24,9 @@ def like(x: Tensor, template: Tensor) -> Tensor:
     if x.stride() == torch.empty_like(template, device="meta").stride():
         return x
     out = torch.empty_like(template)
-    if x.is_cuda or not out.is_contiguous():
+    if x.is_cuda or not out.is_contiguous() or x[:1].numel() < LARGE:
         return out.copy_(x)
     for to, sample in zip(out.flatten(2), x.flatten(2), strict=True):
-        to.copy_(sample)  # matrix by matrix: on CPUs 3 times as fast as the whole at once
+        for some, positions in zip(to.split(256, 1), sample.split(256, 1), strict=True):
+            some.copy_(positions)
     return out

@@ -10,6 +10,7 @@ sigmoid(a - b) and sigmoid(b - a). So the scores of a few lines are all that is 
 forward and backward.
 
 Saved for backward are query, key, value, output and log-sum-exp; the weights are computed again.
+The output is read first and let go: where checkpointing owns it, its memory is free for gradients.
 
 The two computations are custom operators, so that torch.compile takes each as one node.
 """
@@ -24,7 +25,7 @@ from ccsa.ops.criss_cross.layout import channels_last, like
 
 # Bytes of a tile's two score matrices and largest product: small enough for the cache that the
 # cores share, large enough that batches of matrix products keep every core busy.
-TILE_BYTES = 2**21
+TILE_BYTES = 2**23
 
 
 def torch_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -48,17 +49,17 @@ def _(query, key, value):
 
 @torch.library.custom_op("ccsa::criss_cross_backward", mutates_args=())
 def _backward(
-    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, lse: Tensor
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, lse: Tensor, mean: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value."""
+    """Gradients of query, key and value; ``mean`` (B, *S) is :func:`_mean`."""
     with torch.autocast(query.device.type, enabled=False):
-        g, q, k, v, o = map(channels_last, (grad, query, key, value, out))
-        dq, dk, dv = _gradients(g, q, k, v, o, lse)
+        maps = map(channels_last, (grad, query, key, value))
+        dq, dk, dv = _gradients(*maps, lse, mean)
     return like(dq, query), like(dk, key), like(dv, value)
 
 
 @_backward.register_fake
-def _(grad, query, key, value, out, lse):
+def _(grad, query, key, value, lse, mean):
     return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 
 
@@ -68,7 +69,17 @@ def _keep(ctx, inputs, output):
 
 
 def _differentiate(ctx, grad, _):
-    return _backward(grad, *ctx.saved_tensors)
+    query, key, value, out, lse = ctx.saved_tensors
+    mean = _mean(grad, out)
+    del out
+    return _backward(grad, query, key, value, lse, mean)
+
+
+def _mean(grad: Tensor, out: Tensor) -> Tensor:
+    """Mean (B, *S) of the gradients of each position's weights, weighted by them: as the softmax
+    runs over the whole cross, the product of output and gradient."""
+    exact = _exact(grad.dtype)
+    return torch.einsum("bc...,bc...->b...", grad.to(exact), out.to(exact))
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)
@@ -105,22 +116,18 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _gradients(
-    g: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor
+    g: Tensor, q: Tensor, k: Tensor, v: Tensor, lse: Tensor, mean: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Of q, k and v, all (B, *S, C)."""
     exact, product = lse.dtype, _product(v.dtype)
-    # The softmax runs over the whole cross, and so does the mean of the gradients of its weights.
-    mean = torch.empty_like(lse)
     dq, dk = torch.empty_like(q, dtype=exact), torch.empty_like(k, dtype=exact)
     dv = torch.empty_like(v, dtype=product)
     for axis in _axes(q):
         first = axis == q.dim() - 3
-        for gs, qs, ks, vs, os, ls, ms, dqs, dks, dvs in _tiles(
-            *(axis, g, q, k, v, out, lse[..., None], mean[..., None], dq, dk, dv)
+        for gs, qs, ks, vs, ls, ms, dqs, dks, dvs in _tiles(
+            axis, g, q, k, v, lse[..., None], mean[..., None], dq, dk, dv
         ):
             gs, qs, ks, vs = gs.to(product), qs.to(exact), ks.to(exact), vs.to(product)
-            if first:
-                torch.sum(gs.to(exact) * os.to(exact), -1, keepdim=True, out=ms)
             weights = _scores(qs, ks, not first).sub_(ls).exp_()
             d_scores = _products(gs, vs.mT).to(exact).sub_(ms).mul_(weights)
             _put(dvs, weights.to(product).mT, gs, first)
@@ -165,9 +172,9 @@ def _scores(q: Tensor, k: Tensor, others: bool) -> Tensor:
 def _softmax_(scores: Tensor) -> Tensor:
     """Scores (..., L) to weights, in place; returns their log-sum-exp (..., 1)."""
     highest = scores.amax(-1, keepdim=True)
-    total = scores.sub_(highest).exp_().sum(-1, keepdim=True)
-    scores.div_(total)
-    return total.log_().add_(highest)
+    torch.softmax(scores, -1, out=scores)
+    # The largest weight is exp(highest - lse), and no smaller than 1 / L.
+    return highest.sub_(scores.amax(-1, keepdim=True).log_())
 
 
 def _products(a: Tensor, b: Tensor) -> Tensor:
