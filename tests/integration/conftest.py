@@ -1,8 +1,42 @@
-"""Where the runs of a file go."""
+"""Where the runs of a file go, what they read, and how they are configured."""
+
+import argparse
+from pathlib import Path
 
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from ccsa.engine import setup_cfg
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory):
+    """A folder for datasets, and catalogs that hold none yet."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DatasetCatalog, "data", {})
+        patch.setattr(MetadataCatalog, "data", {})
+        yield tmp_path_factory.mktemp("datasets")
+
+
+@pytest.fixture(scope="session")
+def configure(root):
+    """The configuration of ``configs/FILE`` on the CPU, and the command line that names it."""
+
+    def load(file: Path | str, output: Path | str, *options: object) -> tuple:
+        words = ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", output, *options]
+        args = argparse.Namespace(
+            config_file=str(root / "configs" / file),
+            opts=list(map(str, words)),
+            num_gpus=1,
+            num_machines=1,
+            eval_only=False,
+            resume=False,
+        )
+        return setup_cfg(args), args
+
+    return load

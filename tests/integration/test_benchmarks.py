@@ -2,7 +2,6 @@
 prepared, one training step, one evaluation. Models and images are small, everything else is as
 configured."""
 
-import argparse
 import math
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from ccsa.data import semantic
 from ccsa.data.clips import clip_dataset
 from ccsa.data.mapper import SemanticMapper, build_train_mapper
 from ccsa.data.semantic.prepare import carry_out
-from ccsa.engine import Trainer, check_run, setup_cfg
+from ccsa.engine import Trainer, check_run
 from ccsa.evaluation import build_semantic_inference
 
 pytestmark = pytest.mark.slow
@@ -31,7 +30,6 @@ FILES = [
 ]
 SMALL = {
     "MODEL.WEIGHTS": "",
-    "MODEL.DEVICE": "cpu",
     "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
     "MODEL.RESNETS.RES2_OUT_CHANNELS": 16,
     "MODEL.RESNETS.WIDTH_PER_GROUP": 4,
@@ -58,44 +56,34 @@ SMALL_TIMM = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def datasets(tmp_path_factory):
+def published(datasets):
     """Every dataset, laid out as published and prepared, in catalogs that hold no other."""
-    root = tmp_path_factory.mktemp("datasets")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DatasetCatalog, "data", {})
-        patch.setattr(MetadataCatalog, "data", {})
-        register_all_cityscapes(str(root))
-        register_all_ade20k(str(root))
-        for name, family in semantic.FAMILIES.items():
-            layouts.LAYOUTS[name](root)
-            carry_out(family.plan(root), name)
-        layouts.camvid_frames(root)
-        semantic.register_all(root)
-        yield root
+    register_all_cityscapes(str(datasets))
+    register_all_ade20k(str(datasets))
+    for name, family in semantic.FAMILIES.items():
+        layouts.LAYOUTS[name](datasets)
+        carry_out(family.plan(datasets), name)
+    layouts.camvid_frames(datasets)
+    semantic.register_all(datasets)
 
 
-def small(file, output, **more):
-    options = {**SMALL, "OUTPUT_DIR": output, **more}
-    for family, name in SMALL_TIMM.items():
-        if family in file.stem:
-            options["MODEL.TIMM.NAME"] = name
-    words = [str(word) for pair in options.items() for word in pair]
-    args = argparse.Namespace(
-        config_file=str(file),
-        opts=words,
-        num_gpus=1,
-        num_machines=1,
-        eval_only=False,
-        resume=False,
-    )
-    return setup_cfg(args), args
+@pytest.fixture
+def small(configure, tmp_path):
+    def load(file, **more):
+        options = {**SMALL, **more}
+        for family, name in SMALL_TIMM.items():
+            if family in file.stem:
+                options["MODEL.TIMM.NAME"] = name
+        return configure(file, tmp_path, *(word for pair in options.items() for word in pair))
+
+    return load
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
-def test_one_step_and_one_evaluation(file, tmp_path):
-    whole, _ = small(file, tmp_path)
+def test_one_step_and_one_evaluation(small, file):
+    whole, _ = small(file)
     more = {"INPUT.SEM_SEG.LONG_SIDE": 32} if whole.INPUT.SEM_SEG.LONG_SIDE else {}
-    cfg, args = small(file, tmp_path, **more)
+    cfg, args = small(file, **more)
     check_run(cfg, args)
     seed_all_rng(0)
     trainer = Trainer(cfg)
@@ -120,10 +108,9 @@ def test_one_step_and_one_evaluation(file, tmp_path):
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
-def test_training_data_at_full_size(file):
+def test_training_data_at_full_size(configure, file, tmp_path):
     """The augmentation as configured: its size, and labels that the head and its loss know."""
-    words = ["MODEL.DEVICE", "cpu"]
-    cfg = setup_cfg(argparse.Namespace(config_file=str(file), opts=words))
+    cfg, _ = configure(file, tmp_path)
     seed_all_rng(0)
     mapper = build_train_mapper(cfg)
     assert isinstance(mapper, SemanticMapper)
@@ -145,10 +132,10 @@ def test_training_data_at_full_size(file):
     assert all(label < head.NUM_CLASSES or label == head.IGNORE_VALUE for label in labels)
 
 
-def test_the_mirrored_test_image_swaps_left_and_right(tmp_path):
+def test_the_mirrored_test_image_swaps_left_and_right(small):
     file = CONFIGS / "lip" / "ccnet_R_50_os16_473_150ep.yaml"
     options = {"TEST.SEM_SEG_AUG.ENABLED": True, "TEST.SEM_SEG_AUG.SCALES": "[1.0]"}
-    cfg, _ = small(file, tmp_path, **options)
+    cfg, _ = small(file, **options)
     model = Trainer.build_model(cfg).eval()
     with torch.no_grad():  # a head that says left arm, wherever it looks
         model.sem_seg_head.predictor.weight.zero_()

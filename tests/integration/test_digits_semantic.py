@@ -1,23 +1,20 @@
 """The semantic configurations of digits as they are, but for the number of scenes: one training
 step, one evaluation, and what the step costs."""
 
-import argparse
 import math
-from pathlib import Path
 
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.utils.env import seed_all_rng
 
 from ccsa.analysis import flop_analysis
 from ccsa.data.digits import register_digits, write_digits
-from ccsa.engine import Trainer, check_run, setup_cfg
+from ccsa.engine import Trainer, check_run
 from ccsa.visualization.media import read_image
 from ccsa.visualization.predictor import Predictor
 
 pytestmark = pytest.mark.slow
-CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "digits"
 NAMES = ("fcn", "ccnet", "ccnet_r0", "sanet", "senet", "sanet_noblock")
 # A single loss is logged as the total alone.
 SANET_LOSSES = {"loss_mask_sem_seg", "loss_dense_sem_seg", "loss_category"}
@@ -31,33 +28,15 @@ FREE = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def scenes(tmp_path_factory):
+def scenes(datasets):
     """A few scenes, in catalogs that hold no others."""
-    root = tmp_path_factory.mktemp("datasets")
-    write_digits(root / "digits", {"train": 8, "val": 2})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DatasetCatalog, "data", {})
-        patch.setattr(MetadataCatalog, "data", {})
-        register_digits(root)
-        yield root
-
-
-def configure(name, output=""):
-    words = ["MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", "1", "OUTPUT_DIR", str(output)]
-    args = argparse.Namespace(
-        config_file=str(CONFIGS / f"{name}.yaml"),
-        opts=words,
-        num_gpus=1,
-        num_machines=1,
-        eval_only=False,
-        resume=False,
-    )
-    return setup_cfg(args), args
+    write_digits(datasets / "digits", {"train": 8, "val": 2})
+    register_digits(datasets)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_step_and_one_evaluation(name, tmp_path):
-    cfg, args = configure(name, tmp_path)
+def test_one_step_and_one_evaluation(configure, name, tmp_path):
+    cfg, args = configure(f"digits/{name}.yaml", tmp_path, "SOLVER.MAX_ITER", 1)
     check_run(cfg, args)
     seed_all_rng(0)
     trainer = Trainer(cfg)
@@ -74,8 +53,8 @@ def test_one_step_and_one_evaluation(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", [*NAMES, "ccnet_mask_rcnn", "nonlocal_mask_rcnn"])
-def test_every_operator_that_multiplies_is_counted(name):
-    cfg, _ = configure(name)
+def test_every_operator_that_multiplies_is_counted(configure, name, tmp_path):
+    cfg, _ = configure(f"digits/{name}.yaml", tmp_path)
     model = Trainer.build_model(cfg)
     record = DatasetCatalog.get(cfg.DATASETS.TEST[0])[0]
     inputs = [Predictor(cfg, model).prepare(read_image(record["file_name"]))]
@@ -88,8 +67,8 @@ def test_every_operator_that_multiplies_is_counted(name):
     assert ("scaled_dot_product_attention" in counted) == (name == "nonlocal_mask_rcnn")
 
 
-def test_flops_of_the_attention_in_ccnet_by_hand():
-    cfg, _ = configure("ccnet")
+def test_flops_of_the_attention_in_ccnet_by_hand(configure, tmp_path):
+    cfg, _ = configure("digits/ccnet.yaml", tmp_path)
     model = Trainer.build_model(cfg)
     inputs = [{"image": torch.zeros(3, 160, 160), "height": 160, "width": 160}]
     parts = flop_analysis(model, inputs).by_module()

@@ -1,41 +1,25 @@
 """The configurations of far_cue as they are, but for the number of images and iterations."""
 
-import argparse
 from pathlib import Path
 
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.env import seed_all_rng
 
 from ccsa.data.far_cue import register_far_cue, write_far_cue
-from ccsa.engine import Trainer, check_run, setup_cfg
+from ccsa.engine import Trainer, check_run
 
 pytestmark = pytest.mark.slow
 FILES = sorted((Path(__file__).resolve().parents[2] / "configs" / "far_cue").glob("*.yaml"))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def images(tmp_path_factory):
-    root = tmp_path_factory.mktemp("datasets")
-    write_far_cue(root / "far_cue", {"train": 1000, "val": 50})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DatasetCatalog, "data", {})
-        patch.setattr(MetadataCatalog, "data", {})
-        register_far_cue(root)
-        yield root
+def images(datasets):
+    write_far_cue(datasets / "far_cue", {"train": 1000, "val": 50})
+    register_far_cue(datasets)
 
 
-def train(file, folder, *options):
-    args = argparse.Namespace(
-        config_file=str(file),
-        opts=["MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(folder), *options],
-        num_gpus=1,
-        num_machines=1,
-        eval_only=False,
-        resume=False,
-    )
-    cfg = setup_cfg(args)
+def train(cfg, args):
     check_run(cfg, args)
     seed_all_rng(cfg.SEED)
     trainer = Trainer(cfg)
@@ -47,14 +31,14 @@ def train(file, folder, *options):
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_one_step_and_one_evaluation(file, tmp_path):
-    results = train(file, tmp_path, "SOLVER.MAX_ITER", "1")
+def test_one_step_and_one_evaluation(configure, file, tmp_path):
+    results = train(*configure(file, tmp_path, "SOLVER.MAX_ITER", 1))
     assert 0 <= results["mIoU"] <= 100
     assert {"IoU-ground", "IoU-red cue", "IoU-white cue"} <= set(results)
 
 
-def test_one_loop_finds_the_cue_on_the_cross(tmp_path):
+def test_one_loop_finds_the_cue_on_the_cross(configure, tmp_path):
     """A short training: far beyond what guessing gives (0.3), for every class."""
-    file = next(f for f in FILES if f.stem == "cross_ccnet_R1")
-    results = train(file, tmp_path, "SOLVER.MAX_ITER", "400")
+    options = ["SOLVER.MAX_ITER", 400]
+    results = train(*configure("far_cue/cross_ccnet_R1.yaml", tmp_path, *options))
     assert results["mIoU"] > 60

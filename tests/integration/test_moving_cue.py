@@ -1,48 +1,28 @@
 """The configurations of moving_cue as they are, but for the number of clips and iterations."""
 
-import argparse
-
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.env import seed_all_rng
 
 from ccsa.data.moving_cue import register_moving_cue, write_moving_cue
-from ccsa.engine import Trainer, check_run, setup_cfg
+from ccsa.engine import Trainer, check_run
 from ccsa.errors import UserError
 from ccsa.visualization import draw_predictions
 
 pytestmark = pytest.mark.slow
+T5 = "moving_cue/T5.yaml"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def clips(tmp_path_factory):
-    root = tmp_path_factory.mktemp("datasets")
-    write_moving_cue(root / "moving_cue", {"train": 16, "val": 3})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DatasetCatalog, "data", {})
-        patch.setattr(MetadataCatalog, "data", {})
-        register_moving_cue(root)
-        yield root
-
-
-def config(root, name, folder, *options):
-    words = ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(folder), *options]
-    args = argparse.Namespace(
-        config_file=str(root / "configs" / "moving_cue" / f"{name}.yaml"),
-        opts=words,
-        num_gpus=1,
-        num_machines=1,
-        eval_only=False,
-        resume=False,
-    )
-    return setup_cfg(args), args
+def clips(datasets):
+    write_moving_cue(datasets / "moving_cue", {"train": 16, "val": 3})
+    register_moving_cue(datasets)
 
 
 @pytest.mark.parametrize(("name", "frames"), [("T1", 1), ("T5", 5)])
-def test_it_learns_evaluates_and_draws(root, tmp_path, name, frames):
+def test_it_learns_evaluates_and_draws(configure, tmp_path, name, frames):
     """Sixteen clips, forty steps: the loss of guessing among five classes is left behind."""
     options = ["SOLVER.MAX_ITER", "40", "SOLVER.WARMUP_ITERS", "5"]
-    cfg, args = config(root, name, tmp_path, *options)
+    cfg, args = configure(f"moving_cue/{name}.yaml", tmp_path, *options)
     check_run(cfg, args)
     seed_all_rng(cfg.SEED)
     trainer = Trainer(cfg)
@@ -57,19 +37,20 @@ def test_it_learns_evaluates_and_draws(root, tmp_path, name, frames):
     assert picture.stat().st_size > 1000
 
 
-def test_windows_and_scales_are_evaluated(root, tmp_path):
+def test_windows_and_scales_are_evaluated(configure, tmp_path):
     options = ["TEST.SLIDING_WINDOW.ENABLED", "True", "TEST.SLIDING_WINDOW.CROP", "[16, 32]"]
     options += ["TEST.SLIDING_WINDOW.STRIDE", "[16, 32]", "TEST.SEM_SEG_AUG.ENABLED", "True"]
-    cfg, _ = config(root, "T5", tmp_path, *options, "TEST.SEM_SEG_AUG.SCALES", "[0.5, 1.0]")
+    options += ["TEST.SEM_SEG_AUG.SCALES", "[0.5, 1.0]"]
+    cfg, _ = configure(T5, tmp_path, *options)
     results = Trainer.test(cfg, Trainer.build_model(cfg))
     assert 0 <= results["sem_seg"]["mIoU"] <= 100
 
 
-def test_what_would_fail_later_is_said_before(root, tmp_path):
+def test_what_would_fail_later_is_said_before(configure, tmp_path):
     for options, text in (
         (["INPUT.CLIP.SOURCE", "labelled"], "has a neighbour where INPUT.CLIP looks"),
         (["INPUT.CLIP.LABELLED", "first"], "LABELLED must be one of last, middle"),
         (["MODEL.SEM_SEG_HEAD.NAME", "FCNHead"], "needs MODEL.SEM_SEG_HEAD.NAME VideoCCNetHead"),
     ):
         with pytest.raises(UserError, match=text):
-            check_run(*config(root, "T5", tmp_path, *options))
+            check_run(*configure(T5, tmp_path, *options))

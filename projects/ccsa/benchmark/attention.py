@@ -33,11 +33,13 @@ class Options:
     shapes: list[tuple[int, ...]] = field(default_factory=lambda: list(cases.SHAPES))
     warmup: int = 1
     repeats: int = 5
-    limit: float = 12.0
+    limit: float = 8.0
     say: Callable[[str], object] = print
 
-    def times(self, calls: Mapping[str, cases.Call]) -> dict[str, Timing]:
-        return side_by_side(calls, self.device, self.warmup, self.repeats, self.limit)
+    def times(self, calls: Mapping[str, cases.Call], warm: bool = False) -> dict[str, Timing]:
+        """``warm``: the calls have run once, which counts as a turn of warm-up."""
+        warmup = max(0, self.warmup - warm)
+        return side_by_side(calls, self.device, warmup, self.repeats, self.limit)
 
 
 def operator(options: Options) -> Section:
@@ -90,8 +92,8 @@ def non_local(options: Options, shape: tuple[int, ...] = (1, 512, 97, 97)) -> Se
     x, grad = _map(shape, options), _map(shape, options)
     calls = {"non-local": cases.forward(net, x), **_block_calls(shape, False, options)}
     steps = {"non-local": cases.step(net, grad, x), **_block_calls(shape, True, options)}
-    forward, both = options.times(calls), options.times(steps)
     memory = _memory(steps, shape, options)
+    forward, both = options.times(calls), options.times(steps, warm=True)
     positions = shape[0] * math.prod(shape[2:])
     pairs = positions**2 * (shape[1] + shape[1] // cases.REDUCTION)
     projections = positions * shape[1] * (shape[1] + 2 * shape[1] // cases.REDUCTION)
@@ -180,7 +182,12 @@ def _memory(calls: Mapping[str, cases.Call], shape, options: Options) -> dict[st
 
 def _record(shape, backward: bool, calls, sizes: cases.Sizes, options: Options) -> dict:
     like = torch.empty(0, device=options.device, dtype=options.dtype)
-    times = options.times({**calls, "products": cases.products(sizes, like)})
+    floor = cases.products(sizes, like)
+    memory = {}
+    if backward:
+        memory = _memory(calls, shape, options)
+        floor()
+    times = options.times({**calls, "products": floor}, warm=backward)
     fastest = min(times[name].median for name in PEERS if name in times)
     record = {
         "shape": shape,
@@ -191,7 +198,7 @@ def _record(shape, backward: bool, calls, sizes: cases.Sizes, options: Options) 
         "over_products": times["ours"].median / times["products"].median,
     }
     if backward:
-        record["memory"] = _memory(calls, shape, options)
+        record["memory"] = memory
     return record
 
 

@@ -33,19 +33,19 @@ def whole_model(options: Options, configs: Path, size: tuple[int, int] = (800, 1
     batch = [_image(size)]
     models = {file: _model(configs / file, options) for file in CONFIGS}
     calls = {file: _step(model, batch) for file, model in models.items()}
-    times = options.times(calls)
+    memory = {file: peak_bytes(call, options.device) for file, call in calls.items()}
+    times = options.times(calls, warm=True)
     rows, records = [], []
     for file, timing in times.items():
         ratio = timing.median / times[CONFIGS[0]].median
-        memory = peak_bytes(calls[file], options.device)
         flops = count_flops(models[file], batch)
         rows.append(
             [
                 *(f"configs/{file}", f"{timing.median:.2f} ± {timing.spread:.2f} s"),
-                *(f"{ratio:.3f}", f"{memory / 2**30:.2f} GiB", f"{flops / 1e9:.0f}"),
+                *(f"{ratio:.3f}", f"{memory[file] / 2**30:.2f} GiB", f"{flops / 1e9:.0f}"),
             ]
         )
-        records.append({"config": file, "memory": memory, "flops": flops, **timing._asdict()})
+        records.append({"config": file, "memory": memory[file], "flops": flops, **timing._asdict()})
     notes = [
         f"one image of {size[0]} x {size[1]}, {OBJECTS} objects, float32, SGD; random weights "
         "under frozen norms, as ImageNet weights cost the same",

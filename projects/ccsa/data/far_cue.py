@@ -14,6 +14,7 @@ Both lie on a grid of 4 pixels, so that a network of stride 4 can draw their edg
 Registered are ``far_cue_{cross,any}_{train,val}``.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -111,16 +112,23 @@ def register_far_cue(root: Path) -> None:
         return load_sem_seg(str(folder / f"sem_seg_{name}"), str(folder / name), image_ext="png")
 
     for name in (f"{variant}_{split}" for variant in VARIANTS for split in COUNTS):
-        DatasetCatalog.register(f"far_cue_{name}", lambda name=name: load(name))
-        MetadataCatalog.get(f"far_cue_{name}").set(
-            evaluator_type="sem_seg",
-            image_root=str(folder / name),
-            sem_seg_root=str(folder / f"sem_seg_{name}"),
-            ignore_label=255,
-            stuff_classes=list(CLASSES),
-            stuff_colors=[[150, 150, 150], *(list(colour) for colour in COLOURS.values())],
-            built_in=True,
-        )
+        register_split(folder, name, lambda name=name: load(name))
+
+
+def register_split(folder: Path, name: str, load: Callable[[], list[dict]]) -> None:
+    """Register ``name`` of the dataset in ``folder``, whose classes are panels by their cue's
+    colour."""
+    full_name = f"{folder.name}_{name}"
+    DatasetCatalog.register(full_name, load)
+    MetadataCatalog.get(full_name).set(
+        evaluator_type="sem_seg",
+        image_root=str(folder / name),
+        sem_seg_root=str(folder / f"sem_seg_{name}"),
+        ignore_label=255,
+        stuff_classes=list(CLASSES),
+        stuff_colors=[[150, 150, 150], *(list(colour) for colour in COLOURS.values())],
+        built_in=True,
+    )
 
 
 register_far_cue(datasets_root())

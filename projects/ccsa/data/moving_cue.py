@@ -17,11 +17,18 @@ Registered are ``moving_cue_{train,val}``, for video models.
 from pathlib import Path
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from tqdm import tqdm
 
 from ccsa.data.built_in import datasets_root, ensure_written, write_image, write_stamp
-from ccsa.data.far_cue import CELL, CLASSES, COLOURS, GROUND, NOISE, PANEL_GREY, pixels
+from ccsa.data.far_cue import (
+    CELL,
+    COLOURS,
+    GROUND,
+    NOISE,
+    PANEL_GREY,
+    pixels,
+    register_split,
+)
 
 VERSION = 1  # of what is written; another one on disk is written anew
 COUNTS = {"train": 1000, "val": 250}
@@ -91,16 +98,7 @@ def register_moving_cue(root: Path) -> None:
         ]
 
     for split in COUNTS:
-        DatasetCatalog.register(f"moving_cue_{split}", lambda split=split: load(split))
-        MetadataCatalog.get(f"moving_cue_{split}").set(
-            evaluator_type="sem_seg",
-            image_root=str(folder / split),
-            sem_seg_root=str(folder / f"sem_seg_{split}"),
-            ignore_label=255,
-            stuff_classes=list(CLASSES),
-            stuff_colors=[[150, 150, 150], *(list(colour) for colour in COLOURS.values())],
-            built_in=True,
-        )
+        register_split(folder, split, lambda split=split: load(split))
 
 
 register_moving_cue(datasets_root())
