@@ -5,7 +5,7 @@ PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
 CONFIG := configs/digits/ccnet_mask_rcnn.yaml
 
-.PHONY: setup train far-cue test lint format clean
+.PHONY: setup train far-cue benchmark test lint format clean
 
 setup: $(READY)
 

@@ -16,9 +16,9 @@ def operands(size, batch=2, ck=3, cv=4, dtype=torch.float64, scale=1.0, seed=0, 
     ]
 
 
-def gradients(operands, backend=None, scale=1.0):
+def gradients(operands, backend=None, scale=1.0, attention=criss_cross_attention):
     """The output, and the gradients of a weighted sum of it."""
-    out = criss_cross_attention(*operands, backend=backend)
+    out = attention(*operands, **({"backend": backend} if backend else {}))
     grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
     return out, torch.autograd.grad(out, operands, (grad * scale).to(out))
 

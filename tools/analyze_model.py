@@ -2,7 +2,7 @@
 """Parameters, FLOPs, time and memory of a configuration's model, or CCNet's table of costs.
 
     python tools/analyze_model.py --config-file configs/ccnet_mask_rcnn.yaml
-    python tools/analyze_model.py --config-file configs/cityscapes/ccnet_R_101.yaml --size 769x769
+    python tools/analyze_model.py --config-file configs/lip/ccnet_R_50_os16_473_150ep.yaml
     python tools/analyze_model.py --paper
 
 The model has random weights and sees one image, which is noise unless --image names one; what

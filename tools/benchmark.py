@@ -11,6 +11,7 @@ new folder. Contenders take turns, so a busy machine touches all; a quiet one gi
 
 import argparse
 import logging
+import os
 import shlex
 import sys
 import time
@@ -62,8 +63,10 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--suites", nargs="+", choices=list(SUITES), default=list(SUITES))
-    parser.add_argument("--shapes", nargs="+", type=shape, metavar="BxCxHxW")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument(
+        "--shapes", nargs="+", type=shape, metavar="BxCxHxW", help="of the operator and the block"
+    )
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="default cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--threads", type=positive, help="of the CPU; by default all cores")
     parser.add_argument("--repeats", type=positive, help="turns that are timed; default 3, cuda 30")
@@ -97,6 +100,8 @@ def main() -> None:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda was asked for and there is none; leave it away for the CPU")
     logging.disable(logging.INFO)
+    if args.threads and args.threads > (os.cpu_count() or 1):
+        raise UserError(f"--threads {args.threads}: this machine has {os.cpu_count()} cores")
     if args.threads:
         torch.set_num_threads(args.threads)
     folder = output_folder(args.output)

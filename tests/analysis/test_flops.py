@@ -6,9 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ccsa.analysis import count_flops, flop_analysis
 from ccsa.blocks import CrissCross, NonLocal, SqueezeExcitation
+from ccsa.ops import criss_cross_attention
 
 
 def products(*factors):
@@ -95,3 +97,13 @@ def test_the_model_keeps_its_mode_and_its_state():
     count_flops(model, torch.rand(2, 1, 3, 3))
     assert model.training and model[1].training and not model[0].training
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_torchs_counter_knows_criss_cross_attention_forward_and_backward():
+    q, k, v = (torch.randn(2, c, 4, 6, requires_grad=True) for c in (3, 3, 8))
+    with FlopCounterMode(display=False) as counter:
+        criss_cross_attention(q, k, v).sum().backward()
+    counts = {str(name): n for name, n in counter.get_flop_counts()["Global"].items()}
+    pairs = 2 * 24 * 9
+    assert counts["ccsa.criss_cross_forward"] == 2 * pairs * (3 + 8)
+    assert counts["ccsa.criss_cross_backward"] == 2 * pairs * (3 * 3 + 2 * 8)

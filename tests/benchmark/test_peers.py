@@ -25,6 +25,19 @@ def test_mmcv_is_criss_cross_attention(size):
     torch.testing.assert_close(peers.mmcv_attention(*qkv), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_peers_run_in_half_precision(dtype):
+    qkv = operands((5, 7), dtype=dtype)
+    block = CrissCross(16, recurrence=2).to(dtype)
+    torch.nn.init.constant_(block.gamma, 0.7)
+    x = torch.randn(2, 16, 5, 7).to(dtype)
+    close = {"rtol": 0.05, "atol": 0.05}
+    for attention in (peers.mmcv_attention, peers.official_attention):
+        torch.testing.assert_close(attention(*qkv), criss_cross_attention(*qkv), **close)
+    for peer in (peers.MmcvBlock, peers.OfficialBlock):
+        torch.testing.assert_close(peer(block)(x), block(x), **close)
+
+
 @pytest.mark.parametrize("peer", [peers.MmcvBlock, peers.OfficialBlock])
 def test_blocks_have_the_weights_of_ours(peer):
     block = CrissCross(16, recurrence=2).double()

@@ -68,6 +68,24 @@ def test_memory_of_the_non_local_block_grows_with_all_pairs(options):
     assert memory["checkpoint"] < memory["ours"] < memory["official"] < memory["non-local"]
 
 
+@pytest.mark.parametrize("calls", [attention._operator_calls, attention._block_calls])
+def test_memory_is_below_both_peers_in_any_layout(calls, options):
+    shape = (1, 512, 7, 200)
+    memory = attention._memory(calls(shape, True, options), shape, options)
+    peers = {memory.pop("mmcv"), memory.pop("official")}
+    assert max(memory.values()) < min(peers), memory
+
+
+def test_memory_of_two_loops_on_the_papers_map(options):
+    """The paper's ratio, 11, and 16 with checkpointing, to the 1,374 MiB of the non-local block."""
+    shape = (1, 512, 97, 97)
+    calls = attention._block_calls(shape, True, options)
+    calls = {name: calls[name] for name in ("ours", "NCHW", "checkpoint")}
+    memory = {k: v / 2**20 for k, v in attention._memory(calls, shape, options).items()}
+    assert max(memory["ours"], memory["NCHW"]) < 1374 / 11
+    assert memory["checkpoint"] < 1374 / 16
+
+
 def test_scaling_ends_where_memory_or_time_does(options, monkeypatch, tmp_path):
     sides = [4, 6, 8, 12]
     section = scaling.scaling(options, sides=sides)

@@ -9,6 +9,7 @@ from slow_blocks import FORMS, GATED, SIZES, C, filled, image, image_for, make, 
 from torch import nn
 
 from ccsa.blocks import CrissCross, NonLocal, SqueezeAttention, SqueezeExcitation, build_block
+from ccsa.ops import use_backend
 
 
 def assert_near(got, wanted, tolerance):
@@ -221,6 +222,16 @@ def test_loops_computed_again_give_the_same_gradients_and_keep_less():
         grads[checkpoint] = [x.grad, *(p.grad for p in block.parameters())]
     assert all(map(torch.equal, grads[True], grads[False]))
     assert kept[True] <= 2 * x.numel() + 1 < kept[False]
+
+
+def test_loops_computed_again_take_the_backend_of_the_first_time():
+    block = filled(CrissCross(C, recurrence=2, reduction=2, checkpoint=True)).double()
+    x = image((5, 7)).requires_grad_()
+    with use_backend("reference"):
+        y = block(x)
+    (got,) = torch.autograd.grad(y.square().sum(), x)
+    (wanted,) = torch.autograd.grad(block(x).square().sum(), x)
+    torch.testing.assert_close(got, wanted)
 
 
 def test_two_loops_reach_the_whole_map_and_one_only_the_cross():

@@ -3,8 +3,16 @@ positions."""
 
 import pytest
 import torch
-from criss_cross_cases import as_layout, gradients, line_wise_gradients, operands
+from criss_cross_cases import (
+    as_layout,
+    errors,
+    exact,
+    gradients,
+    line_wise_gradients,
+    operands,
+)
 
+from ccsa.benchmark.peers import official_attention
 from ccsa.ops import criss_cross_attention, criss_cross_weights
 
 SIZES = [(5, 7), (7, 5), (1, 6), (6, 1), (1, 1), (3, 4, 5), (1, 4, 1), (2, 1, 3), (1, 1, 1)]
@@ -62,8 +70,7 @@ def test_memory_layouts_agree_and_are_kept(size, layout):
 def test_types(size, dtype, tolerance):
     qkv = operands(size, dtype=dtype, ck=8, cv=8)
     out, grads = gradients(qkv)
-    exact = [x.detach().double().requires_grad_() for x in qkv]
-    expected, expected_grads = gradients(exact, "reference")
+    expected, expected_grads = exact(qkv)
     assert out.dtype == dtype
     for got, wanted in zip((out, *grads), (expected, *expected_grads), strict=True):
         assert got.dtype == dtype
@@ -71,11 +78,37 @@ def test_types(size, dtype, tolerance):
         assert error < tolerance
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_gradients_are_as_exact_as_autograds(dtype):
+    """They are differences of large numbers, which must not be rounded before."""
+    qkv = operands((9, 9), dtype=dtype, ck=8, cv=64)
+    expected = exact(qkv)
+    ours = errors(gradients(qkv), expected)
+    theirs = errors(gradients(qkv, attention=official_attention), expected)
+    assert all(mine < 1.2 * other for mine, other in zip(ours, theirs, strict=True)), (ours, theirs)
+
+
+def test_gradients_under_autocast_are_those_without():
+    qkv = operands((6, 5), dtype=torch.float32, ck=8, cv=32)
+    out = criss_cross_attention(*qkv)
+    wanted = torch.autograd.grad(out, qkv, out.detach(), retain_graph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = torch.autograd.grad(out, qkv, out.detach())
+    assert all(torch.equal(g, w) for g, w in zip(got, wanted, strict=True))
+
+
+def test_weights_under_autocast_have_float32_scores():
+    q, k, _ = operands((4, 5), ck=16, dtype=torch.float32, scale=200.0)
+    wanted = criss_cross_weights(q, k)
+    with torch.autocast("cpu", torch.float16):
+        assert torch.equal(criss_cross_weights(q, k), wanted)
+
+
 @pytest.mark.parametrize("tile", [1, 1500, 4000])
 @pytest.mark.parametrize("size", [(5, 7), (2, 6, 3)], ids=str)
 def test_tiles_of_any_size_give_the_same(size, tile, monkeypatch):
     """One line, some lines of a step, several steps of the axes before; the last is smaller."""
-    monkeypatch.setattr("ccsa.ops.criss_cross.torch_ops.TILE_BYTES", tile)
+    monkeypatch.setattr("ccsa.ops.criss_cross.torch_ops.TILE_BYTES", (tile, tile))
     qkv = operands(size, batch=3)
     out, grads = gradients(qkv)
     expected, expected_grads = gradients(qkv, "reference")
@@ -87,8 +120,7 @@ def test_float16_scores_may_exceed_its_range():
     q, k, v = operands((4, 5), ck=16, dtype=torch.float16, scale=200.0)
     assert (q.float() * k.float()).sum(1).abs().max() > torch.finfo(torch.float16).max
     out, grads = gradients([q, k, v])
-    exact = [x.detach().double().requires_grad_() for x in (q, k, v)]
-    expected, _ = gradients(exact, "reference")
+    expected, _ = exact((q, k, v))
     assert all(torch.isfinite(g).all() for g in grads)
     torch.testing.assert_close(out.double(), expected, rtol=2e-3, atol=0.5)
 

@@ -66,6 +66,16 @@ def test_a_manager_ends_with_an_error_too(ran):
     assert ran == ["torch"]
 
 
+def test_managers_of_two_threads_end_in_any_order(ran):
+    first, second = use_backend("reference"), use_backend("torch")
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    criss_cross_attention(*operands((2, 3)))
+    second.__exit__(None, None, None)
+    assert ran == ["torch"] and not dispatch._managers
+
+
 def test_unknown_backends_are_named_with_who_asked_and_the_valid_ones(monkeypatch):
     qkv = operands((2, 3))
     valid = "'cuda'; there are triton, torch, reference"

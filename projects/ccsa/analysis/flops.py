@@ -21,16 +21,13 @@ from detectron2.utils.analysis import FlopCountAnalysis
 from fvcore.nn.jit_handles import get_shape
 from torch import nn
 
+from ccsa.ops.criss_cross.flops import multiply_adds
 from ccsa.visualization.predictor import evaluation_mode
 
 
 def criss_cross_flops(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
-    """Of query (B, Ck, *S), key and value (B, Cv, *S): B * prod(S) * (Ck + Cv) * positions of a
-    cross, which are sum(S) - len(S) + 1."""
-    query, value = get_shape(inputs[0]), get_shape(inputs[2])
-    batch, channels, *size = query
-    cross = sum(size) - len(size) + 1
-    return batch * math.prod(size) * cross * (channels + value[1])
+    """Of query (B, Ck, *S), key and value (B, Cv, *S)."""
+    return multiply_adds(get_shape(inputs[0]), get_shape(inputs[2]))
 
 
 def dot_product_attention_flops(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:

@@ -89,24 +89,33 @@ def mmcv_class() -> type[nn.Module]:
 
 
 class MmcvBlock(nn.Module):
-    """mmcv's block with the weights of ours, applied as often."""
+    """mmcv's block with the weights of ours, applied as often; in half precision under autocast,
+    as its diagonal is float32."""
 
     def __init__(self, block: CrissCross):
         super().__init__()
         self.recurrence = block.recurrence
-        self.block = mmcv_class()(block.value_conv.in_channels)
+        self.block = mmcv_class()(block.value_conv.in_channels).to(block.gamma)
         state = block.state_dict()
         state["gamma.scale"] = state.pop("gamma").reshape(())
         self.block.load_state_dict(state)
 
     def forward(self, x: Tensor) -> Tensor:
-        for _ in range(self.recurrence):
-            x = self.block(x)
+        with _half(x):
+            for _ in range(self.recurrence):
+                x = self.block(x).to(x.dtype)
         return x
 
 
+def _half(x: Tensor) -> torch.autocast:
+    """Autocast in x's type, if that is half precision."""
+    half = x.dtype in (torch.float16, torch.bfloat16)
+    return torch.autocast(x.device.type, x.dtype if half else None, enabled=half)
+
+
 class _Size:
-    """Stands for a map of which a block wants the size, and to which it adds."""
+    """Stands for a map of which a block wants the size, and to which it adds: what mmcv's forward
+    does with its input apart from projecting it."""
 
     def __init__(self, size: torch.Size):
         self.size = lambda: size
@@ -118,19 +127,34 @@ class _Size:
 def mmcv_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """mmcv's block between its projections and its gate: (B, Ck, H, W), (B, Ck, H, W),
     (B, Cv, H, W) -> (B, Cv, H, W)."""
-    block = mmcv_class()(8)
-    block.query_conv, block.key_conv, block.value_conv = (_Given(x) for x in (query, key, value))
-    block.gamma = nn.Identity()
-    return block(_Size(value.shape))
+    block = _bare_mmcv()
+    convs = (block.query_conv, block.key_conv, block.value_conv)
+    for conv, result in zip(convs, (query, key, value), strict=True):
+        conv.result = result
+    with _half(value):
+        out = block(_Size(value.shape)).to(value.dtype)
+    for conv in convs:
+        conv.result = None
+    return out
 
 
 class _Given(nn.Module):
-    def __init__(self, result: Tensor):
-        super().__init__()
-        self.result = [result]  # in a list, or it would be moved and copied as the module's own
+    """Stands for a projection whose result is there already."""
 
-    def forward(self, _) -> Tensor:
-        return self.result[0]
+    result: Tensor | None = None
+
+    def forward(self, _) -> Tensor | None:
+        return self.result
+
+
+@cache
+def _bare_mmcv() -> nn.Module:
+    """mmcv's block without projections and gate; built once, which takes longer than it runs on
+    a GPU."""
+    block = mmcv_class()(8)
+    block.query_conv, block.key_conv, block.value_conv = _Given(), _Given(), _Given()
+    block.gamma = nn.Identity()
+    return block
 
 
 def non_local_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

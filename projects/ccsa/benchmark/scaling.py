@@ -42,7 +42,9 @@ def scaling(options: Options, limit: float = 3.0, sides=SIDES) -> Section:
                 break
             options.say(f"scaling {name}, {side} x {side}")
             points.append(_point(name, function, side, options))
-        records.append({"name": name, "points": points, "end": end, **_exponents(points)})
+        record = {"name": name, "points": points, "end": end, **_exponents(points)}
+        record["fits"] = _largest_that_fits(record, options)
+        records.append(record)
     rows = []
     for record in records:
         last = record["points"][-1]
@@ -55,14 +57,17 @@ def scaling(options: Options, limit: float = 3.0, sides=SIDES) -> Section:
                 f"{last['seconds']:.2f} s",
                 f"{last['memory'] / 2**20:,.0f} MiB",
                 record["end"],
+                f"{record['fits']:,} x {record['fits']:,}",
             ]
         )
-    headers = ["", "time", "memory", "largest map", "takes", "needs", "then"]
+    headers = ["", "time", "memory", "largest map", "takes", "needs", "then", "fits up to"]
     notes = [
         f"forward and backward of the operator on a map (1, {CHANNELS}, H, H), "
         f"{CHANNELS // cases.REDUCTION} channels of query and key; N = H * H",
         "exponents: slope of the logarithms over the larger half of the sizes",
         "then: why the next size was not run; memory was predicted from the last size run",
+        "fits up to: the map that fills the memory now free, predicted from the last size and the "
+        "exponent, 1 at least (dotted in the picture)",
     ]
     return Section(
         "scaling", "Time and memory against N = H * W", headers, rows, notes, records, PICTURE
@@ -79,13 +84,16 @@ def draw(section: Section, path: Path) -> None:
             ys = [p[key] / unit for p in record["points"]]
             slope = record["time_exponent" if key == "seconds" else "memory_exponent"]
             axis.plot(xs, ys, marker=marker, ms=4.5, label=f"{record['name']}: N^{slope:.2f}")
-            if "memory" in record["end"]:
-                axis.plot(xs[-1:], ys[-1:], "x", color="black", ms=11, mew=2, zorder=9)
+            if key == "memory":
+                end = record["fits"] ** 2, ys[-1] * (record["fits"] ** 2 / xs[-1]) ** max(1, slope)
+                colour = axis.lines[-1].get_color()
+                axis.plot([xs[-1], end[0]], [ys[-1], end[1]], ":", color=colour)
+                axis.plot(*end, "x", color=colour, ms=9, mew=2)
         axis.set(xscale="log", yscale="log", xlabel="N = H * W")
         axis.grid(which="both", alpha=0.25)
         axis.legend(fontsize=8)
     panels[0].set(title="forward + backward", ylabel="seconds")
-    panels[1].set(title="peak memory (x: the next size does not fit)", ylabel="MiB")
+    panels[1].set(title="peak memory (x: all that is free, predicted)", ylabel="MiB")
     figure.savefig(path)
 
 
@@ -121,6 +129,12 @@ def _why_not(points: list[dict], side: int, options: Options, limit: float) -> s
     if next_of("seconds") > limit:
         return f"{side} x {side} would take {next_of('seconds'):.0f} s"
     return None
+
+
+def _largest_that_fits(record: dict, options: Options) -> int:
+    """The side of the map whose peak would be the memory that is free."""
+    last, slope = record["points"][-1], max(1.0, record["memory_exponent"])
+    return round(last["side"] * (free_bytes(options.device) / last["memory"]) ** (0.5 / slope))
 
 
 def _exponents(points: list[dict]) -> dict[str, float]:

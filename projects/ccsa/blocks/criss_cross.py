@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from ccsa.blocks.base import CONV, GatedBlock
 from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY, at_least, one_of, true_or_false
 from ccsa.ops import criss_cross_attention
+from ccsa.ops.criss_cross.dispatch import asked_for
 
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
@@ -28,7 +29,8 @@ CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 class CrissCross(GatedBlock):
     """x <- x + gamma * attention(q(x), k(x), v(x)), ``recurrence`` times with shared weights.
 
-    Fastest on channels-last maps; others are converted once.
+    Fastest on channels-last maps; others are converted once. The 1x1 convolutions hold weights
+    alone: they are not called, so hooks on them, as of ``spectral_norm``, do not run.
 
     Args:
         channels: C of the map.
@@ -64,11 +66,11 @@ class CrissCross(GatedBlock):
         self.key_conv = conv(channels, inner, 1)
         self.value_conv = conv(channels, channels, 1)
 
-    def loop(self, x: Tensor) -> Tensor:
+    def loop(self, x: Tensor, backend: str | None = None) -> Tensor:
         """One loop with its gate, (B, C, *S) -> (B, C, *S)."""
         both = _as_map(_project(x, *_stacked(self.query_conv, self.key_conv)), x)
         query, key = both.chunk(2, 1)
-        gathered = criss_cross_attention(query, key, x)
+        gathered = criss_cross_attention(query, key, x, backend=backend)
         weight, bias = _stacked(self.value_conv)
         y = _project(gathered, self.gamma * weight, self.gamma * bias)
         # In place before it becomes a view of a map: autograd copies gradients of changed views.
@@ -79,7 +81,8 @@ class CrissCross(GatedBlock):
         y = x.contiguous(memory_format=self.memory_format)
         for _ in range(self.recurrence):
             if self.checkpoint and self.training:
-                y = checkpoint(self.loop, y, use_reentrant=False)
+                # As now, also where backward computes the loop again after a use_backend has ended.
+                y = checkpoint(self.loop, y, asked_for(None)[1], use_reentrant=False)
             else:
                 y = self.loop(y)
         return y.contiguous() if x.is_contiguous() else y

@@ -14,6 +14,7 @@ the own position twice and scrambles an axis).
 import torch
 from torch import Tensor
 
+from ccsa.ops.criss_cross import flops  # noqa: F401  torch's FLOP counter knows the operators
 from ccsa.ops.criss_cross.dispatch import (
     BACKENDS,
     can_run_reference,
@@ -22,7 +23,7 @@ from ccsa.ops.criss_cross.dispatch import (
     choose,
     use_backend,
 )
-from ccsa.ops.criss_cross.plain import plain_weights
+from ccsa.ops.criss_cross.plain import plain_weights, without_autocast
 
 __all__ = [
     "BACKENDS",
@@ -84,7 +85,7 @@ def criss_cross_weights(query: Tensor, key: Tensor) -> Tensor:
         ValueError: shapes, types or devices that do not go together.
     """
     _check(query, key, key)
-    with torch.no_grad():
+    with torch.no_grad(), without_autocast(query):
         return plain_weights(query, key)
 
 

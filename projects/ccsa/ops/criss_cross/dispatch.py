@@ -34,7 +34,7 @@ OLDEST_TRITON = (3, 4)  # comes with torch 2.8
 HALF_OR_SINGLE = (torch.float16, torch.bfloat16, torch.float32)
 
 logger = logging.getLogger(__name__)
-_managers: list[str] = []  # the backends of the use_backend around the call, innermost last
+_managers: list[list[str]] = []  # one name each: of the use_backend around the call, innermost last
 
 
 def _triton_version() -> tuple[int, ...] | None:
@@ -53,16 +53,18 @@ TRITON = _triton_version()
 
 @contextlib.contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Calls inside take this backend, unless their own keyword names another; in all threads.
+    """Calls inside take this backend, unless their own keyword names another; in all threads, as
+    autograd's own may compute a forward pass again.
 
     Raises:
         ValueError: an unknown backend.
     """
-    _managers.append(_known(name, "use_backend"))
+    entry = [_known(name, "use_backend")]
+    _managers.append(entry)
     try:
         yield
-    finally:
-        _managers.pop()
+    finally:  # another thread's may stand behind it
+        _managers[:] = [other for other in _managers if other is not entry]
 
 
 def choose(keyword: str | None, query: Tensor, key: Tensor, value: Tensor) -> Attention:
@@ -71,16 +73,17 @@ def choose(keyword: str | None, query: Tensor, key: Tensor, value: Tensor) -> At
     Raises:
         ValueError: an unknown backend, or one that was asked for and cannot take them.
     """
-    source, name = _asked_for(keyword)
+    source, name = asked_for(keyword)
     if name is not None:
-        reason = why_not(_known(name, source), query, value)
+        reason = why_not(_known(name, source), query)
         if reason is not None:
-            able = [other for other in BACKENDS if why_not(other, query, value) is None]
-            raise ValueError(f"{source} '{name}' cannot run: {reason}. Here can {_listed(able)}")
+            able = _listed(other for other in BACKENDS if why_not(other, query) is None)
+            can = f"; what can run: {able}" if able else ""
+            raise ValueError(f"{source} '{name}' cannot run: {reason}{can}")
         return BACKENDS[name]
     if _exporting():
         return plain_attention
-    reasons = {name: why_not(name, query, value) for name in BACKENDS}
+    reasons = {name: why_not(name, query) for name in BACKENDS}
     if query.device.type == "cpu":  # Triton's interpreter is there to test the kernels
         reasons["triton"] = "the tensors are on the CPU"
     able = [name for name, reason in reasons.items() if reason is None]
@@ -94,20 +97,20 @@ def choose(keyword: str | None, query: Tensor, key: Tensor, value: Tensor) -> At
 def can_run_triton(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether the Triton kernels take these operands: on CUDA (compute capability 8.0 on), or on
     the CPU in Triton's interpreter; float16, bfloat16 or float32; one to three spatial axes."""
-    return why_not("triton", query, value) is None
+    return why_not("triton", query) is None
 
 
 def can_run_torch(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether the line by line computation takes these operands: any device and size."""
-    return why_not("torch", query, value) is None
+    return why_not("torch", query) is None
 
 
 def can_run_reference(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether the dense definition takes these operands: as torch, memory permitting."""
-    return why_not("reference", query, value) is None
+    return why_not("reference", query) is None
 
 
-def why_not(name: str, query: Tensor, value: Tensor) -> str | None:
+def why_not(name: str, query: Tensor) -> str | None:
     """What keeps a backend from these operands, or None."""
     types = HALF_OR_SINGLE if name == "triton" else (*HALF_OR_SINGLE, torch.float64)
     if query.dtype not in types:
@@ -135,12 +138,12 @@ def _why_not_triton(query: Tensor) -> str | None:
     return None
 
 
-def _asked_for(keyword: str | None) -> tuple[str, str | None]:
-    """Who names a backend, and which; none if nobody does."""
+def asked_for(keyword: str | None) -> tuple[str, str | None]:
+    """Who names a backend, the call's ``keyword`` or somebody else, and which; none if nobody."""
     if keyword is not None:
         return "backend", keyword
     if _managers:
-        return "use_backend", _managers[-1]
+        return "use_backend", _managers[-1][0]
     return ENVIRONMENT, os.environ.get(ENVIRONMENT) or None
 
 

@@ -24,7 +24,7 @@ def like(x: Tensor, template: Tensor) -> Tensor:
     if x.stride() == torch.empty_like(template, device="meta").stride():
         return x
     out = torch.empty_like(template)
-    if x.is_cuda or not out.is_contiguous() or x[:1].numel() < LARGE:
+    if x.device.type != "cpu" or not out.is_contiguous() or x[:1].numel() < LARGE:
         return out.copy_(x)
     for to, sample in zip(out.flatten(2), x.flatten(2), strict=True):
         for some, positions in zip(to.split(256, 1), sample.split(256, 1), strict=True):

@@ -5,21 +5,32 @@ anywhere. Batch and sizes stay dynamic; there is no diag and no einsum. The scor
 cross are in memory, differentiated by autograd.
 """
 
+import contextlib
+
 import torch
 from torch import Tensor
 
 
 def plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """(B, Ck, *S), (B, Ck, *S), (B, Cv, *S) -> (B, Cv, *S), in float32 for half precision."""
-    weights = plain_weights(query, key)
-    v = value.movedim(1, -1).to(weights.dtype)  # (B, *S, Cv)
-    out = torch.zeros_like(v)
-    start = 0
-    for axis, length in enumerate(v.shape[1:-1], 1):
-        along = weights.narrow(-1, start, length).movedim(axis, -2)
-        out = out + torch.matmul(along, v.movedim(axis, -2)).movedim(-2, axis)
-        start += length
-    return out.movedim(-1, 1).to(value.dtype)
+    with without_autocast(query):
+        weights = plain_weights(query, key)
+        v = value.movedim(1, -1).to(weights.dtype)  # (B, *S, Cv)
+        out = torch.zeros_like(v)
+        start = 0
+        for axis, length in enumerate(v.shape[1:-1], 1):
+            along = weights.narrow(-1, start, length).movedim(axis, -2)
+            out = out + torch.matmul(along, v.movedim(axis, -2)).movedim(-2, axis)
+            start += length
+        return out.movedim(-1, 1).to(value.dtype)
+
+
+def without_autocast(x: Tensor) -> contextlib.AbstractContextManager:
+    """In which types stay as they are; nothing is entered where no autocast is on."""
+    device = x.device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return contextlib.nullcontext()
+    return torch.autocast(device, enabled=False)
 
 
 def plain_weights(query: Tensor, key: Tensor) -> Tensor:

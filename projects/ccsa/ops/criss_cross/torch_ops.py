@@ -10,7 +10,7 @@ sigmoid(a - b) and sigmoid(b - a). So the scores of a few lines are all that is 
 forward and backward.
 
 Saved for backward are query, key, value, output and log-sum-exp; the weights are computed again.
-The output is read first and let go: where checkpointing owns it, its memory is free for gradients.
+The output is read first and let go, so that its memory is free for the gradients.
 
 The two computations are custom operators, so that torch.compile takes each as one node.
 """
@@ -22,10 +22,12 @@ import torch
 from torch import Tensor
 
 from ccsa.ops.criss_cross.layout import channels_last, like
+from ccsa.ops.criss_cross.plain import without_autocast
 
-# Bytes of a tile's two score matrices and largest product: small enough for the cache that the
-# cores share, large enough that batches of matrix products keep every core busy.
-TILE_BYTES = 2**23
+# Bytes of a tile's two score matrices and largest product, at least and at most: large enough that
+# batches of matrix products keep every core busy, small enough for the cache that the cores share.
+# Between them it is a quarter of the largest map, so that tiles add little to the maps' memory.
+TILE_BYTES = 2**19, 2**23
 
 
 def torch_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -36,7 +38,7 @@ def torch_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 @torch.library.custom_op("ccsa::criss_cross_forward", mutates_args=())
 def _forward(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """Output (B, Cv, *S) and log-sum-exp (B, *S) of the scores over each position's cross."""
-    with torch.autocast(query.device.type, enabled=False):
+    with without_autocast(query):
         out, lse = _attend(channels_last(query), channels_last(key), channels_last(value))
     return like(out, value), lse
 
@@ -52,7 +54,7 @@ def _backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, lse: Tensor, mean: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value; ``mean`` (B, *S) is :func:`_mean`."""
-    with torch.autocast(query.device.type, enabled=False):
+    with without_autocast(query):
         maps = map(channels_last, (grad, query, key, value))
         dq, dk, dv = _gradients(*maps, lse, mean)
     return like(dq, query), like(dk, key), like(dv, value)
@@ -72,6 +74,8 @@ def _differentiate(ctx, grad, _):
     query, key, value, out, lse = ctx.saved_tensors
     mean = _mean(grad, out)
     del out
+    if hasattr(ctx, "maybe_clear_saved_tensors"):  # keeps them where the graph is kept
+        ctx.maybe_clear_saved_tensors()
     return _backward(grad, query, key, value, lse, mean)
 
 
@@ -79,7 +83,11 @@ def _mean(grad: Tensor, out: Tensor) -> Tensor:
     """Mean (B, *S) of the gradients of each position's weights, weighted by them: as the softmax
     runs over the whole cross, the product of output and gradient."""
     exact = _exact(grad.dtype)
-    return torch.einsum("bc...,bc...->b...", grad.to(exact), out.to(exact))
+    with without_autocast(grad):
+        if grad.dtype == exact:
+            return torch.einsum("bc...,bc...->b...", grad, out)
+        pairs = zip(grad.split(64, 1), out.split(64, 1), strict=True)  # no whole copies
+        return sum((g.to(exact) * o.to(exact)).sum(1) for g, o in pairs)
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)
@@ -98,7 +106,7 @@ def _product(dtype: torch.dtype) -> torch.dtype:
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Output (B, *S, Cv) and log-sum-exp (B, *S)."""
     exact, product = _exact(q.dtype), _product(v.dtype)
-    out = torch.empty_like(v, dtype=product)
+    out = torch.empty_like(v)
     lse = torch.empty(q.shape[:-1], dtype=exact, device=q.device)
     for axis in _axes(q):
         first = axis == q.dim() - 3
@@ -110,7 +118,10 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
                 _put(os, weights, vs, first)
                 ls.copy_(own)
             else:
-                os.lerp_(_products(weights, vs), torch.sigmoid(own - ls).to(product))
+                share = torch.sigmoid(own - ls).to(product)
+                merged = os.to(product).lerp_(_products(weights, vs), share)
+                if merged.dtype != os.dtype:  # else they are one
+                    os.copy_(merged)
                 ls.copy_(torch.logaddexp(ls, own))
     return out, lse
 
@@ -121,16 +132,17 @@ def _gradients(
     """Of q, k and v, all (B, *S, C)."""
     exact, product = lse.dtype, _product(v.dtype)
     dq, dk = torch.empty_like(q, dtype=exact), torch.empty_like(k, dtype=exact)
-    dv = torch.empty_like(v, dtype=product)
+    dv = torch.empty_like(v)
     for axis in _axes(q):
         first = axis == q.dim() - 3
         for gs, qs, ks, vs, ls, ms, dqs, dks, dvs in _tiles(
             axis, g, q, k, v, lse[..., None], mean[..., None], dq, dk, dv
         ):
-            gs, qs, ks, vs = gs.to(product), qs.to(exact), ks.to(exact), vs.to(product)
+            qs, ks = qs.to(exact), ks.to(exact)
             weights = _scores(qs, ks, not first).sub_(ls).exp_()
-            d_scores = _products(gs, vs.mT).to(exact).sub_(ms).mul_(weights)
-            _put(dvs, weights.to(product).mT, gs, first)
+            _put(dvs, weights.to(product).mT, gs.to(product), first)
+            # Rounded before the mean is taken off, what is left of them would be rounding errors.
+            d_scores = _products(gs.to(exact), vs.to(exact).mT).sub_(ms).mul_(weights)
             _put(dqs, d_scores, ks, first)
             _put(dks, d_scores.mT, qs, first)
     return dq, dk, dv
@@ -151,9 +163,12 @@ def _tiles(axis: int, *maps: Tensor) -> Iterator[list[Tensor]]:
         math.prod(n) for n in (size[: axis + 1], size[axis + 1 : axis + 2], size[axis + 2 :])
     )
     views = [x.view(outer, length, inner, x.shape[-1]).transpose(1, 2) for x in maps]
-    line = length * (2 * length + max(x.shape[-1] for x in maps)) * maps[0].element_size()
+    widest = max(maps, key=lambda x: x.shape[-1])
+    line = length * (2 * length + widest.shape[-1]) * widest.element_size()
+    least, most = TILE_BYTES
+    tile = min(most, max(least, widest.nbytes // 4))
     threads = torch.get_num_threads()
-    lines = threads * max(1, TILE_BYTES // (line * threads))  # as many for each
+    lines = threads * max(1, tile // (line * threads))  # as many for each
     steps = max(1, lines // inner)
     for i in range(0, outer, steps):
         for j in range(0, inner, lines):
@@ -185,7 +200,9 @@ def _products(a: Tensor, b: Tensor) -> Tensor:
 def _put(into: Tensor, a: Tensor, b: Tensor, first: bool) -> None:
     """a @ b for each line, written or added. Adding by baddbmm would be slow: it takes strided
     results matrix by matrix."""
-    if first:  # lines of the last axis, one behind the other
+    if first and into.dtype == a.dtype:  # lines of the last axis, one behind the other
         torch.bmm(a.flatten(0, 1), b.flatten(0, 1), out=into.flatten(0, 1))
+    elif first:
+        into.copy_(_products(a, b))
     else:
         into.add_(_products(a, b))
