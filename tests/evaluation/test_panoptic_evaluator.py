@@ -298,3 +298,27 @@ def test_two_processes_give_what_one_gives(tmp_path):
     written = folder / "out" / "panoptic_predictions"
     files_of_both = of_files(folder, written.with_suffix(".json"), written)
     assert as_json(files_of_both)["All"]["pq"] == expected["PQ"] / 100
+
+
+def test_missing_metadata_are_named(pair):
+    del MetadataCatalog.get(NAME).panoptic_root
+    with pytest.raises(UserError, match=f"metadata of {NAME} have no panoptic_root"):
+        PanopticQualityEvaluator(NAME)
+
+
+def test_classes_of_one_name_are_told_apart_and_arrays_are_taken(pair, tmp_path):
+    content = json.loads((pair / "gt.json").read_text())
+    for category in content["categories"]:
+        category["name"] = "thing"
+    (tmp_path / "gt.json").write_text(json.dumps(content))
+    expected = evaluated(outputs_of(pair))
+    metadata = MetadataCatalog.get(NAME).as_dict() | {"panoptic_json": str(tmp_path / "gt.json")}
+    MetadataCatalog.pop(NAME)
+    MetadataCatalog.get(NAME).set(**{k: v for k, v in metadata.items() if k != "name"})
+    arrays = [
+        (item, {"panoptic_seg": (output["panoptic_seg"][0].numpy(), output["panoptic_seg"][1])})
+        for item, output in outputs_of(pair)
+    ]
+    found = evaluated(arrays)
+    assert found["PQ"] == expected["PQ"] and len(found) == len(expected)
+    assert {"PQ-thing 1", "PQ-thing 9"} <= set(found)

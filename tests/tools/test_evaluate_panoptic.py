@@ -50,6 +50,18 @@ def test_results_are_printed_and_written(run, pair, tmp_path):
     assert [p.name for p in output.parent.iterdir()] == ["results.json"]
 
 
+def test_of_predictions_no_more_is_read_than_counts(pair, run, tmp_path):
+    run("--output", tmp_path / "before.json")
+    content = json.loads((pair / "pred.json").read_text())
+    content |= {"images": None, "categories": [{"id": 1}]}
+    for annotation in content["annotations"]:
+        for segment in annotation["segments_info"]:
+            segment |= {"iscrowd": None, "area": "unknown"}
+    (pair / "pred.json").write_text(json.dumps(content))
+    assert run("--output", tmp_path / "after.json")[0] == 0
+    assert (tmp_path / "after.json").read_text() == (tmp_path / "before.json").read_text()
+
+
 def test_ground_truth_as_prediction_is_perfect(pair, run, tmp_path):
     content = json.loads((pair / "gt.json").read_text())
     for annotation in content["annotations"]:

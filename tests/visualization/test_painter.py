@@ -66,6 +66,7 @@ def test_colours_of_the_dataset_are_kept():
 @pytest.mark.parametrize("count", [2, 10, 80])
 def test_every_class_gets_a_colour_of_its_own(count):
     MetadataCatalog.get("uncoloured").set(thing_classes=[str(i) for i in range(count)])
+    assert class_metadata("").stuff_classes[0] == "0"  # no dataset at all
     colours = np.array(class_metadata("uncoloured").thing_colors)
     MetadataCatalog.pop("uncoloured")
     assert len(np.unique(colours, axis=0)) == count

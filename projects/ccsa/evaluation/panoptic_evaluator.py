@@ -2,12 +2,13 @@
 
 import json
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -21,6 +22,10 @@ from ccsa.files import write_text
 
 logger = logging.getLogger(__name__)
 
+_METADATA = (
+    *("panoptic_json", "panoptic_root"),
+    *("thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id"),
+)
 PREDICTIONS = "panoptic_predictions"  # folder of PNGs, and .json
 
 
@@ -41,7 +46,7 @@ class PanopticQualityEvaluator(DatasetEvaluator):
             of PNGs, to ``output_dir``.
 
     Raises:
-        UserError: the ground truth cannot be read.
+        UserError: metadata are missing, or the ground truth cannot be read.
         ValueError: ``write_files`` without ``output_dir``.
     """
 
@@ -51,6 +56,12 @@ class PanopticQualityEvaluator(DatasetEvaluator):
         if write_files and output_dir is None:
             raise ValueError("write_files needs an output_dir")
         self._metadata = MetadataCatalog.get(dataset_name)
+        lacking = [name for name in _METADATA if not hasattr(self._metadata, name)]
+        if lacking:
+            raise UserError(
+                f"the metadata of {dataset_name} have no {', '.join(lacking)}, which panoptic "
+                "quality needs; register it as docs/DATASETS.md says"
+            )
         if self._metadata.get("built_in", False):
             DatasetCatalog.get(dataset_name)  # has it written
         self._truth = read_panoptic_json(Path(self._metadata.panoptic_json))
@@ -135,7 +146,11 @@ class PanopticQualityEvaluator(DatasetEvaluator):
             self._write_json(self._files / f"{PREDICTIONS}.json", written)
         results = quality.results()
         logger.info("Panoptic quality:\n%s", panoptic_table(results))
-        names = {number: c.name for number, c in self._truth.categories.items()}
+        counted = Counter(category.name for category in self._truth.categories.values())
+        names = {  # each but once, as a key of results
+            number: c.name if counted[c.name] == 1 else f"{c.name} {number}"
+            for number, c in self._truth.categories.items()
+        }
         logger.info("Panoptic quality of each class:\n%s", class_table(results, names))
         return OrderedDict(panoptic_seg=in_percent(results, names))
 
@@ -143,7 +158,7 @@ class PanopticQualityEvaluator(DatasetEvaluator):
         self, ids: Any, infos: list[dict[str, Any]] | None, where: str
     ) -> tuple[np.ndarray, list[Segment]]:
         """A model's map (H, W) and segments with the dataset's category ids, 0 where void."""
-        ids = ids.cpu().numpy()
+        ids = torch.as_tensor(ids).cpu().numpy()
         if infos is None:
             divisor = self._metadata.label_divisor
             infos = []

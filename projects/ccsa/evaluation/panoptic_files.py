@@ -42,7 +42,7 @@ def evaluate_files(
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}; name the one that holds the PNG files")
     truth = read_panoptic_json(gt_json)
-    found = read_panoptic_json(pred_json, needs_categories=False)
+    found = read_panoptic_json(pred_json, truth=False)
     if not truth.annotations:
         raise UserError(f"{gt_json} has no images to evaluate; name another file by --gt-json")
     _refuse_missing(truth, found)

@@ -174,7 +174,7 @@ def only_feature(cfg: CfgNode) -> str:
     if len(names) != 1:
         raise ValueError(
             f"{cfg.MODEL.SEM_SEG_HEAD.NAME} takes one feature: set MODEL.SEM_SEG_HEAD.IN_FEATURES "
-            f'to ["res5"], not {list(names)}'
+            f'to one, such as ["res5"] of a ResNet or ["p3"] of an FPN, not {list(names)}'
         )
     return names[0]
 

@@ -110,8 +110,9 @@ class ClassColorVisualizer(Visualizer):
 
 
 def class_metadata(dataset_name: str) -> Metadata:
-    """Metadata of a dataset, completed: colours for all classes, numbers for names it lacks."""
-    known = MetadataCatalog.get(dataset_name).as_dict()
+    """Metadata of a dataset, completed: colours for all classes, numbers for names it lacks, as of
+    a dataset without a name."""
+    known = MetadataCatalog.get(dataset_name).as_dict() if dataset_name else {}
     for kind in ("thing", "stuff"):
         count = len(known.get(f"{kind}_classes") or ()) or _UNNAMED_CLASSES
         if len(known.get(f"{kind}_colors") or ()) < count:

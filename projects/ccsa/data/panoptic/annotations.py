@@ -27,8 +27,8 @@ class PanopticJson(NamedTuple):
 
     path: Path
     annotations: dict[int | str, Annotation]
-    categories: dict[int, Category]  # empty where predictions name none
-    images: list[Any]  # as they are
+    categories: dict[int, Category]  # none of predictions
+    images: list[Any]  # as they are; none of predictions
 
     @property
     def isthing(self) -> dict[int, bool]:
@@ -36,9 +36,13 @@ class PanopticJson(NamedTuple):
         return {category.id: category.isthing for category in self.categories.values()}
 
 
-def read_panoptic_json(path: Path, needs_categories: bool = True) -> PanopticJson:
+def read_panoptic_json(path: Path, truth: bool = True) -> PanopticJson:
     """Read ``annotations`` and ``categories``; segments are taken as they are, see
     :func:`segment_troubles`.
+
+    Args:
+        truth: False for predictions, of which no more is read than images and their segments' ids
+            and categories, as panopticapi does.
 
     Raises:
         UserError: the file cannot be read, a key is missing or of the wrong type, or an image or a
@@ -52,19 +56,25 @@ def read_panoptic_json(path: Path, needs_categories: bool = True) -> PanopticJso
         raise UserError(f"cannot read {path} ({error}); put a good copy in its place") from error
     try:
         _expect(isinstance(content, dict), "it is no JSON object with 'annotations'")
-        categories = _categories(content) if needs_categories or "categories" in content else {}
+        categories = _categories(content) if truth else {}
         annotations: dict[int | str, Annotation] = {}
         for entry in _get(content, "annotations", list, "the file"):
-            annotation = _annotation(entry)
+            annotation = _annotation(entry, truth)
             twice = f"image {annotation.image_id} is annotated twice"
             _expect(annotation.image_id not in annotations, twice)
             annotations[annotation.image_id] = annotation
-        images = _get(content, "images", list, "the file") if "images" in content else []
+        images = _get(content, "images", list, "the file") if truth and "images" in content else []
     except _FormatError as error:
         raise UserError(
-            f"{path} is not in COCO's panoptic format: {error}; write it as docs/DATASETS.md says"
+            f"{path} is not in COCO's panoptic format: {error}; it needs {_FORMAT}"
         ) from error
     return PanopticJson(path, annotations, categories, images)
+
+
+_FORMAT = (
+    "'annotations': a list of {image_id, file_name, segments_info: a list of {id, category_id}}, "
+    "and as ground truth 'categories': a list of {id, isthing}"
+)
 
 
 class _FormatError(Exception):
@@ -99,7 +109,7 @@ def _categories(content: dict) -> dict[int, Category]:
     return categories
 
 
-def _annotation(entry: Any) -> Annotation:
+def _annotation(entry: Any, truth: bool) -> Annotation:
     image_id = _get(entry, "image_id", (int, str), "an annotation")
     where = f"image {image_id}"
     file_name = _get(entry, "file_name", str, where)
@@ -108,6 +118,9 @@ def _annotation(entry: Any) -> Annotation:
         number = _get(segment, "id", int, f"a segment of {where}")
         of = f"segment {number} of {where}"
         category = _get(segment, "category_id", int, of)
+        if not truth:
+            segments.append(Segment(number, category))
+            continue
         iscrowd, area = segment.get("iscrowd", 0), segment.get("area")
         _expect(iscrowd in (0, 1), f"'iscrowd' of {of} is {iscrowd!r} instead of 0 or 1")
         right = area is None or (isinstance(area, int | float) and not isinstance(area, bool))
