@@ -127,11 +127,16 @@ def test_what_does_not_load_is_said_in_one_line_a_kind(tmp_path, logged):
     torch.save({"model": state}, tmp_path / "file.pth")
     model = net()
     before = weights(model)
-    Checkpointer(model).load(str(tmp_path / "file.pth"))
+    logged.set_level(logging.INFO)
+    checkpointer = Checkpointer(model, training=True)
+    checkpointer.load(str(tmp_path / "file.pth"))
 
-    lines = [r.getMessage() for r in logged.records if r.levelno >= logging.WARNING]
-    assert len(lines) == 3 and not any("\n" in line for line in lines), lines
-    missing, unexpected, shape = lines
+    lines = checkpointer.report.lines
+    assert lines == [r.getMessage() for r in logged.records if r.name == "ccsa.checkpoint"]
+    warned = [r.getMessage() for r in logged.records if r.levelno >= logging.WARNING]
+    assert warned == lines[1:3] and not any("\n" in line for line in lines)
+    loaded, missing, shape, unexpected = lines
+    assert "5 of the model's 8" in loaded
     assert "missing in the file" in missing and "2.{weight,bias}" in missing and " 2: " in missing
     assert "not in the model" in unexpected and " 3: " in unexpected
     assert "old.{weight,bias}" in unexpected and "lone" in unexpected
@@ -145,9 +150,8 @@ def test_what_does_not_load_is_said_in_one_line_a_kind(tmp_path, logged):
 
 def test_a_long_list_is_cut_but_its_count_is_right(tmp_path, logged):
     torch.save({"model": weights(nn.Sequential(nn.Linear(1, 1)))}, tmp_path / "file.pth")
-    Checkpointer(nn.Sequential(*(nn.Linear(1, 1) for _ in range(31)))).load(
-        str(tmp_path / "file.pth")
-    )
+    model = nn.Sequential(*(nn.Linear(1, 1) for _ in range(31)))
+    Checkpointer(model, training=True).load(str(tmp_path / "file.pth"))
     (line,) = (r.getMessage() for r in logged.records if r.levelno >= logging.WARNING)
     assert " 60: " in line and "1.{weight,bias}" in line and line.endswith("...")
     assert len(line) < 400
@@ -361,7 +365,56 @@ def test_the_report_says_how_much_was_loaded(tmp_path, logged):
     state = weights(net(seed=1))
     del state["2.bias"], state["1.num_batches_tracked"]
     torch.save(state, tmp_path / "file.pth")
-    Checkpointer(net()).load(str(tmp_path / "file.pth"))
+    Checkpointer(net(), training=True).load(str(tmp_path / "file.pth"))
     lines = [r.getMessage() for r in logged.records if r.name == "ccsa.checkpoint"]
     loaded, missing = lines
     assert loaded == "weights: 7 of the model's 8 tensors loaded" and "2.bias" in missing
+
+
+def test_misfits_are_shown_by_the_first_of_each_module(tmp_path):
+    model = nn.Sequential(*net(), nn.Sequential(*(nn.Linear(1, 1) for _ in range(9))))
+    state = weights(model) | weights(net(width=5))
+    torch.save(state, tmp_path / "file.pth")
+    checkpointer = Checkpointer(model, training=True)
+    checkpointer.load(str(tmp_path / "file.pth"))
+    line = checkpointer.report.lines[1]
+    assert " 7: 0.weight (5, 3, 1, 1) for (4, 3, 1, 1), 1.weight (5,) for (4,), 2.weight" in line
+    assert "bias" not in line
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"2.bias": None}, ["1 missing (2.bias)"]),
+        ({"1.running_var": None, "1.weight": None}, ["2 missing (1.{weight,running_var})"]),
+        ({"0.bias": torch.ones(9)}, ["1 of another shape (0.bias (9,) for (4,))"]),
+        ({"0.bias": torch.ones(9), "2.bias": None}, ["1 missing", "and 1 of another shape"]),
+    ],
+)
+def test_a_model_that_is_not_trained_takes_no_part_of_itself(tmp_path, change, words):
+    state = {**weights(net(seed=1)), **change}
+    torch.save({k: v for k, v in state.items() if v is not None}, tmp_path / "file.pth")
+    with pytest.raises(UserError) as error:
+        Checkpointer(net()).load(str(tmp_path / "file.pth"))
+    for part in (*words, "configuration that it was trained with", "MODEL.WEIGHTS", "file.pth"):
+        assert part in str(error.value)
+    Checkpointer(net(), training=True).load(str(tmp_path / "file.pth"))  # but may start from it
+
+
+def test_counters_and_more_in_the_file_are_no_lack(tmp_path):
+    state = {**weights(net(seed=1)), "aux.weight": torch.ones(1)}
+    del state["1.num_batches_tracked"]
+    torch.save(state, tmp_path / "file.pth")
+    checkpointer = Checkpointer(net())
+    checkpointer.load(str(tmp_path / "file.pth"))
+    assert checkpointer.report == (8, [], ["aux.weight"], [])
+
+
+def test_training_does_not_start_from_a_model_that_hardly_fits(tmp_path):
+    state = {**weights(net()), **{f"other.{i}": torch.ones(1) for i in range(9)}}
+    torch.save(state, tmp_path / "file.pth")
+    with pytest.raises(UserError, match=r"another model: 9 of its 17 tensors .*other\.\{0,1"):
+        Checkpointer(net(), training=True).load(str(tmp_path / "file.pth"))
+    del state["other.0"]
+    torch.save(state, tmp_path / "file.pth")
+    Checkpointer(net(), training=True).load(str(tmp_path / "file.pth"))

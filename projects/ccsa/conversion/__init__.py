@@ -11,7 +11,7 @@ The result fits ``DenseSegmentor`` (or Detectron2's SemanticSegmentor) with ``di
 ``align_corners``, means of the image) is the configuration's: configs/cityscapes has one for each.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -20,7 +20,7 @@ from ccsa.conversion.fit import check_complete, listed, model_options
 from ccsa.conversion.rules import AUX, HEAD, RULES, our_key
 from ccsa.errors import UserError
 
-__all__ = ["SOURCES", "convert_state_dict", "model_options"]
+__all__ = ["SOURCES", "convert_state_dict", "model_options", "source_of"]
 
 SOURCES = tuple(RULES)
 _ABN_EPS = 1e-5
@@ -70,10 +70,7 @@ def _rename_all(state_dict: Mapping[str, Any], source: str) -> tuple[dict[str, T
     converted: dict[str, Tensor] = {}
     unknown = []
     for key, value in state_dict.items():
-        bare = str(key).removeprefix("module.")
-        new = our_key(bare, source)
-        if new is None and source == "mmseg":  # ImageNet weights of the backbone have no prefix
-            new = our_key(f"backbone.{bare}", source)
+        new = _our_key(str(key), source)
         if new is None or new in converted or not isinstance(value, Tensor):
             unknown.append(str(key))
         else:
@@ -81,6 +78,21 @@ def _rename_all(state_dict: Mapping[str, Any], source: str) -> tuple[dict[str, T
     if all(key.startswith("backbone.") for key in converted):
         unknown = [key for key in unknown if key.rpartition(".")[0] not in ("fc", "head.fc")]
     return converted, unknown
+
+
+def _our_key(key: str, source: str) -> str | None:
+    bare = key.removeprefix("module.")
+    new = our_key(bare, source)
+    if new is None and source == "mmseg":  # ImageNet weights of the backbone have no prefix
+        new = our_key(f"backbone.{bare}", source)
+    return new
+
+
+def source_of(keys: Collection[str]) -> str | None:
+    """The source whose models have most of these keys; None where none has."""
+    known = {s: sum(_our_key(key, s) is not None for key in keys) for s in RULES}
+    best = max(RULES, key=known.__getitem__)
+    return best if 2 * known[best] > len(keys) else None
 
 
 def _from_mmseg(state: dict[str, Tensor]) -> None:
