@@ -3,6 +3,7 @@ outputs lie, folders of runs."""
 
 import argparse
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,15 @@ def vectors() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no {folder}: the published outputs are kept beside the checkout")
     return folder
+
+
+@pytest.fixture
+def logged(caplog, monkeypatch):
+    """Warnings of every logger, also where a test before this one has set up logging."""
+    for name in ("ccsa", "fvcore", "detectron2"):
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+    caplog.set_level(logging.WARNING)
+    return caplog
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ the configurations for them."""
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -17,6 +18,7 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from ccsa.conversion import convert_state_dict, model_options
+from ccsa.conversion.fit import size_keys
 from ccsa.conversion.rules import our_key, their_key
 from ccsa.engine.setup import setup_cfg
 from ccsa.errors import UserError
@@ -24,6 +26,22 @@ from ccsa.modeling import CCNetHead, dilated_resnet
 
 # With what it imports beside the packages that are here.
 MMSEGMENTATION = ("mmsegmentation==1.2.2", "ftfy", "prettytable", "regex", "wcwidth")
+
+
+# Every weight that a size, the kind of block or of stem could be read off.
+SIZE_KEYS = {
+    "mmseg": [
+        *(f"backbone.layer1.0.conv{i}.weight" for i in (1, 2, 3)),
+        *(f"backbone.stem.{i}.weight" for i in (0, 3, 6)),
+        *(f"decode_head.{name}.weight" for name in ("convs.0.conv", "conv_seg")),
+        "auxiliary_head.convs.0.conv.weight",
+    ],
+    "ccnet": [
+        *(f"layer1.0.conv{i}.weight" for i in (1, 2, 3)),
+        *(f"conv{i}.weight" for i in (1, 2, 3)),
+        *("head.conva.0.weight", "head.bottleneck.3.weight", "dsn.0.weight"),
+    ],
+}
 
 
 def build(root, name, converted):
@@ -192,10 +210,19 @@ def added(key, value=None):
     return lambda state: {**state, key: torch.zeros(2) if value is None else value}
 
 
+def every_trouble(state):
+    cca = "decode_head.cca.query_conv"
+    state = cut("decode_head.conv_seg.bias")(state) | {
+        f"{cca}.weight": torch.ones(1),
+        f"{cca}.bias": torch.ones(1),
+    }
+    return state | {"decode_head.psp.0.weight": torch.ones(1), "backbone.conv1.bias": torch.ones(1)}
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (added("decode_head.psp.0.weight"), ["1 of 360 keys", "decode_head.psp.0.weight"]),
+        (added("decode_head.psp.0.weight"), ["1 not of mmseg's", "decode_head.psp.0.weight"]),
         (added("backbone.layer4.2.conv1.bias"), ["no place", "backbone.layer4.2.conv1.bias"]),
         (added("conv1.weight"), ["conv1.weight"]),  # twice, with and without the prefix
         (added("iteration", 3), ["iteration"]),
@@ -203,9 +230,14 @@ def added(key, value=None):
         (added("decode_head.conv_seg.bias"), ["shape", "decode_head.conv_seg.bias"]),
         (cut("decode_head.conv_seg."), ["2 missing", "decode_head.conv_seg.{}", "predictor.{}"]),
         (cut("decode_head.convs.1.bn.bias"), ["1 missing", "refine.norm.bias"]),
-        (cut("running_var"), ["missing", "backbone.layer1.0.bn1.running_var", "more"]),
+        (cut("running_var"), ["missing", "layer1.0.bn1.running_var", "layer4.2.bn3.running_var"]),
         (cut("layer4.2."), ["15 missing", "ResNet-50", "backbone.layer4.2.conv3.weight"]),
-        (cut(""), ["0 of 0 keys"]),
+        (added("backbone.layer1.9.conv1.weight"), ["1 with no", "ResNet-50", "layer1.9.conv1"]),
+        (
+            every_trouble,
+            ["1 not of", "psp.0", "1 missing", "conv_seg.bias", "1 with", "2 of a shape"],
+        ),
+        (cut(""), ["none of 0 keys"]),
     ],
 )
 def test_what_is_left_over_on_either_side_is_listed(mmseg, change, named):
@@ -216,10 +248,37 @@ def test_what_is_left_over_on_either_side_is_listed(mmseg, change, named):
             assert words.format(leaf) in str(error.value)
 
 
+@pytest.mark.parametrize("key", SIZE_KEYS["mmseg"])
+def test_a_weight_that_gives_a_size_is_missed(mmseg, key):
+    check_missed(mmseg[1], "mmseg", key)
+
+
+@pytest.mark.parametrize("key", SIZE_KEYS["ccnet"])
+def test_an_official_weight_that_gives_a_size_is_missed(official, key):
+    check_missed(official, "ccnet", key)
+
+
+def check_missed(state, source, key):
+    sizes = size_keys(convert_state_dict(state, source)).values()
+    assert {their_key(k, source) for k in sizes} <= set(SIZE_KEYS[source])
+    with pytest.raises(UserError, match=rf"1 missing: {re.escape(key)} \(here [\w.]+\)$"):
+        convert_state_dict({k: v for k, v in state.items() if k != key}, source)
+
+
+@pytest.mark.parametrize("names", [["model"], ["state_dict", "model"], ["model", "state_dict"]])
+def test_state_dicts_are_found_in_checkpoints(mmseg, names):
+    wrapped = mmseg[1]
+    for name in names:
+        wrapped = {name: wrapped, "epoch": 3}
+    assert (
+        convert_state_dict(wrapped, "mmseg").keys() == convert_state_dict(mmseg[1], "mmseg").keys()
+    )
+
+
 def test_what_cannot_be_converted_is_said(mmseg):
     for state, source, words in (
         (mmseg[1], "paddle", "mmseg, ccnet"),
-        (mmseg[1], "ccnet", "359 of 359 keys are not those of ccnet"),
+        (mmseg[1], "ccnet", "none of 359 keys is one of ccnet"),
         ([1, 2], "mmseg", "a list"),
         (torchvision.models.resnet152().state_dict(), "mmseg", "18, 34, 50, 101"),
     ):

@@ -1,11 +1,12 @@
 #!/usr/bin/env python
-"""Turn a checkpoint of MMSegmentation or of the official CCNet code into weights for ccsa.
+"""Turn a checkpoint of MMSegmentation, of the official CCNet code or of a run into safetensors.
 
     python tools/convert_weights.py --source mmseg --input ccnet_r50-d8.pth --output r50.safetensors
     python tools/train_net.py --config-file configs/cityscapes/ccnet_R_50_mmseg.yaml \\
         --eval-only MODEL.WEIGHTS r50.safetensors
 
-Every weight must find its place, and every place its weight; else the program names them and ends
+--source ccsa writes the weights of a run's checkpoint as they are. Of the other programs, every
+weight must find its place, and every place its weight; else the program names them and ends
 with status 2. No code in a checkpoint is run. docs/MODEL_ZOO.md says where checkpoints are
 published and which configuration each needs.
 """
@@ -13,7 +14,7 @@ published and which configuration each needs.
 import argparse
 from pathlib import Path
 
-from ccsa.conversion import SOURCES, convert_state_dict, model_options
+from ccsa.conversion import OURS, SOURCES, convert_state_dict, model_options
 from ccsa.errors import UserError, reports_user_errors
 from ccsa.files import check_free
 from ccsa.weight_files import check_suffix, read_weights, save_weights, told
@@ -27,7 +28,7 @@ def parse_args() -> argparse.Namespace:
         "--source",
         required=True,
         choices=SOURCES,
-        help="the program that made the checkpoint: MMSegmentation, or the official CCNet code",
+        help="the program that made it: MMSegmentation, the official CCNet code, or this one",
     )
     parser.add_argument(
         "--input", type=Path, required=True, metavar="FILE", help="the checkpoint, .pth as a rule"
@@ -50,9 +51,12 @@ def main() -> None:
     except UserError as error:
         raise UserError(f"--input {args.input}: {error}; name another file or --source") from None
     save_weights(converted, args.output, source=args.source)
-    options = " ".join(f"{key} {value}" for key, value in model_options(converted).items())
-    print(f"{len(converted)} tensors converted, none left over, none missing")
-    print(f"model:   {options}")
+    if args.source == OURS:
+        print(f"{len(converted)} tensors written under their names")
+    else:
+        options = " ".join(f"{key} {value}" for key, value in model_options(converted).items())
+        print(f"{len(converted)} tensors converted, none left over, none missing")
+        print(f"model:   {options}")
     print(f"weights: {args.output}")
 
 

@@ -115,7 +115,9 @@ def main() -> None:
     print(describe_device(cfg.MODEL.DEVICE))
     print(f"weights: {cfg.MODEL.WEIGHTS}")
     model = Trainer.build_model(cfg)
-    Checkpointer(model).load(cfg.MODEL.WEIGHTS)
+    checkpointer = Checkpointer(model)
+    checkpointer.load(cfg.MODEL.WEIGHTS)
+    print(*checkpointer.report.lines, sep="\n")
     demo = Demo(cfg, model)
     if args.webcam is None:
         draw_files(demo, inputs, targets, window)

@@ -97,7 +97,10 @@ def main() -> None:
     print(describe_device(cfg.MODEL.DEVICE))
     print(f"weights: {cfg.MODEL.WEIGHTS or 'random'}")
     model = Trainer.build_model(cfg).eval()
-    Checkpointer(model).load(cfg.MODEL.WEIGHTS)
+    checkpointer = Checkpointer(model)
+    checkpointer.load(cfg.MODEL.WEIGHTS)
+    if checkpointer.report:
+        print(*checkpointer.report.lines, sep="\n")
     part = exported_part(model)
     with whole_file(output) as partial:
         export(part, args.format, partial)

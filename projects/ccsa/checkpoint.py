@@ -1,28 +1,39 @@
 """Checkpoints: complete or absent on disk, and plain about what did not load."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from torch import Tensor, nn
 
-from ccsa.conversion import convert_state_dict
+from ccsa.conversion import convert_state_dict, source_of
 from ccsa.files import whole_file, write_text
-from ccsa.insertion import CHILD
-from ccsa.modeling.timm_backbone import load_timm_weights
+from ccsa.load_report import COUNTER, LoadReport
+from ccsa.modeling.timm_backbone import TimmBackbone
 from ccsa.modeling.timm_models import SCHEME
-from ccsa.weight_files import read_weights, save_weights, told
+from ccsa.modeling.timm_weights import load_timm_weights
+from ccsa.weight_files import check_state, read_weights, save_weights, state_within, told
 
 __all__ = ["Checkpointer", "convert_state_dict", "save_weights"]
 
 logger = logging.getLogger(__name__)
-_COUNTER = "num_batches_tracked"  # of a norm; torch fills it in where a file has none
 
 
 class Checkpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer, with files that are never half written."""
+    """Detectron2's checkpointer, with files that are never half written.
+
+    Args:
+        model, save_dir, others: as Detectron2's.
+        training: whether the model is trained from what is loaded; if not, every tensor of it must
+            be loaded.
+    """
+
+    def __init__(self, model: nn.Module, save_dir: str = "", *, training: bool = False, **others):
+        super().__init__(model, save_dir, **others)
+        self.training = training
+        self.report: LoadReport | None = None  # of the last load
 
     def save(self, name: str, **kwargs) -> None:
         """Write ``<name>.pth`` under another name first: an interrupted write leaves the previous
@@ -44,17 +55,24 @@ class Checkpointer(DetectionCheckpointer):
         run, and weights of timm for a backbone from there (``timm://``).
 
         Raises:
-            UserError: a file that cannot be read, names what could run code, or is of another
-                model.
+            UserError: a file that cannot be read, names what could run code, or does not hold
+                enough: see :meth:`LoadReport.check_whole` and, in training, ``check_useful``.
         """
-        if path and path.startswith(SCHEME):
-            load_timm_weights(self.model, path)
-            return {}
         try:
             with told(path, "MODEL.WEIGHTS"):
+                if path and path.startswith(SCHEME):
+                    self._take_timm(path)
+                    return {}
                 return super().load(path, checkpointables)
         finally:
             self._parsed_url_during_load = None  # Detectron2 forgets it after an error
+
+    def _take_timm(self, weights: str) -> None:
+        """A backbone's weights, which are whole, but of the backbone alone."""
+        self.report = load_timm_weights(self.model, weights)
+        if not self.training:
+            self.report.check_whole()
+        self.report.log(logger)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         """As Detectron2's, whose formats these are."""
@@ -63,9 +81,11 @@ class Checkpointer(DetectionCheckpointer):
         data = read_weights(filename)
         if filename.endswith(".pyth"):  # pycls
             data, author = data["model_state"], "pycls"
-            weights = {key: value for key, value in data.items() if not key.endswith(_COUNTER)}
-        elif "model" in data and "__author__" in data:
-            return data
+            weights = {key: value for key, value in data.items() if not key.endswith(COUNTER)}
+        elif "model" in data:
+            return dict(data)
+        elif all(isinstance(value, Tensor) for value in data.values()):  # Caffe2 has arrays
+            return {"model": data}
         else:
             data, author = data.get("blobs", data), "Caffe2"
             weights = {key: value for key, value in data.items() if not key.endswith("_momentum")}
@@ -75,49 +95,41 @@ class Checkpointer(DetectionCheckpointer):
         return read_weights(f)
 
     def _load_model(self, checkpoint: dict[str, Any]):
-        """As Detectron2's; a file that has nothing for the model is one of another model."""
-        held = checkpoint["model"]
-        if not (isinstance(held, Mapping) and held and all(isinstance(key, str) for key in held)):
-            raise ValueError("it holds no weights")
-        examples = ", ".join(_grouped(list(held), most=3))
+        """As Detectron2's, and judge the outcome."""
+        state = checkpoint["model"] = check_state(state_within(checkpoint["model"]))
+        given = list(state)
         incompatible = super()._load_model(checkpoint)
-        keys = {key for key in self.model.state_dict() if not key.endswith(_COUNTER)}
-        lacking = keys.intersection(incompatible.missing_keys)
-        if keys and lacking == keys:
-            raise ValueError(f"it is of another model: none of it fits this one: {examples}")
-        logger.info(
-            "weights: %d of the model's %d tensors loaded", *map(len, (keys - lacking, keys))
-        )
+        keys = {key for key in self.model.state_dict() if not key.endswith(COUNTER)}
+        misfits = [misfit for misfit in incompatible.incorrect_shapes if misfit[0] in keys]
+        other = {key for key, _, _ in misfits}
+        missing = [key for key in incompatible.missing_keys if key in keys - other]
+        unexpected = [key for key in incompatible.unexpected_keys if not key.endswith(COUNTER)]
+        loaded = len(keys) - len(missing) - len(misfits)
+        self._judge(LoadReport(loaded, missing, unexpected, misfits), given)
         return incompatible
 
+    def _judge(self, report: LoadReport, given: list[str]) -> None:
+        """Refuse what is not enough, with the way to get what is; else log what was loaded."""
+        try:
+            (report.check_useful if self.training else report.check_whole)()
+        except ValueError as error:
+            raise ValueError(f"{error}{self._way(given)}") from None
+        report.log(logger)
+        self.report = report
+
+    def _way(self, given: list[str]) -> str:
+        """How weights with these keys come into this model, where that is known."""
+        if any(key in self.model.state_dict() for key in given):
+            return ""
+        if any(isinstance(module, TimmBackbone) for module in self.model.modules()):
+            return f"; weights with timm's keys are named by MODEL.WEIGHTS {SCHEME}FILE"
+        source = source_of(given)
+        if source is None:
+            return ""
+        return (
+            f"; the keys are those of {source}: run tools/convert_weights.py --source {source} "
+            "--input FILE --output NEW.safetensors and name the new file"
+        )
+
     def _log_incompatible_keys(self, incompatible) -> None:
-        """One line a kind, where Detectron2 prints a table a kind."""
-        shapes = [f"{k} {tuple(a)} for {tuple(b)}" for k, a, b in incompatible.incorrect_shapes]
-        misfits = {key for key, _, _ in incompatible.incorrect_shapes}
-        missing = [key for key in incompatible.missing_keys if key not in misfits]
-        for label, keys in (
-            ("missing in the file, left as initialised", missing),
-            ("in the file, not in the model", incompatible.unexpected_keys),
-            ("of another shape, not loaded", shapes),
-        ):
-            if keys:
-                logger.warning("weights %s: %d: %s", label, len(keys), ", ".join(_grouped(keys)))
-
-
-def _grouped(keys: list[str], most: int = 8) -> list[str]:
-    """Keys by their module, ``module.{weight,bias}``, those of a context block as one; a long list
-    is cut."""
-    modules: dict[str, list[str]] = {}
-    for key in keys:
-        place, inside, _ = key.partition(f".{CHILD}.")
-        module, _, leaf = (f"{place}.{CHILD}", "", "*") if inside else key.rpartition(".")
-        leaves = modules.setdefault(module, [])
-        if leaf not in leaves:
-            leaves.append(leaf)
-    names = [
-        f"{module}.{{{','.join(leaves)}}}"
-        if len(leaves) > 1
-        else f"{module}.{leaves[0]}".lstrip(".")
-        for module, leaves in modules.items()
-    ]
-    return names[:most] + (["..."] if len(names) > most else [])
+        """The report has said it."""

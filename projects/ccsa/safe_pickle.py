@@ -8,7 +8,7 @@ state of a dtype can pass raw bytes off as such. Numbers alone are admitted.
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -65,14 +65,30 @@ class _Array(np.ndarray):
         super().__setstate__((1, shape, dtype.dtype, fortran_order, data))
 
 
+class _Function:
+    """A function for pickles to call; unlike a function it takes no attributes from them."""
+
+    def __init__(self, call: Callable):
+        self._call = call
+
+    def __call__(self, *args: Any) -> Any:
+        return self._call(*args)
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("the pickle changes a function")
+
+
+@_Function
 def _empty(*_: Any) -> _Array:
     return _Array((0,), np.int8)
 
 
+@_Function
 def _scalar(dtype: _Dtype, data: bytes | str) -> np.generic:
     return np.frombuffer(_bytes(data), dtype.dtype)[0]
 
 
+@_Function
 def _from_buffer(
     data: bytes, dtype: _Dtype, shape: Sequence[int], order: str, *_: Any
 ) -> np.ndarray:
@@ -80,6 +96,7 @@ def _from_buffer(
     return array.astype(dtype.dtype.newbyteorder("="))  # a copy, in the order torch takes
 
 
+@_Function
 def _bytes(text: bytes | str = b"", *_: Any) -> bytes:
     return text if isinstance(text, bytes) else text.encode("latin1")
 

@@ -1,17 +1,19 @@
 """Files of weights, read without running code that is in them and written whole.
 
-``.safetensors`` holds tensors and nothing else; ``.pkl`` is read by :mod:`ccsa.safe_pickle`; all
-other files by ``torch.load`` with ``weights_only``.
+What a file is, its content says: safetensors hold tensors and nothing else; files of ``torch.save``
+are read with ``weights_only``, plain pickles by :mod:`ccsa.safe_pickle`.
 """
 
 import contextlib
 import pickle
 import re
 import struct
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -23,28 +25,75 @@ from ccsa.files import whole_file
 
 SUFFIX = ".safetensors"
 
+# How files of torch.save begin, now and before torch 1.6.
+_ZIP, _LEGACY = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+
 # What reading a damaged file raises says nothing to a user; other errors do.
 _DAMAGED = (
-    *(pickle.UnpicklingError, SafetensorError, EOFError, MemoryError, ArithmeticError),
+    *(pickle.UnpicklingError, SafetensorError, zipfile.BadZipFile, EOFError, MemoryError),
+    ArithmeticError,
     *(AttributeError, KeyError, IndexError, TypeError, UnicodeError, struct.error),
 )
 _SAYS_WHY = (OSError, RuntimeError, ValueError, AssertionError)
 
 
-def read_weights(path: str | Path) -> Any:
+def read_weights(path: str | Path) -> Mapping[Any, Any]:
     """What a file of weights holds, tensors on the CPU; tools call it in :func:`told`.
 
     Raises:
-        Exception: one of many kinds, where the file is damaged or names what could run code.
+        Exception: one of many kinds, where the file is damaged, names what could run code, or holds
+            something else.
     """
-    suffix = Path(path).suffix
-    if suffix == SUFFIX:
-        with open(path, "rb"):  # what the operating system says is clearer than what follows
-            return load_file(path)
-    if suffix == ".pkl":
-        with open(path, "rb") as file:
-            return safe_pickle.load(file)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    with open(path, "rb") as file:
+        start = file.read(len(_LEGACY))
+        file.seek(0)
+        if start.startswith(_ZIP):
+            _check_archive(file)
+        if start.startswith((_ZIP, _LEGACY)):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        elif start[8:9] == b"{" or Path(path).suffix == SUFFIX:  # after the length of a header
+            content = load_file(path)
+        else:
+            content = safe_pickle.load(file)
+    if not isinstance(content, Mapping):
+        raise ValueError(f"it holds a {type(content).__name__}, not weights by name")
+    return content
+
+
+def _check_archive(file: BinaryIO) -> None:
+    """Refuse what is packed as ``torch.save`` packs, but is no file of weights."""
+    names = [Path(name).name for name in zipfile.ZipFile(file).namelist()]
+    if "constants.pkl" in names:
+        kind = "a TorchScript program"
+    elif "data.pkl" not in names:
+        kind = "an archive of something else"
+    else:
+        return
+    raise ValueError(f"it is {kind}, not a file of weights; name the one that it was made from")
+
+
+def state_within(data: Any, names: Sequence[str] = ("state_dict", "model")) -> Any:
+    """The state dict in a checkpoint that keeps it under one of these names, or one in another."""
+    while isinstance(data, Mapping):
+        inner = next((data[name] for name in names if isinstance(data.get(name), Mapping)), None)
+        if inner is None:
+            break
+        data = inner
+    return data
+
+
+def check_state(data: Any) -> Mapping[str, Any]:
+    """Refuse what is no state dict.
+
+    Raises:
+        ValueError: naming what is no tensor or array.
+    """
+    if not (isinstance(data, Mapping) and data and all(isinstance(key, str) for key in data)):
+        raise ValueError("it holds no weights")
+    for key, value in data.items():
+        if not isinstance(value, Tensor | np.ndarray):
+            raise ValueError(f"it holds no weights alone: {key} is a {type(value).__name__}")
+    return data
 
 
 @contextlib.contextmanager

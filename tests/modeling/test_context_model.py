@@ -322,7 +322,7 @@ def test_a_plain_checkpoint_loads_and_one_line_names_the_context_keys(tmp_path, 
     torch.save({"model": plain}, tmp_path / "plain.pth")
     model = build("mask_rcnn", BACKBONE[:1])
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    Checkpointer(model, str(tmp_path)).load(str(tmp_path / "plain.pth"))
+    Checkpointer(model, training=True).load(str(tmp_path / "plain.pth"))
     (line,) = (r.getMessage() for r in logged.records if r.levelno >= logging.WARNING)
     head, listed = line.split(": 7: ")
     assert "missing in the file" in head
@@ -331,6 +331,8 @@ def test_a_plain_checkpoint_loads_and_one_line_names_the_context_keys(tmp_path, 
     assert len(named) == 7
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key] if key in named else plain[key]), key
+    with pytest.raises(UserError, match=r"7 missing \(backbone.*context\.\*\)"):
+        Checkpointer(model).load(str(tmp_path / "plain.pth"))
 
 
 def test_freezing_the_backbone_does_not_reach_its_blocks():

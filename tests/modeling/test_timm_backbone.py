@@ -130,6 +130,9 @@ def test_norms_are_changed_throughout():
     assert all(p.requires_grad for p in frozen.parameters())
 
 
+CLASSIFIER = dict(
+    zip(FAMILIES, (["classifier.bias"], ["head.fc.bias"], ["fc.weight", "fc.bias"]), strict=True)
+)
 LAST = dict(zip(FAMILIES, ("blocks_4.-1", "stages_3.blocks.-1", "layer4.-1"), strict=True))
 
 
@@ -143,33 +146,88 @@ def test_a_file_of_timms_weights_is_loaded(config, tmp_path, name, suffix):
                  weights=f"timm://{file}")  # fmt: skip
     backbone = build_backbone(cfg).eval()
     insert_blocks(backbone, [{"at": f"net.{LAST[name]}", "block": "CrissCross"}])
-    Checkpointer(backbone).load(cfg.MODEL.WEIGHTS)
+    checkpointer = Checkpointer(backbone, training=True)
+    checkpointer.load(cfg.MODEL.WEIGHTS)
+    loaded, missing, unexpected, _ = checkpointer.report
+    assert (
+        loaded == len([v for v in backbone.net.state_dict().values() if v.is_floating_point()]) - 7
+    )
+    assert len(missing) == 7 and all(".context." in key for key in missing)
+    assert all(word in unexpected for word in CLASSIFIER[name])
+    with pytest.raises(UserError, match=r"7 missing \(net\..*context\.\*\)"):
+        Checkpointer(backbone).load(cfg.MODEL.WEIGHTS)  # not trained, the block is noise
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         wanted = model.forward_intermediates(image, intermediates_only=True)[-1]
         torch.testing.assert_close(backbone(image)["res5"], wanted)
 
 
+def resnet_with(**changes):
+    state = random_norms(timm.create_model("test_resnet")).state_dict()
+    return {key: changes.get(key.replace(".", "_"), value) for key, value in state.items()}
+
+
+def resnet_without(*endings):
+    return {key: value for key, value in resnet_with().items() if not key.endswith(endings)}
+
+
 OTHER = {"no.weight": torch.zeros(1)}
+LACKS = "lacks .* weights of timm's"
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        *((name, OTHER, f"lacks .* weights of timm's {name}") for name in FAMILIES),
-        ("test_resnet", {"path": Path()}, "damaged, or no weights"),
-        ("test_resnet", b"text", r"weights\.pth"),
+        *((name, OTHER, f"{LACKS} {name}") for name in FAMILIES),
+        ("test_resnet", resnet_without("running_var"), rf"{LACKS} test_resnet.*bn1\.running_var"),
+        ("test_resnet", resnet_without("layer2.0.bn1.weight"), r"lacks 1 .*layer2\.0\.bn1\.weight"),
+        ("test_resnet", resnet_with(layer1_0_bn1_bias=torch.ones(5)), "size mismatch .*bn1.bias"),
+        ("test_resnet", {"model": [1]}, "model is a list"),
+        ("test_resnet", {}, "holds no weights"),
+        ("test_resnet", {"path": Path()}, "they name pathlib"),
+        ("test_resnet", [1], "a list"),
+        ("test_resnet", b"text", "cut short, damaged"),
+        ("test_resnet", None, "No such file"),
     ],
-    ids=[*FAMILIES, "objects", "text"],
 )
 def test_a_file_that_does_not_fit_is_refused(tmp_path, name, content, message):
     file = tmp_path / "weights.pth"
-    file.write_bytes(content) if isinstance(content, bytes) else torch.save(content, file)
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content is not None:
+        torch.save(content, file)
     backbone = TimmBackbone(name)
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
     with pytest.raises(UserError, match=message) as caught:
-        backbone.load_pretrained(str(file))
-    assert "timm://FILE" in str(caught.value)
+        Checkpointer(backbone, training=True).load(f"timm://{file}")
+    assert "timm://FILE" in str(caught.value) and str(file) in str(caught.value)
     assert "weights_only" not in str(caught.value)
+    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+
+
+def test_timm_does_not_read_the_file(tmp_path, monkeypatch):
+    """Some of its versions run what is in it."""
+    monkeypatch.setattr("timm.models._builder.load_state_dict", None)
+    file = tmp_path / "checkpoint.pth"
+    averaged = {f"module.{key}": value for key, value in resnet_without("tracked").items()}
+    torch.save({"state_dict": resnet_with(), "state_dict_ema": averaged}, file)
+    backbone = TimmBackbone("test_resnet")
+    Checkpointer(backbone).load(f"timm://{file}")  # without counters it is whole
+    assert torch.equal(backbone.net.bn1.weight, averaged["module.bn1.weight"])
+
+
+def test_the_hubs_weights_are_loaded(monkeypatch):
+    theirs, create = random_norms(timm.create_model("test_resnet")), timm.create_model
+
+    def fetched(name, pretrained=False, **keywords):
+        if pretrained and not keywords:
+            return theirs
+        return create(name, pretrained=pretrained, **keywords)
+
+    monkeypatch.setattr(timm, "create_model", fetched)
+    backbone = TimmBackbone("test_resnet")
+    Checkpointer(backbone).load("timm://hub")
+    assert torch.equal(backbone.net.layer4[0].bn1.running_var, theirs.layer4[0].bn1.running_var)
 
 
 def test_a_hub_that_cannot_be_reached_is_named(monkeypatch):
@@ -177,7 +235,6 @@ def test_a_hub_that_cannot_be_reached_is_named(monkeypatch):
 
     def unreachable(*args, pretrained=False, **keywords):
         if pretrained:
-            assert keywords["pretrained_cfg_overlay"] is None
             raise OSError("no route")
         return create(*args, **keywords)
 

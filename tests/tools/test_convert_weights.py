@@ -81,7 +81,7 @@ def test_as_a_program_on_the_official_code(tmp_path, vectors):
         ({"input": "list.pth"}, "a list"),
         ({"input": "more.pth"}, "decode_head.more.weight"),
         ({"input": "less.pth"}, "decode_head.conv_seg.bias"),
-        ({"source": "ccnet"}, "not those of ccnet"),
+        ({"source": "ccnet"}, "none of 359 keys is one of ccnet's"),
         ({"output": "out.pth"}, ".safetensors"),
         ({"output": "in.pth/out.safetensors"}, "cannot be written"),
         ({"output": "old.safetensors"}, "old.safetensors would be overwritten"),
@@ -105,6 +105,23 @@ def test_every_mistake_is_named_and_nothing_is_written(run, state, tmp_path, opt
     assert "MODEL.WEIGHTS" not in err
     assert {path.name for path in tmp_path.iterdir()} == before
     assert (tmp_path / "old.safetensors").read_text() == "precious"
+
+
+def test_the_checkpoint_of_a_run_becomes_safetensors(run, tmp_path):
+    weights = {
+        "backbone.conv.weight": torch.ones(2),
+        "backbone.norm.num_batches_tracked": torch.tensor(3),
+    }
+    torch.save({"model": weights, "trainer": {}, "iteration": 9}, tmp_path / "in.pth")
+    status, _, err = run(source="mmseg")
+    assert status == 2 and "ccsa" in err  # says what there is beside
+    status, printed, _ = run(source="ccsa")
+    found = load_file(tmp_path / "out.safetensors")
+    assert status == 0 and "2 tensors" in printed and found.keys() == weights.keys()
+    assert all(torch.equal(found[key], weights[key]) for key in weights)
+    torch.save({"model": {"a": 1}}, tmp_path / "in.pth")
+    status, _, err = run(source="ccsa", output="other.safetensors")
+    assert status == 2 and "a is a int" in err
 
 
 def test_an_unknown_source_is_refused(run):

@@ -1,5 +1,6 @@
 """tools/demo.py, run as a user runs it, on digit scenes, a video and a photograph."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -84,6 +85,7 @@ def test_every_image_of_a_folder_a_glob_or_a_list_is_drawn(demo, scenes, tmp_pat
     assert status == 0
     assert files(out) == files(scenes) == ["000001.jpg", "000002.jpg", "000003.jpg"]
     assert f"3 images drawn in {out}" in printed and "s an image" in printed
+    assert re.search(r"^weights: (\d+) of the model's \1 tensors loaded$", printed, re.MULTILINE)
     image = Image.open(out / "000001.jpg")
     assert image.size == (480, 480)  # scenes of 160 pixels are enlarged
     scene = Image.open(scenes / "000001.jpg").resize(image.size, Image.Resampling.BICUBIC)

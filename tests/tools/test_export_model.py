@@ -1,5 +1,6 @@
 """tools/export_model.py, run as a user runs it, on a tiny run of far_cue's network."""
 
+import re
 from functools import partial
 
 import export_model as tool
@@ -41,12 +42,23 @@ def test_a_run_becomes_a_program_that_is_checked(export, run, tmp_path):
                                 "--check")  # fmt: skip
     assert status == 0
     assert f"written: {file}" in printed and "image -> logits" in printed
+    assert re.search(r"^weights: (\d+) of the model's \1 tensors loaded$", printed, re.MULTILINE)
     assert "multiples of 32" in printed and "checked at 160x128" in printed
     program = torch.jit.load(file)
     assert program(torch.zeros(1, 3, 64, 32))[0].shape[2:] == (64, 32)
     state = torch.load(run / "model_final.pth")["model"]
     assert torch.equal(program.state_dict()["head.fcn.predictor.weight"],
                        state["sem_seg_head.fcn.predictor.weight"])  # fmt: skip
+
+
+def test_a_model_without_all_of_its_weights_is_not_written(export, run, tmp_path):
+    state = torch.load(run / "model_final.pth")["model"]
+    del state["sem_seg_head.fcn.predictor.weight"]
+    torch.save({"model": state}, run / "model_final.pth")
+    arguments = ["--weights", run, "--format", "torchscript", "--output", tmp_path / "model.pt"]
+    status, _, errors = export(*arguments)
+    assert status == 2 and "1 missing (sem_seg_head.fcn.predictor.weight)" in errors
+    assert not (tmp_path / "model.pt").exists()
 
 
 def test_a_program_that_differs_is_not_left(export, run, tmp_path, monkeypatch):

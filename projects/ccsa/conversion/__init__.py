@@ -5,24 +5,29 @@ Sources:
             input concatenated (CCNetHead with no context); FCNHead as auxiliary. Or the ResNet
             alone, as its ImageNet weights are.
     ccnet   the official CCNet code: its ResNet with deep stem, its head and ``dsn``.
+    ccsa    this project: the weights of any of its checkpoints, or of Detectron2's, as they are.
 
-The result fits ``DenseSegmentor`` (or Detectron2's SemanticSegmentor) with ``dilated_resnet`` and
-``CCNetHead``, ``strict=True``. What is no weight (dilation, activation, recurrence,
-``align_corners``, means of the image) is the configuration's: configs/cityscapes has one for each.
+Of the first two the result fits ``DenseSegmentor`` (or Detectron2's SemanticSegmentor) with
+``dilated_resnet`` and ``CCNetHead``, ``strict=True``. What is no weight (dilation, activation,
+recurrence, ``align_corners``, means of the image) is the configuration's: configs/cityscapes has
+one for each.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from ccsa.conversion.fit import check_complete, listed, model_options
+from ccsa.conversion.fit import check_complete, model_options
 from ccsa.conversion.rules import AUX, HEAD, RULES, our_key
 from ccsa.errors import UserError
+from ccsa.weight_files import check_state, state_within
 
-__all__ = ["SOURCES", "convert_state_dict", "model_options"]
+__all__ = ["SOURCES", "convert_state_dict", "model_options", "source_of"]
 
-SOURCES = tuple(RULES)
+OURS = "ccsa"
+SOURCES = (*RULES, OURS)
 _ABN_EPS = 1e-5
 
 
@@ -30,9 +35,9 @@ def convert_state_dict(state_dict: Mapping[str, Any], source: str) -> dict[str, 
     """Give a state dict the keys of this project's models.
 
     Args:
-        state_dict: of the source's model, or a checkpoint that holds it under ``state_dict``. The
-            prefix ``module.`` of data-parallel training is taken off.
-        source: ``mmseg`` or ``ccnet``.
+        state_dict: of the source's model, or a checkpoint that holds it under ``state_dict`` or
+            ``model``. The prefix ``module.`` of data-parallel training is taken off.
+        source: ``mmseg`` or ``ccnet``; ``ccsa`` for a checkpoint of this project, whose keys stay.
 
     Returns:
         The same weights under new keys, with three adaptations. MMSegmentation's scalar gamma
@@ -45,23 +50,24 @@ def convert_state_dict(state_dict: Mapping[str, Any], source: str) -> dict[str, 
         UserError: an unknown source; keys that the source's models do not have; or weights that our
             model of the same depth and widths has and the state dict does not give, all listed.
     """
-    if source not in RULES:
-        raise UserError(f"source must be one of {', '.join(RULES)}, not {source!r}")
+    if source not in SOURCES:
+        raise UserError(f"source must be one of {', '.join(SOURCES)}, not {source!r}")
     if not isinstance(state_dict, Mapping):
         raise UserError(f"a state dict maps keys to tensors; this is a {type(state_dict).__name__}")
-    if isinstance(state_dict.get("state_dict"), Mapping):
-        state_dict = state_dict["state_dict"]
+    state_dict = state_within(state_dict)
+    if source == OURS:
+        return _as_it_is(state_dict)
     converted, unknown = _rename_all(state_dict, source)
-    if unknown or not converted:
+    if not converted:
         raise UserError(
-            f"{len(unknown)} of {len(state_dict)} keys are not those of {source}'s CCNet with a "
-            f"ResNet: {listed(unknown) or 'there are none'}; the sources are {', '.join(RULES)}"
+            f"none of {len(state_dict)} keys is one of {source}'s CCNet with a ResNet: "
+            f"{', '.join(unknown) or 'there are none'}; the sources are {', '.join(SOURCES)}"
         )
     if source == "mmseg":
         _from_mmseg(converted)
     else:
         _from_ccnet(converted)
-    check_complete(converted, source)
+    check_complete(converted, source, unknown)
     return converted
 
 
@@ -70,10 +76,7 @@ def _rename_all(state_dict: Mapping[str, Any], source: str) -> tuple[dict[str, T
     converted: dict[str, Tensor] = {}
     unknown = []
     for key, value in state_dict.items():
-        bare = str(key).removeprefix("module.")
-        new = our_key(bare, source)
-        if new is None and source == "mmseg":  # ImageNet weights of the backbone have no prefix
-            new = our_key(f"backbone.{bare}", source)
+        new = _our_key(str(key), source)
         if new is None or new in converted or not isinstance(value, Tensor):
             unknown.append(str(key))
         else:
@@ -83,13 +86,37 @@ def _rename_all(state_dict: Mapping[str, Any], source: str) -> tuple[dict[str, T
     return converted, unknown
 
 
+def _as_it_is(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    try:
+        state = check_state(state_dict)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return {key.removeprefix("module."): torch.as_tensor(value) for key, value in state.items()}
+
+
+def _our_key(key: str, source: str) -> str | None:
+    bare = key.removeprefix("module.")
+    new = our_key(bare, source)
+    if new is None and source == "mmseg":  # ImageNet weights of the backbone have no prefix
+        new = our_key(f"backbone.{bare}", source)
+    return new
+
+
+def source_of(keys: Collection[str]) -> str | None:
+    """The source whose models have most of these keys; None where none has."""
+    known = {s: sum(_our_key(key, s) is not None for key in keys) for s in RULES}
+    best = max(RULES, key=known.__getitem__)
+    return best if 2 * known[best] > len(keys) else None
+
+
 def _from_mmseg(state: dict[str, Tensor]) -> None:
     gamma = f"{HEAD}.attention.gamma"
     if gamma in state:
         state[gamma] = state[gamma].reshape(1)
-    weight = state.get(f"{AUX}.conv.weight")
-    if weight is not None:
-        state.setdefault(f"{AUX}.conv.bias", weight.new_zeros(len(weight)))
+    conv = f"{AUX}.conv"
+    for key in (f"{conv}.weight", f"{conv}.norm.weight"):
+        if key in state:
+            state.setdefault(f"{conv}.bias", state[key].new_zeros(len(state[key])))
 
 
 def _from_ccnet(state: dict[str, Tensor]) -> None:

@@ -7,7 +7,7 @@ ours begins with that one's key.
 import re
 
 HEAD, AUX = "sem_seg_head", "sem_seg_head.auxiliary"
-_STAGES = [
+_RESIDUAL = [
     pair
     for layer, stage in (
         ("layer1", "res2"),
@@ -24,7 +24,7 @@ _STAGES = [
 ]
 RULES: dict[str, list[tuple[str, str]]] = {
     "mmseg": [
-        *((f"backbone.{theirs}", ours) for theirs, ours in _STAGES),
+        *((f"backbone.{theirs}", ours) for theirs, ours in _RESIDUAL),
         ("backbone.stem.1.", "backbone.stem.conv1.norm."),
         ("backbone.stem.0.", "backbone.stem.conv1."),
         ("backbone.stem.4.", "backbone.stem.conv2.norm."),
@@ -47,7 +47,7 @@ RULES: dict[str, list[tuple[str, str]]] = {
         ("auxiliary_head.conv_seg.", f"{AUX}.predictor."),
     ],
     "ccnet": [
-        *_STAGES,
+        *_RESIDUAL,
         ("bn*.", "backbone.stem.conv*.norm."),
         ("conv*.", "backbone.stem.conv*."),
         ("head.conva.1.", f"{HEAD}.reduction.norm."),

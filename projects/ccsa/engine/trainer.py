@@ -78,7 +78,9 @@ class Trainer(DefaultTrainer):
         self._trainer = step(model, data_loader, optimizer)
 
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.checkpointer = Checkpointer(
+            model, cfg.OUTPUT_DIR, training=True, trainer=weakref.proxy(self)
+        )
         self.start_iter = 0
         self.stepped: int | None = None  # the last iteration whose update was made
         self.max_iter = cfg.SOLVER.MAX_ITER

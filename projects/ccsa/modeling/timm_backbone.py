@@ -6,7 +6,6 @@ FPN take them as they are. timm does not call them so: in a dilated network seve
 stride, and some networks have a level of stride 2, ``res1``.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,13 +17,13 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import Tensor, nn
 
 from ccsa.blocks.registry import one_of
-from ccsa.errors import UserError
-from ccsa.modeling.timm_models import HUB, SCHEME, check_name, import_timm
+from ccsa.load_report import LoadReport, grouped
+from ccsa.modeling.timm_models import check_name, import_timm
 
 LEVELS = tuple(f"res{i}" for i in range(6))
 OUTPUT_STRIDES = (8, 16, 32)
 NORMS = ("", "SyncBN", "FrozenBN")
-logger = logging.getLogger(__name__)
+_FIRST_MARK = 1000  # no weight is as large
 _REFUSALS = (TypeError, AssertionError, RuntimeError, ValueError, LookupError)
 
 
@@ -104,44 +103,50 @@ class TimmBackbone(Backbone):
         """Image (N, C, H, W) -> maps by name, finest first."""
         return dict(zip(self._out_features, self._maps(self.net, image), strict=True))
 
-    def load_pretrained(self, file: str = "") -> None:
-        """ImageNet weights of the model.
+    def load_pretrained(self, state: Mapping[str, Tensor]) -> LoadReport:
+        """Take weights of the model, renamed and resized by timm as it does with its own files.
 
         Args:
-            file: a ``.pth`` or ``.safetensors`` file with the model's keys as timm has them; by
-                default those that timm names, from its hub.
+            state: with the model's keys as timm has them or had them.
+
+        Returns:
+            What was loaded, of this backbone, and what of ``state`` was not.
 
         Raises:
-            UserError: they cannot be read, fetched, or do not fit.
+            ValueError: weights of the backbone are not there, or of another shape; it is as it was.
         """
-        source = {"pretrained": True, "pretrained_cfg_overlay": {"file": file} if file else None}
-        states = []
-        try:
-            for seed in (0, 1):
-                with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(seed)
-                    states.append(self._create(**source).state_dict())
-        except Exception as error:  # whatever the hub or the reader of that file raises
-            # torch's advice for a file of objects is to load it unsafely; it is not passed on.
-            unsafe = "weights_only" in str(error)
-            reason = "it is damaged, or no weights" if unsafe else " ".join(str(error).split())
-            raise UserError(
-                f"weights of timm's {self.name} cannot be loaded from {file or 'its hub'} "
-                f"({reason[:300]}); name their file by MODEL.WEIGHTS {SCHEME}FILE, or start from "
-                'random weights by MODEL.WEIGHTS ""'
-            ) from error
-        # timm leaves what a file lacks as it was initialised, which shows by another seed.
-        lacking = [
-            key for key, value in states[0].items() if not torch.equal(value, states[1][key])
-        ]
-        if lacking:
-            raise UserError(
-                f"{file or 'the hub'} lacks {len(lacking)} weights of timm's {self.name} "
-                f"({lacking[0]}, ...); name its own file by MODEL.WEIGHTS {SCHEME}FILE, or the "
-                "model that the file is of by MODEL.TIMM.NAME"
+        # What timm takes is seen by what becomes of marks in its place, a number for each tensor:
+        # norms start as constants, so what a file lacks does not show by values.
+        numbers = {key: _FIRST_MARK + i for i, key in enumerate(state)}
+        marks = {key: torch.full(state[key].shape, float(n)) for key, n in numbers.items()}
+        found, marked = self._filled(state), self._filled(marks)
+        weights = [key for key, value in found.items() if value.is_floating_point()]
+        missing = [key for key in weights if torch.equal(found[key], marked[key])]
+        columns = (marked[key].reshape(*marked[key].shape[:1], -1) for key in weights)
+        seen = {n for column in columns for n in column[..., 0].reshape(-1).tolist()}
+        if missing:
+            raise ValueError(
+                f"it lacks {len(missing)} weights of timm's {self.name}: "
+                f"{', '.join(grouped(missing))}"
             )
         # Built alike, they have the keys of this network, but for context blocks within.
-        self.net.load_state_dict(states[0], strict=False)
+        self.net.load_state_dict(found, strict=False)
+        unexpected = [
+            key for key, n in numbers.items() if n not in seen and state[key].is_floating_point()
+        ]
+        return LoadReport(len(weights), [], unexpected, [])
+
+    def _filled(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The state of a network that timm builds with these weights; what they lack is the same
+        each time."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            overlay = {"state_dict": dict(state)}
+            try:
+                return self._create(pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
+            except Exception as error:  # whatever timm raises for weights that do not fit
+                reason = " ".join(str(error).split())[:300]
+                raise ValueError(f"timm's {self.name} does not take it: {reason}") from error
 
     def _create(self, **more: Any) -> nn.Module:
         timm = import_timm()
@@ -246,20 +251,3 @@ def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
         top_block=LastLevelMaxPool(),
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )
-
-
-def load_timm_weights(model: nn.Module, weights: str) -> None:
-    """Load what ``MODEL.WEIGHTS timm://...`` names into the model's backbone.
-
-    Raises:
-        UserError: the model's backbone is none from timm, or the weights cannot be loaded.
-    """
-    backbone = next((m for m in model.modules() if isinstance(m, TimmBackbone)), None)
-    if backbone is None:
-        raise UserError(
-            f"MODEL.WEIGHTS {weights} is for build_timm_backbone or build_timm_fpn_backbone; name "
-            "one by MODEL.BACKBONE.NAME, or other weights"
-        )
-    source = weights.removeprefix(SCHEME)
-    backbone.load_pretrained("" if source == HUB else source)
-    logger.info("weights of timm's %s: %s", backbone.name, weights)
