@@ -104,8 +104,9 @@ def main() -> None:
         checked = check(part, args.format, partial) if args.check else "not checked: add --check"
         size = partial.stat().st_size / 2**20
     print(f"written: {output} ({size:.1f} MiB), image -> {', '.join(part.outputs)}")
+    taken = "one image" if part.frames == 1 else f"a clip of {part.frames} frames"
     print(
-        f"sizes: one image, height and width in multiples of {part.multiple} "
+        f"sizes: {taken}, height and width in multiples of {part.multiple} "
         f"from {2 * part.multiple} on"
     )
     print(checked)

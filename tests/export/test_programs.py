@@ -27,6 +27,14 @@ def semantic(cfg):
     head.NORM, head.AUX.WEIGHT, head.CONTEXT, head.ALIGN_CORNERS = "BN", 0.0, [BLOCK], True
 
 
+def video(cfg):
+    """3D criss-cross attention over clips of three frames, the middle one labelled."""
+    semantic(cfg)
+    cfg.MODEL.CONTEXT.META_ARCHITECTURE = "VideoSemanticSegmentor"
+    cfg.MODEL.SEM_SEG_HEAD.NAME = "VideoCCNetHead"
+    cfg.INPUT.CLIP.FRAMES, cfg.INPUT.CLIP.LABELLED = 3, "middle"
+
+
 def detector(cfg):
     """Mask R-CNN, ResNet-18 with FPN, criss-cross attention on a level."""
     cfg.MODEL.MASK_ON = True
@@ -69,7 +77,7 @@ def installed(name):
         pytest.skip(f"pip install {' '.join(lacking)}")
 
 
-@pytest.mark.parametrize("kind", [semantic, detector])
+@pytest.mark.parametrize("kind", [semantic, video, detector])
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_program_agrees_with_the_model_at_other_sizes(build, tmp_path, name, kind):
     installed(name)
@@ -86,11 +94,12 @@ def test_a_program_agrees_with_the_model_at_other_sizes(build, tmp_path, name, k
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
 
-def test_a_semantic_part_is_the_model(build):
-    model = build(semantic)
-    image = 255 * torch.rand(3, 64, 96)
+@pytest.mark.parametrize(("kind", "shape"), [(semantic, (3,)), (video, (3, 3))])
+def test_a_semantic_part_is_the_model(build, kind, shape):
+    model = build(kind)
+    image = 255 * torch.rand(*shape, 64, 96)
     with torch.no_grad():
-        (logits,) = exported_part(model)(image[None])
+        (logits,) = exported_part(model)(image if kind is video else image[None])
         expected = model([{"image": image}])[0]["sem_seg"]
     torch.testing.assert_close(logits[0], expected)
 

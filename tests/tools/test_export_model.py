@@ -49,6 +49,13 @@ def test_a_run_becomes_a_program_that_is_checked(export, run, tmp_path):
                        state["sem_seg_head.fcn.predictor.weight"])  # fmt: skip
 
 
+def test_a_video_model_takes_clips(export, root, tmp_path):
+    config = root / "configs/moving_cue/T5.yaml"
+    status, printed, _ = export("--config-file", config, "--format", "torchscript", "--output",
+                                tmp_path / "model.pt", "--check", "MODEL.WEIGHTS", "")  # fmt: skip
+    assert status == 0 and "sizes: a clip of 5 frames" in printed and "checked at" in printed
+
+
 def test_a_program_that_differs_is_not_left(export, run, tmp_path, monkeypatch):
     monkeypatch.setattr(tool, "difference", lambda *args: ((5, 4), float("inf")))
     file = tmp_path / "model.pt"

@@ -2,7 +2,8 @@
 
 Height and width are free, in multiples of what the part names: only then do sizes of all maps
 follow from the image's by one formula each, whichever parity they have, and torch.export can prove
-that the program holds for every size. The batch is one image, as at test time.
+that the program holds for every size. The batch is one image, as at test time, or the frames of one
+clip.
 """
 
 import warnings
@@ -139,8 +140,8 @@ def difference(part: Part, name: str, file: Path) -> tuple[tuple[int, int], floa
 
 
 def example(part: Part, rows: int, columns: int) -> Tensor:
-    """Noise of that many multiples, (1, C, H, W), the same every time."""
+    """Noise of that many multiples, (1, C, H, W) or a clip's (T, C, H, W), the same every time."""
     channels, device = part.pixel_mean.shape[0], part.pixel_mean.device
     generator = torch.Generator().manual_seed(0)
-    size = (1, channels, rows * part.multiple, columns * part.multiple)
+    size = (part.frames, channels, rows * part.multiple, columns * part.multiple)
     return (255 * torch.rand(size, generator=generator)).to(device)

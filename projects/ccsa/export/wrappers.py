@@ -21,10 +21,12 @@ class Part(nn.Module):
     Attributes:
         outputs: names of what :meth:`forward` returns.
         multiple: what height and width must be multiples of.
+        frames: how many images are one input: those of a clip, or 1.
     """
 
     outputs: list[str]
     multiple: int
+    frames: int = 1
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -39,12 +41,14 @@ class Part(nn.Module):
 
 
 class SemanticPart(Part):
-    """A semantic model: image (N, C, H, W) -> float32 logits (N, classes, H, W)."""
+    """A semantic model: image (N, C, H, W) -> float32 logits (N, classes, H, W); of video, a clip
+    (T, C, H, W) -> those of its labelled frame, (1, classes, H, W)."""
 
     def __init__(self, model: nn.Module):
         super().__init__(model)
         self.head = model.sem_seg_head
         self.outputs = ["logits"]
+        self.frames = getattr(self.head, "frames", 1)
         # Strides up to 32: where no stage has a rest, one program has the sizes of all.
         self.multiple = max(32, self.backbone.size_divisibility)
 
