@@ -141,6 +141,16 @@ def test_a_program_that_differs_is_told(build, tmp_path):
     assert difference(part, "torchscript", file)[1] == float("inf")
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_model_on_a_gpu_is_compared(build, tmp_path, name):
+    installed(name)
+    part, file = exported_part(build(semantic).cuda()), tmp_path / f"model{FORMATS[name].suffix}"
+    export(part, name, file)
+    assert difference(part, name, file)[1] < 1e-3
+
+
 def test_a_model_without_a_backbone_is_refused():
     with pytest.raises(UserError, match="a Conv2d cannot be exported: it has no backbone"):
         exported_part(nn.Conv2d(1, 1, 1))
