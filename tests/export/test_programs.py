@@ -27,6 +27,22 @@ def semantic(cfg):
     head.NORM, head.AUX.WEIGHT, head.CONTEXT, head.ALIGN_CORNERS = "BN", 0.0, [BLOCK], True
 
 
+def plain(cfg):
+    """No block, which torch.export takes least time for."""
+    semantic(cfg)
+    cfg.MODEL.SEM_SEG_HEAD.NAME = "FCNHead"
+
+
+def resnet(cfg):
+    """SANet's head on a dilated ResNet-18."""
+    semantic(cfg)
+    cfg.MODEL.BACKBONE.NAME = "build_dilated_resnet_backbone"
+    resnet, levels = cfg.MODEL.RESNETS, ["res2", "res3", "res4", "res5"]
+    resnet.DEPTH, resnet.RES2_OUT_CHANNELS, resnet.NORM = 18, 64, "BN"
+    resnet.OUT_FEATURES, cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = levels, levels
+    cfg.MODEL.SEM_SEG_HEAD.NAME, cfg.MODEL.SEM_SEG_HEAD.SANET.CHANNELS = "SANetHead", 8
+
+
 def video(cfg):
     """3D criss-cross attention over clips of three frames, the middle one labelled."""
     semantic(cfg)
@@ -92,6 +108,28 @@ def test_a_program_agrees_with_the_model_at_other_sizes(build, tmp_path, name, k
     assert len(expected) == len(part.outputs)
     for a, b in zip(run(image), expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", [semantic, resnet])
+def test_torchscript_takes_any_size_and_batch(build, tmp_path, kind):
+    """As docs/EXPORT.md says, of semantic models whose backbone pads as a ResNet does."""
+    model, file = build(kind), tmp_path / "model.pt"
+    export(exported_part(model), "torchscript", file)
+    program = FORMATS["torchscript"].load(file)
+    for shape in [(3, 3, 97, 65), (1, 3, 65, 210), (2, 3, 64, 96)]:
+        images = 255 * torch.rand(shape)
+        with torch.no_grad():
+            (logits,) = program(images)
+            results = model([{"image": image} for image in images])
+        torch.testing.assert_close(logits, torch.stack([r["sem_seg"] for r in results]))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 32, 64), (2, 3, 64, 64)])
+def test_torch_export_refuses_smaller_images_and_batches(build, tmp_path, shape):
+    file = tmp_path / "model.pt2"
+    export(exported_part(build(plain)), "torch.export", file)
+    with pytest.raises(AssertionError, match="Guard failed"):
+        FORMATS["torch.export"].load(file)(torch.zeros(shape))
 
 
 @pytest.mark.parametrize(("kind", "shape"), [(semantic, (3,)), (video, (3, 3))])
