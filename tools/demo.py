@@ -43,7 +43,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--output", help="a file for one input, else a folder; by default a window")
     parser.add_argument("--confidence-threshold", type=float, default=0.5, help="by default 0.5")
-    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE ..., last")
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="KEY VALUE ..., last; INPUT.CLIP.STEP is in frames of the video, whatever its SOURCE",
+    )
     return parser.parse_args()
 
 

@@ -75,7 +75,12 @@ class BackbonePart(Part):
 def with_constant_padding(module: nn.Module) -> nn.Module:
     """Replace, in place, convolutions of timm that pad as TensorFlow does, by the size of the map.
     Their stride divides the maps of a part, so that the padding is always the same; as a formula of
-    the size it takes torch.export minutes."""
+    the size it takes torch.export minutes.
+
+    By ``__class__`` the layer becomes a plain convolution and keeps everything else. Layers of
+    timm's that pad so and do more stay as they are, with their formula: MaxPool2dSame,
+    AvgPool2dSame, StdConv2dSame.
+    """
     for name, child in module.named_children():
         if type(child).__name__ != "Conv2dSame" or list(child.children()):  # a block is in there
             with_constant_padding(child)
