@@ -7,7 +7,7 @@
 
 --source ccsa writes the weights of a run's checkpoint as they are. Of the other programs, every
 weight must find its place, and every place its weight; else the program names them and ends
-with status 2. No code in a checkpoint is run. docs/MODEL_ZOO.md says where checkpoints are
+with status 2. No code in a checkpoint is run. docs/WEIGHTS.md says where checkpoints are
 published and which configuration each needs.
 """
 

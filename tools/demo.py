@@ -17,9 +17,7 @@ from detectron2.config import CfgNode
 from tqdm import tqdm
 
 from ccsa.checkpoint import Checkpointer
-from ccsa.engine import Trainer, describe_device, setup_cfg
-from ccsa.engine.checks import check_model, check_weights
-from ccsa.engine.runs import run_files
+from ccsa.engine import Trainer, describe_device, trained_cfg
 from ccsa.errors import UserError, reports_user_errors
 from ccsa.visualization import media
 from ccsa.visualization.demo import Demo, Window
@@ -45,35 +43,23 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--output", help="a file for one input, else a folder; by default a window")
     parser.add_argument("--confidence-threshold", type=float, default=0.5, help="by default 0.5")
-    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE ..., last")
+    parser.add_argument(
+        "--opts",
+        nargs=argparse.REMAINDER,
+        default=[],
+        help="KEY VALUE ..., last; INPUT.CLIP.STEP is in frames of the video, whatever its SOURCE",
+    )
     return parser.parse_args()
 
 
-def build_cfg(args: argparse.Namespace) -> CfgNode:
-    """Configuration and weights that the command line names.
-
-    Raises:
-        UserError: weights or their configuration are not named or not there.
-    """
-    weights = args.weights
-    if weights:
-        config, weights = run_files(weights)
-        if not args.config_file:
-            # The run may have been trained on a device that is not here.
-            args.config_file, args.opts = config, ["MODEL.DEVICE", "auto", *args.opts]
-    elif not args.config_file:
-        raise UserError("no weights given; add --weights with the folder of a run or a .pth file")
-    cfg = setup_cfg(args).clone()
+def with_threshold(cfg: CfgNode, confidence: float) -> CfgNode:
+    """The configuration, for what any kind of model is this sure of."""
+    cfg = cfg.clone()
     cfg.defrost()
-    cfg.MODEL.WEIGHTS = weights or cfg.MODEL.WEIGHTS
-    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = args.confidence_threshold
-    cfg.MODEL.RETINANET.SCORE_THRESH_TEST = args.confidence_threshold
-    cfg.MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH = args.confidence_threshold
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = confidence
+    cfg.MODEL.RETINANET.SCORE_THRESH_TEST = confidence
+    cfg.MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH = confidence
     cfg.freeze()
-    if not cfg.MODEL.WEIGHTS:
-        raise UserError(f"{args.config_file} names no weights; add --weights FILE")
-    check_weights(cfg.MODEL.WEIGHTS)
-    check_model(cfg)
     return cfg
 
 
@@ -111,9 +97,9 @@ def main() -> None:
     inputs = media.find_inputs(args.input or [args.video_input]) if args.webcam is None else []
     targets = media.choose_targets(inputs, args.output) if args.output else [None] * len(inputs)
     window = None if args.output else Window()
-    cfg = build_cfg(args)
+    cfg = with_threshold(trained_cfg(args), args.confidence_threshold)
     print(describe_device(cfg.MODEL.DEVICE))
-    print(f"weights: {cfg.MODEL.WEIGHTS}")
+    print(f"weights: {cfg.MODEL.WEIGHTS or 'random'}")
     model = Trainer.build_model(cfg)
     checkpointer = Checkpointer(model)
     checkpointer.load(cfg.MODEL.WEIGHTS)

@@ -13,15 +13,11 @@ import argparse
 import logging
 from pathlib import Path
 
-from detectron2.config import CfgNode
-
 from ccsa.checkpoint import Checkpointer
-from ccsa.engine import Trainer, describe_device, setup_cfg
-from ccsa.engine.checks import check_model, check_weights
-from ccsa.engine.runs import run_files
+from ccsa.engine import Trainer, describe_device, trained_cfg
 from ccsa.errors import UserError, reports_user_errors
-from ccsa.export import FORMATS, Part, difference, export, exported_part
-from ccsa.files import whole_file
+from ccsa.export import FORMATS, Part, check_packages, difference, export, exported_part
+from ccsa.files import check_free, whole_file
 
 # Sums in another order differ by some rounding errors of float32 a layer.
 TOLERANCE = 1e-3
@@ -32,7 +28,9 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--weights", metavar="RUN_OR_FILE", help="folder of a run, or a .pth or .pkl file"
+        "--weights",
+        metavar="RUN_OR_FILE",
+        help="folder of a run, or a .pth, .safetensors or .pkl file",
     )
     parser.add_argument(
         "--config-file", default="", metavar="FILE", help="by default that of the run"
@@ -46,23 +44,6 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     return parser.parse_args()
-
-
-def build_cfg(args: argparse.Namespace) -> CfgNode:
-    """Configuration and weights that the command line names, on the CPU unless it says otherwise.
-
-    Raises:
-        UserError: weights or their configuration are not named or not there.
-    """
-    config, weights = run_files(args.weights) if args.weights else ("", "")
-    args.config_file = args.config_file or config
-    args.opts = ["MODEL.DEVICE", "cpu", *args.opts]
-    if weights:
-        args.opts = [*args.opts, "MODEL.WEIGHTS", weights]
-    cfg = setup_cfg(args)
-    check_weights(cfg.MODEL.WEIGHTS)
-    check_model(cfg)
-    return cfg
 
 
 def check(part: Part, name: str, file: Path) -> str:
@@ -89,11 +70,11 @@ def main() -> None:
     logging.disable(logging.INFO)
     output = Path(args.output).expanduser()
     suffix = FORMATS[args.format].suffix
-    if output.exists():
-        raise UserError(f"{output} is there already; name another file by --output")
     if output.suffix != suffix:
         raise UserError(f"--output {output} is for {args.format}: name a {suffix} file")
-    cfg = build_cfg(args)
+    check_free(output, "--output")
+    check_packages(args.format, "write", *["run"] * args.check)
+    cfg = trained_cfg(args, device="cpu")
     print(describe_device(cfg.MODEL.DEVICE))
     print(f"weights: {cfg.MODEL.WEIGHTS or 'random'}")
     model = Trainer.build_model(cfg).eval()
@@ -107,8 +88,9 @@ def main() -> None:
         checked = check(part, args.format, partial) if args.check else "not checked: add --check"
         size = partial.stat().st_size / 2**20
     print(f"written: {output} ({size:.1f} MiB), image -> {', '.join(part.outputs)}")
+    taken = "one image" if part.frames == 1 else f"a clip of {part.frames} frames"
     print(
-        f"sizes: one image, height and width in multiples of {part.multiple} "
+        f"sizes: {taken}, height and width in multiples of {part.multiple} "
         f"from {2 * part.multiple} on"
     )
     print(checked)

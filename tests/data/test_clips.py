@@ -3,6 +3,7 @@
 import itertools
 import logging
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from fvcore.transforms.transform import Transform
 from PIL import Image
 
 from ccsa.clip import Clip
 from ccsa.config import add_ccsa_config
-from ccsa.data.clips import clip_dataset, frame_of, with_clips
+from ccsa.data.clips import ClipInput, clip_dataset, frame_of, with_clips
 from ccsa.data.mapper import ClipMapper, build_test_mapper, build_train_mapper
 from ccsa.errors import UserError
 
@@ -75,7 +77,7 @@ def test_the_ends_of_a_sequence_are_repeated_and_counted(records, caplog):
         found = names(with_clips(records, Clip(3, 1, 2)))
     assert found[0] == ["r A 1", "l A 3", "r A 5"]
     assert found[2:] == [["r A 7", "l A 9", "l A 9"], ["r B 2", "l B 4", "l B 4"]]
-    assert "2 of 4 clips reach beyond their sequence" in caplog.text
+    assert re.search("2 of 4 clips of .*labelled reach beyond their sequence", caplog.text)
 
 
 def test_labelled_neighbours_only_if_asked_for(records):
@@ -86,6 +88,46 @@ def test_labelled_neighbours_only_if_asked_for(records):
         ["l A 3", "l A 6", "l A 9"],
         ["l B 4", "l B 4", "l B 4"],
     ]
+
+
+def test_jumps_between_labelled_frames_are_counted_once(records, caplog):
+    numbers = (7890, 7920, 7950, 8190, 8220)
+    folder = Path(records[0]["file_name"]).parent
+    records = [{**records[0], "file_name": str(folder / f"E_{n}.png")} for n in numbers]
+    for _ in range(2):
+        with caplog.at_level(logging.INFO):
+            with_clips(records, Clip(3, 2, 1, "labelled"))
+    told = [record.message for record in caplog.records]
+    assert told[0] == f"5 clips of {folder}: 3 labelled frames each"
+    assert told[1].startswith(f"2 of 5 clips of {folder} reach beyond their sequence")
+    assert told[2].startswith(f"2 of 5 clips of {folder} jump in time")  # to 8190 and 8220
+    assert len(told) == 3
+
+
+def test_even_clips_jump_nowhere(records, caplog):
+    with_clips(records, Clip(2, 1, 1, "labelled"))
+    assert "jump in time" not in caplog.text
+
+
+def test_a_frame_is_transformed_once_and_labels_with_it():
+    class Count(Transform):
+        images = 0
+
+        def apply_image(self, img):
+            self.images += 1
+            return img + 1
+
+        def apply_coords(self, coords):
+            return coords
+
+        def apply_segmentation(self, segmentation):
+            return segmentation + 2
+
+    frames = [np.full((2, 2, 3), level) for level in range(3)]
+    clip, count = ClipInput(frames, 1, np.zeros((2, 2))), Count()
+    clip.transform(count)
+    assert count.images == 3 and [frame[0, 0, 0] for frame in clip.frames] == [1, 2, 3]
+    assert clip.image is clip.frames[1] and (clip.sem_seg == 2).all()
 
 
 def test_one_frame_needs_no_video(records):

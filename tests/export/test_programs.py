@@ -27,6 +27,30 @@ def semantic(cfg):
     head.NORM, head.AUX.WEIGHT, head.CONTEXT, head.ALIGN_CORNERS = "BN", 0.0, [BLOCK], True
 
 
+def plain(cfg):
+    """No block, which torch.export takes least time for."""
+    semantic(cfg)
+    cfg.MODEL.SEM_SEG_HEAD.NAME = "FCNHead"
+
+
+def resnet(cfg):
+    """SANet's head on a dilated ResNet-18."""
+    semantic(cfg)
+    cfg.MODEL.BACKBONE.NAME = "build_dilated_resnet_backbone"
+    resnet, levels = cfg.MODEL.RESNETS, ["res2", "res3", "res4", "res5"]
+    resnet.DEPTH, resnet.RES2_OUT_CHANNELS, resnet.NORM = 18, 64, "BN"
+    resnet.OUT_FEATURES, cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = levels, levels
+    cfg.MODEL.SEM_SEG_HEAD.NAME, cfg.MODEL.SEM_SEG_HEAD.SANET.CHANNELS = "SANetHead", 8
+
+
+def video(cfg):
+    """3D criss-cross attention over clips of three frames, the middle one labelled."""
+    semantic(cfg)
+    cfg.MODEL.CONTEXT.META_ARCHITECTURE = "VideoSemanticSegmentor"
+    cfg.MODEL.SEM_SEG_HEAD.NAME = "VideoCCNetHead"
+    cfg.INPUT.CLIP.FRAMES, cfg.INPUT.CLIP.LABELLED = 3, "middle"
+
+
 def detector(cfg):
     """Mask R-CNN, ResNet-18 with FPN, criss-cross attention on a level."""
     cfg.MODEL.MASK_ON = True
@@ -69,7 +93,7 @@ def installed(name):
         pytest.skip(f"pip install {' '.join(lacking)}")
 
 
-@pytest.mark.parametrize("kind", [semantic, detector])
+@pytest.mark.parametrize("kind", [semantic, video, detector])
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_program_agrees_with_the_model_at_other_sizes(build, tmp_path, name, kind):
     installed(name)
@@ -86,11 +110,34 @@ def test_a_program_agrees_with_the_model_at_other_sizes(build, tmp_path, name, k
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
 
-def test_a_semantic_part_is_the_model(build):
-    model = build(semantic)
-    image = 255 * torch.rand(3, 64, 96)
+@pytest.mark.parametrize("kind", [semantic, resnet])
+def test_torchscript_takes_any_size_and_batch(build, tmp_path, kind):
+    """As docs/EXPORT.md says, of semantic models whose backbone pads as a ResNet does."""
+    model, file = build(kind), tmp_path / "model.pt"
+    export(exported_part(model), "torchscript", file)
+    program = FORMATS["torchscript"].load(file)
+    for shape in [(3, 3, 97, 65), (1, 3, 65, 210), (2, 3, 64, 96)]:
+        images = 255 * torch.rand(shape)
+        with torch.no_grad():
+            (logits,) = program(images)
+            results = model([{"image": image} for image in images])
+        torch.testing.assert_close(logits, torch.stack([r["sem_seg"] for r in results]))
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 32, 64), (2, 3, 64, 64)])
+def test_torch_export_refuses_smaller_images_and_batches(build, tmp_path, shape):
+    file = tmp_path / "model.pt2"
+    export(exported_part(build(plain)), "torch.export", file)
+    with pytest.raises(AssertionError, match="Guard failed"):
+        FORMATS["torch.export"].load(file)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(("kind", "shape"), [(semantic, (3,)), (video, (3, 3))])
+def test_a_semantic_part_is_the_model(build, kind, shape):
+    model = build(kind)
+    image = 255 * torch.rand(*shape, 64, 96)
     with torch.no_grad():
-        (logits,) = exported_part(model)(image[None])
+        (logits,) = exported_part(model)(image if kind is video else image[None])
         expected = model([{"image": image}])[0]["sem_seg"]
     torch.testing.assert_close(logits[0], expected)
 
@@ -130,6 +177,16 @@ def test_a_program_that_differs_is_told(build, tmp_path):
     assert difference(part, "torchscript", file)[1] > 0.5
     part.forward = lambda image: (image[:, :, 1:],)
     assert difference(part, "torchscript", file)[1] == float("inf")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_model_on_a_gpu_is_compared(build, tmp_path, name):
+    installed(name)
+    part, file = exported_part(build(semantic).cuda()), tmp_path / f"model{FORMATS[name].suffix}"
+    export(part, name, file)
+    assert difference(part, name, file)[1] < 1e-3
 
 
 def test_a_model_without_a_backbone_is_refused():

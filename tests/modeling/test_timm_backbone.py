@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from detectron2.modeling import build_backbone
+from detectron2.config import get_cfg
+from detectron2.modeling import build_backbone, build_model
 from safetensors.torch import save_file
 
 from ccsa.checkpoint import Checkpointer
+from ccsa.config import add_ccsa_config
+from ccsa.data.semantic.augmentation import PadToSize, semantic_augmentations
 from ccsa.engine.setup import setup_cfg
 from ccsa.errors import UserError
-from ccsa.insertion import insert_blocks
+from ccsa.insertion import context_blocks, insert_blocks
 from ccsa.modeling.timm_backbone import TimmBackbone
 from ccsa.modeling.timm_models import normalisation
 
@@ -120,6 +123,23 @@ def test_frozen_stages_keep_their_values_and_weights(name, freeze_at):
         same = torch.allclose(frozen[f"res{number}"], expected[f"res{number}"], atol=1e-4)
         assert same or number > freeze_at
         assert not same or number <= freeze_at or name == "test_convnext"  # has no batch norm
+
+
+@pytest.mark.parametrize(
+    ("name", "last"), [("efficientnet_b0", "blocks_1"), ("test_convnext", "stages_0.blocks")]
+)
+def test_frozen_stages_drop_nothing(name, last):
+    """Nor after train(); what trains still drops, and a context block within a stage trains."""
+    arguments = {"drop_path_rate": 0.9}
+    backbone = TimmBackbone(name, out_features=RES[:2], freeze_at=2, arguments=arguments)
+    insert_blocks(backbone, [{"at": f"net.{last}.-1", "block": "CrissCross"}])
+    image = torch.randn(64, 3, 32, 32)
+    for net in (backbone, backbone.train(), backbone.eval().train()):
+        with torch.no_grad():
+            once, again = net(image), net(image)
+        assert torch.equal(once["res2"], again["res2"])
+        assert not torch.equal(once["res3"], again["res3"])
+    assert all(block.training for _, block in context_blocks(backbone))
 
 
 def test_norms_are_changed_throughout():
@@ -264,6 +284,47 @@ def test_pixels_are_scaled_as_the_model_was_trained(config):
     assert scales(*given) == ([1, 2, 3], [4, 5, 6])
     given[3] = "[]"
     assert scales(*given, name="test_convnext") == ([1, 2, 3], [127.5] * 3)
+
+
+IMAGENET = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+
+
+def plain_idiom(root, file, **model):
+    """Detectron2's own way to a configuration, of a tiny network."""
+    cfg = get_cfg()
+    add_ccsa_config(cfg)
+    cfg.merge_from_file(str(root / "configs" / file))
+    cfg.MODEL.DEVICE, cfg.MODEL.TIMM.NAME = "cpu", "test_efficientnet"
+    cfg.MODEL.TIMM.NORM, cfg.MODEL.SEM_SEG_HEAD.NORM = "", "BN"
+    cfg.MODEL.update(model)
+    return cfg
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["mask_rcnn_convnext_tiny.yaml", "pascal_context/sanet_efficientnet_b0_os8_480_80ep.yaml"],
+)
+def test_pixels_are_scaled_so_without_the_tools_too(root, file):
+    cfg = plain_idiom(root, file)
+    cfg.freeze()
+    model = build_model(cfg)
+    backbone = next(m for m in model.modules() if isinstance(m, TimmBackbone))
+    assert next(backbone.parameters()).shape[1] == 3
+    assert [x.flatten().tolist() for x in (model.pixel_mean, model.pixel_std)] == [
+        pytest.approx(values) for values in IMAGENET
+    ]
+    if "sanet" in file:
+        pads = [a for a in semantic_augmentations(cfg) if isinstance(a, PadToSize)]
+        assert list(pads[0].color) == pytest.approx(IMAGENET[0])
+
+
+def test_pixels_that_nothing_says_how_to_scale_are_refused(root):
+    cfg = plain_idiom(root, "mask_rcnn_convnext_tiny.yaml", META_ARCHITECTURE="GeneralizedRCNN")
+    with pytest.raises(ValueError, match=r"not those of timm's .*: make .* ContextModel"):
+        build_model(cfg)
+    cfg = plain_idiom(root, "mask_rcnn.yaml", PIXEL_MEAN=[])
+    with pytest.raises(UserError, match=r"PIXEL_MEAN \[\] .* a value for each channel"):
+        build_model(cfg)
 
 
 def test_weights_for_rgb_images_refuse_bgr(config):

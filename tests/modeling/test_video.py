@@ -153,6 +153,16 @@ def test_an_image_is_a_clip_of_one_frame():
     assert torch.equal(one["sem_seg"], other["sem_seg"])
 
 
+@pytest.mark.parametrize("architecture", ["DenseSegmentor", "SemanticSegmentor"])
+def test_images_of_a_batch_are_not_taken_for_a_clip(architecture):
+    cfg = config(5)
+    cfg.MODEL.META_ARCHITECTURE = architecture
+    with pytest.raises(ValueError, match=r"only VideoSemanticSegmentor .* INPUT\.CLIP\.FRAMES 1"):
+        build_model(cfg)
+    cfg.INPUT.CLIP.FRAMES = 1
+    build_model(cfg)
+
+
 def test_what_makes_nothing_of_frames_is_refused(shapes):
     for head in ("CCNetHead", "FCNHead"):
         with pytest.raises(ValueError, match=f"VideoCCNetHead, not {head}"):

@@ -1,5 +1,6 @@
 """tools/export_model.py, run as a user runs it, on a tiny run of far_cue's network."""
 
+import importlib.util
 import re
 from functools import partial
 
@@ -61,6 +62,13 @@ def test_a_model_without_all_of_its_weights_is_not_written(export, run, tmp_path
     assert not (tmp_path / "model.pt").exists()
 
 
+def test_a_video_model_takes_clips(export, root, tmp_path):
+    config = root / "configs/moving_cue/T5.yaml"
+    status, printed, _ = export("--config-file", config, "--format", "torchscript", "--output",
+                                tmp_path / "model.pt", "--check", "MODEL.WEIGHTS", "")  # fmt: skip
+    assert status == 0 and "sizes: a clip of 5 frames" in printed and "checked at" in printed
+
+
 def test_a_program_that_differs_is_not_left(export, run, tmp_path, monkeypatch):
     monkeypatch.setattr(tool, "difference", lambda *args: ((5, 4), float("inf")))
     file = tmp_path / "model.pt"
@@ -72,14 +80,29 @@ def test_a_program_that_differs_is_not_left(export, run, tmp_path, monkeypatch):
     assert status == 0 and file.exists() and "not checked: add --check" in printed
 
 
+def test_what_a_check_needs_is_asked_for_before_anything_is_built(
+    export, run, tmp_path, monkeypatch
+):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "onnxruntime" else find(name)
+    )
+    monkeypatch.setattr(tool, "trained_cfg", lambda *args, **keywords: pytest.fail("built"))
+    arguments = ["--weights", run, "--format", "onnx", "--output", tmp_path / "model.onnx"]
+    status, _, errors = export(*arguments, "--check")
+    assert status == 2 and "onnx needs onnxruntime: pip install onnxruntime" in errors
+
+
 def test_mistakes_end_with_one_message_that_names_the_cure(export, run, root, tmp_path):
     taken, new = tmp_path / "taken.onnx", tmp_path / "model.onnx"
     taken.write_text("precious")
     cases = [
-        (["--weights", run, "--output", taken], "is there already"),
+        (["--weights", run, "--output", taken], "would be overwritten"),
         (["--weights", run, "--output", tmp_path / "model.pt"], "name a .onnx file"),
         (["--weights", tmp_path / "nowhere.pth", "--output", new], "--config-file"),
-        (["--output", new], "no configuration given"),
+        (["--output", new], "add --weights"),
+        (["--output", taken / "model.onnx"], "cannot be written"),
+        (["--output", new, "--config-file", root / "configs" / CONFIG], 'MODEL.WEIGHTS ""'),
         (["--weights", tmp_path / "nowhere.pth", "--output", new, "--config-file",
           root / "configs" / CONFIG], "nowhere.pth are not there"),
         (["--weights", run, "--output", new, "MODEL.NO_SUCH", "1"], "MODEL.NO_SUCH"),

@@ -4,10 +4,12 @@ A dataset of video says in its records where the frames of its sequences lie (``
 name of a frame ends in its number: ``0016E5_08640`` is frame 8640 of the sequence ``0016E5_``.
 """
 
+import functools
+import itertools
 import logging
 import random
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,12 +17,11 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import get_detection_dataset_dicts
 from detectron2.data import transforms as T
+from detectron2.utils.logger import log_first_n
 from fvcore.transforms.transform import Transform
 
 from ccsa.clip import Clip, takes_clips
 from ccsa.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 _NAME = re.compile(r"(.*?)(\d+)")
@@ -43,7 +44,8 @@ def clip_dataset(cfg: CfgNode, names: Sequence[str]) -> dict[str, list[dict]]:
 def with_clips(records: Sequence[dict], clip: Clip) -> list[dict]:
     """The records with ``clip_file_names``, T files in order of time, the labelled one among them.
 
-    Beyond the ends of a sequence its first or last frame is repeated; how often is logged.
+    Beyond the ends of a sequence its first or last frame is repeated; how often is logged, and how
+    many clips of labelled frames jump in time.
 
     Args:
         records: in Detectron2's format, of one or several datasets.
@@ -81,14 +83,44 @@ def with_clips(records: Sequence[dict], clip: Clip) -> list[dict]:
             f"no frame of {Path(records[0]['file_name']).parent} has a neighbour where INPUT.CLIP "
             f"looks (SOURCE {clip.source}, steps {clip.offsets}); change its keys, or set FRAMES 1"
         )
-    logger.info("%d clips of %d %s frames", len(records), clip.frames, clip.source)
-    if repeats:
-        logger.warning(
-            "%d of %d clips reach beyond their sequence: its first or last frame is repeated",
-            repeats,
-            len(records),
-        )
+    if records:
+        _log_counts(found, clip, repeats)
     return found
+
+
+def _log_counts(found: Sequence[dict], clip: Clip, repeats: int) -> None:
+    """Say what clips these are, once a process: checks, loaders and drawings all ask for them."""
+    log = functools.partial(log_first_n, name=__name__, key="message")
+    clips = f"{len(found)} clips of {Path(found[0]['file_name']).parent}"
+    log(logging.INFO, f"{clips}: {clip.frames} {clip.source} frames each")
+    if repeats:
+        log(
+            logging.WARNING,
+            f"{repeats} of {clips} reach beyond their sequence: its first or last frame is "
+            "repeated",
+        )
+    uneven = _uneven(found) if clip.source == "labelled" else 0
+    if uneven:
+        log(
+            logging.WARNING,
+            f"{uneven} of {clips} jump in time: labelled frames that are neighbours lie farther or "
+            "less far apart there than mostly in their sequence",
+        )
+
+
+def _uneven(found: Sequence[dict]) -> int:
+    """How many clips have frames that are not as far apart as most in their sequence."""
+    sequences = defaultdict(list)  # for each clip its steps, but those of 0 at an end
+    for record in found:
+        numbers = [frame_of(file)[1] for file in record["clip_file_names"]]
+        steps = {b - a for a, b in itertools.pairwise(numbers) if a != b}
+        key = Path(record["file_name"]).parent, frame_of(record["file_name"])[0]
+        sequences[key].append(steps)
+    uneven = 0
+    for clips in sequences.values():
+        usual = {step for step, _ in Counter(itertools.chain(*clips)).most_common(1)}
+        uneven += sum(not steps <= usual for steps in clips)
+    return uneven
 
 
 def frame_of(file: str | Path) -> tuple[str, int]:
@@ -155,7 +187,7 @@ class ClipInput(T.AugInput):
 
     def __init__(self, frames: Sequence[np.ndarray], labelled: int, sem_seg: np.ndarray | None):
         super().__init__(frames[labelled], sem_seg=sem_seg)
-        self.frames = list(frames)
+        self.frames, self.labelled = list(frames), labelled
 
     def transform(self, tfm: Transform) -> None:
         # Colour jitter draws when it is applied, from this generator: the same for each frame.
@@ -163,5 +195,6 @@ class ClipInput(T.AugInput):
         for index, frame in enumerate(self.frames):
             random.setstate(state)
             self.frames[index] = tfm.apply_image(frame)
-        random.setstate(state)
-        super().transform(tfm)
+        self.image = self.frames[self.labelled]
+        if self.sem_seg is not None:
+            self.sem_seg = tfm.apply_segmentation(self.sem_seg)

@@ -14,7 +14,7 @@ from detectron2.config import CfgNode, get_cfg
 
 from ccsa.config import add_ccsa_config
 from ccsa.errors import UserError
-from ccsa.modeling.timm_models import SCHEME, normalisation
+from ccsa.modeling.pixels import with_pixel_constants
 
 logger = logging.getLogger(__name__)
 
@@ -25,11 +25,11 @@ logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
     """The frozen configuration that ``args.config_file`` and ``args.opts`` (``KEY VALUE ...``)
-    name, its device and precision resolved.
+    name, its device, precision and scale of pixels resolved.
 
     Raises:
         UserError: a file that is not there or is no YAML, an unknown key, a value of the wrong
-        type, a device that is not there.
+        type, a device that is not there, pixels that nothing says how to scale.
     """
     cfg = get_cfg()
     add_ccsa_config(cfg)
@@ -37,7 +37,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     _merge_options(cfg, getattr(args, "opts", None) or [])
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     _thaw_random_weights(cfg)
-    _scale_pixels_as_timm(cfg)
+    cfg = with_pixel_constants(cfg)
     _refuse_emulated_bfloat16(cfg)
     cfg.freeze()
     return cfg
@@ -85,26 +85,6 @@ def _thaw_random_weights(cfg: CfgNode) -> None:
         "MODEL.WEIGHTS is empty: the backbone starts from random weights, so its norm is "
         f"{'its own' if timm else 'BN'} in place of FrozenBN and no stage is frozen"
     )
-
-
-def _scale_pixels_as_timm(cfg: CfgNode) -> None:
-    """Mean and standard deviation of a timm model's own settings, unless others are given."""
-    if "timm" not in cfg.MODEL.BACKBONE.NAME:
-        return
-    if cfg.MODEL.WEIGHTS.startswith(SCHEME) and cfg.INPUT.FORMAT != "RGB":
-        raise UserError(
-            f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} are of RGB images, but INPUT.FORMAT is "
-            f"{cfg.INPUT.FORMAT}: make that RGB"
-        )
-    try:
-        own = normalisation(cfg.MODEL.TIMM.NAME, cfg.INPUT.FORMAT)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    keys, default = ("PIXEL_MEAN", "PIXEL_STD"), get_cfg().MODEL
-    untouched = all(cfg.MODEL[key] == default[key] for key in keys)
-    for key, value in zip(keys, own, strict=True):
-        if untouched or not cfg.MODEL[key]:
-            cfg.MODEL[key] = value
 
 
 def _refuse_emulated_bfloat16(cfg: CfgNode) -> None:

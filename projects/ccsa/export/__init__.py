@@ -1,6 +1,6 @@
 """Models as programs that run without this library: torch.export, TorchScript, ONNX."""
 
-from ccsa.export.programs import FORMATS, Format, difference, export
+from ccsa.export.programs import FORMATS, Format, check_packages, difference, export
 from ccsa.export.wrappers import BackbonePart, Part, SemanticPart, exported_part
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "Format",
     "Part",
     "SemanticPart",
+    "check_packages",
     "difference",
     "export",
     "exported_part",

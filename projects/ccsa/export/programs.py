@@ -2,11 +2,13 @@
 
 Height and width are free, in multiples of what the part names: only then do sizes of all maps
 follow from the image's by one formula each, whichever parity they have, and torch.export can prove
-that the program holds for every size. The batch is one image, as at test time.
+that the program holds for every size. The batch is one image, as at test time, or the frames of one
+clip.
 """
 
+import importlib.util
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,11 +24,12 @@ Run = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 class Format(NamedTuple):
-    """How a format is written and run."""
+    """How a format is written and run, and the packages that each takes."""
 
     suffix: str
     write: Callable[[Part, Tensor, Path], None]
     load: Callable[[Path], Run]
+    packages: Mapping[str, Sequence[str]] = {"write": (), "run": ()}
 
 
 def _program(part: Part, image: Tensor) -> Any:
@@ -55,7 +58,6 @@ def _write_torchscript(part: Part, image: Tensor, file: Path) -> None:
 
 
 def _write_onnx(part: Part, image: Tensor, file: Path) -> None:
-    _need("onnx", "onnxscript")
     torch.onnx.export(
         _program(part, image),
         (),
@@ -70,30 +72,42 @@ def _write_onnx(part: Part, image: Tensor, file: Path) -> None:
 
 
 def _load_onnx(file: Path) -> Run:
-    _need("onnxruntime")
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
     def run(image: Tensor) -> tuple[Tensor, ...]:
-        return tuple(map(torch.from_numpy, session.run(None, {"image": image.numpy()})))
+        return tuple(map(torch.from_numpy, session.run(None, {"image": image.cpu().numpy()})))
 
     return run
-
-
-def _need(*packages: str) -> None:
-    import importlib.util
-
-    lacking = [name for name in packages if importlib.util.find_spec(name) is None]
-    if lacking:
-        raise UserError(f"ONNX needs {' and '.join(lacking)}: pip install {' '.join(lacking)}")
 
 
 FORMATS = {
     "torch.export": Format(".pt2", _write_program, _load_program),
     "torchscript": Format(".pt", _write_torchscript, torch.jit.load),
-    "onnx": Format(".onnx", _write_onnx, _load_onnx),
+    "onnx": Format(
+        ".onnx",
+        _write_onnx,
+        _load_onnx,
+        {"write": ("onnx", "onnxscript"), "run": ("onnxruntime",)},
+    ),
 }
+
+
+def check_packages(name: str, *uses: str) -> None:
+    """Refuse a format whose packages are not installed.
+
+    Args:
+        name: of the format, among ``FORMATS``.
+        uses: "write", "run".
+
+    Raises:
+        UserError: with the command that gets them.
+    """
+    packages = [package for use in uses for package in FORMATS[name].packages[use]]
+    lacking = [package for package in packages if importlib.util.find_spec(package) is None]
+    if lacking:
+        raise UserError(f"{name} needs {' and '.join(lacking)}: pip install {' '.join(lacking)}")
 
 
 def export(part: Part, name: str, file: Path) -> None:
@@ -107,6 +121,7 @@ def export(part: Part, name: str, file: Path) -> None:
     Raises:
         UserError: the format's packages are not installed, or it cannot express the model.
     """
+    check_packages(name, "write")
     image = example(part, 2, 3)
     try:
         with torch.no_grad(), warnings.catch_warnings():
@@ -126,21 +141,25 @@ def difference(part: Part, name: str, file: Path) -> tuple[tuple[int, int], floa
     Returns:
         That (height, width), and the largest difference of an output as a share of its largest
         value; infinite where shapes differ.
+
+    Raises:
+        UserError: the packages that run the format are not installed.
     """
+    check_packages(name, "run")
     image = example(part, 5, 4)
     with torch.no_grad():
         outputs = FORMATS[name].load(file)(image)
         expected = part(image)
     shares = [
-        float((a - b).abs().max() / b.abs().max()) if a.shape == b.shape else float("inf")
-        for a, b in zip(outputs, expected, strict=True)
+        float((a.cpu() - b).abs().max() / b.abs().max()) if a.shape == b.shape else float("inf")
+        for a, b in zip(outputs, (x.cpu() for x in expected), strict=True)
     ]
     return tuple(image.shape[-2:]), max(shares)
 
 
 def example(part: Part, rows: int, columns: int) -> Tensor:
-    """Noise of that many multiples, (1, C, H, W), the same every time."""
+    """Noise of that many multiples, (1, C, H, W) or a clip's (T, C, H, W), the same every time."""
     channels, device = part.pixel_mean.shape[0], part.pixel_mean.device
     generator = torch.Generator().manual_seed(0)
-    size = (1, channels, rows * part.multiple, columns * part.multiple)
+    size = (part.frames, channels, rows * part.multiple, columns * part.multiple)
     return (255 * torch.rand(size, generator=generator)).to(device)

@@ -21,10 +21,12 @@ class Part(nn.Module):
     Attributes:
         outputs: names of what :meth:`forward` returns.
         multiple: what height and width must be multiples of.
+        frames: how many images are one input: those of a clip, or 1.
     """
 
     outputs: list[str]
     multiple: int
+    frames: int = 1
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -39,12 +41,14 @@ class Part(nn.Module):
 
 
 class SemanticPart(Part):
-    """A semantic model: image (N, C, H, W) -> float32 logits (N, classes, H, W)."""
+    """A semantic model: image (N, C, H, W) -> float32 logits (N, classes, H, W); of video, a clip
+    (T, C, H, W) -> those of its labelled frame, (1, classes, H, W)."""
 
     def __init__(self, model: nn.Module):
         super().__init__(model)
         self.head = model.sem_seg_head
         self.outputs = ["logits"]
+        self.frames = getattr(self.head, "frames", 1)
         # Strides up to 32: where no stage has a rest, one program has the sizes of all.
         self.multiple = max(32, self.backbone.size_divisibility)
 
@@ -71,7 +75,12 @@ class BackbonePart(Part):
 def with_constant_padding(module: nn.Module) -> nn.Module:
     """Replace, in place, convolutions of timm that pad as TensorFlow does, by the size of the map.
     Their stride divides the maps of a part, so that the padding is always the same; as a formula of
-    the size it takes torch.export minutes."""
+    the size it takes torch.export minutes.
+
+    By ``__class__`` the layer becomes a plain convolution and keeps everything else. Layers of
+    timm's that pad so and do more stay as they are, with their formula: MaxPool2dSame,
+    AvgPool2dSame, StdConv2dSame.
+    """
     for name, child in module.named_children():
         if type(child).__name__ != "Conv2dSame" or list(child.children()):  # a block is in there
             with_constant_padding(child)

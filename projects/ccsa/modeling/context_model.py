@@ -8,6 +8,7 @@ from torch import nn
 
 from ccsa.errors import UserError
 from ccsa.insertion import insert_blocks, placement_table
+from ccsa.modeling.pixels import with_pixel_constants
 
 logger = logging.getLogger(__name__)
 
@@ -17,11 +18,11 @@ def ContextModel(cfg: CfgNode) -> nn.Module:  # named like the meta-architecture
     """Build ``MODEL.CONTEXT.META_ARCHITECTURE`` and attach ``MODEL.CONTEXT.BLOCKS`` to it.
 
     The model itself is returned, not a wrapper, so its keys and methods are those of plain
-    Detectron2. The blocks come after it is
-    built: ``FREEZE_AT`` and frozen norms of the backbone do not reach them.
+    Detectron2. It scales pixels as :func:`ccsa.modeling.pixels.pixel_constants` says. The blocks
+    come after it is built: ``FREEZE_AT`` and frozen norms of the backbone do not reach them.
 
     Raises:
-        UserError: an unknown meta-architecture.
+        UserError: an unknown meta-architecture, pixels that nothing says how to scale.
         ValueError: a line of ``BLOCKS`` that does not fit the model.
     """
     name = cfg.MODEL.CONTEXT.META_ARCHITECTURE
@@ -30,7 +31,7 @@ def ContextModel(cfg: CfgNode) -> nn.Module:  # named like the meta-architecture
         raise UserError(
             f"MODEL.CONTEXT.META_ARCHITECTURE '{name}' is not one of {', '.join(known)}"
         )
-    model = META_ARCH_REGISTRY.get(name)(cfg)
+    model = META_ARCH_REGISTRY.get(name)(with_pixel_constants(cfg))
     placements = insert_blocks(model, cfg.MODEL.CONTEXT.BLOCKS)
     if placements:
         logger.info("Context blocks:\n%s", placement_table(placements))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ccsa.blocks.registry import one_of
 from ccsa.load_report import LoadReport, grouped
+from ccsa.modeling.pixels import check_pixels
 from ccsa.modeling.timm_models import check_name, import_timm
 
 LEVELS = tuple(f"res{i}" for i in range(6))
@@ -91,6 +92,7 @@ class TimmBackbone(Backbone):
         self._channels_last = getattr(probe, "output_fmt", None) == "NHWC"
         self._size_divisibility = self._divisor(probe, in_channels)
         self.net = self._create()
+        self._fixed: list[nn.Module] = []  # what is frozen, without blocks that come later
         self._set_norm(norm, freeze_at)
 
     @property
@@ -102,6 +104,13 @@ class TimmBackbone(Backbone):
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Image (N, C, H, W) -> maps by name, finest first."""
         return dict(zip(self._out_features, self._maps(self.net, image), strict=True))
+
+    def train(self, mode: bool = True) -> "TimmBackbone":
+        """As of any module, but frozen stages stay as at test time: they drop nothing."""
+        super().train(mode)
+        for module in self._fixed:
+            module.training = False
+        return self
 
     def load_pretrained(self, state: Mapping[str, Tensor]) -> LoadReport:
         """Take weights of the model, renamed and resized by timm as it does with its own files.
@@ -199,6 +208,8 @@ class TimmBackbone(Backbone):
             # timm's batch norms may hold the activation, which Detectron2's conversion would lose.
             child = freeze_batch_norm_2d(self.net.get_submodule(name))
             self.net.add_module(name, child.requires_grad_(False))
+            self._fixed += child.modules()
+        self.train()
 
     def _frozen(self, freeze_at: int) -> list[str]:
         """Children of the network, which run in their order, that stages up to ``freeze_at``
@@ -221,7 +232,12 @@ class TimmBackbone(Backbone):
 
 @BACKBONE_REGISTRY.register()
 def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
-    """The timm model that ``MODEL.TIMM`` describes; see :class:`TimmBackbone`."""
+    """The timm model that ``MODEL.TIMM`` describes; see :class:`TimmBackbone`.
+
+    Raises:
+        ValueError: see there; or pixels that would be scaled as for another network.
+    """
+    check_pixels(cfg)
     keys = cfg.MODEL.TIMM
     return TimmBackbone(
         keys.NAME,

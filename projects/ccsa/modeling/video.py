@@ -18,7 +18,7 @@ from detectron2.structures import ImageList
 from torch import Tensor
 
 from ccsa.blocks.registry import at_least
-from ccsa.clip import Clip
+from ccsa.clip import Clip, takes_clips
 from ccsa.errors import UserError
 from ccsa.modeling.ccnet_head import CCNetHead
 from ccsa.modeling.segmentor import DenseSegmentor
@@ -37,7 +37,8 @@ class VideoCCNetHead(CCNetHead):
         The rest: see CCNetHead.
 
     Raises:
-        ValueError: a setting that is not one of these, or a block that is for images alone.
+        ValueError: a setting that is not one of these, a block that is for images alone, or a
+            configuration whose meta-architecture gives no clips.
     """
 
     @configurable
@@ -62,6 +63,12 @@ class VideoCCNetHead(CCNetHead):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
         clip = Clip.of(cfg)
+        if clip.frames > 1 and not takes_clips(cfg):
+            raise ValueError(
+                f"VideoCCNetHead takes {clip.frames} images of a batch for the frames of one clip, "
+                "which only VideoSemanticSegmentor gives it: name that meta-architecture, or set "
+                "INPUT.CLIP.FRAMES 1"
+            )
         arguments = super().from_config(cfg, input_shape)
         return {**arguments, "frames": clip.frames, "labelled": clip.labelled}
 

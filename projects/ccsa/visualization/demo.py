@@ -21,10 +21,9 @@ from ccsa.visualization import media
 from ccsa.visualization.painter import class_metadata, draw_outputs
 from ccsa.visualization.predictor import Predictor
 
-SMALL, ENLARGED = (
-    320,
-    480,
-)  # pixels of the longer side: below the first, images are shown at about the second
+# Pixels of the longer side: an image below the first is shown at about the second.
+SMALL = 320
+ENLARGED = 480
 _TITLE = "ccsa demo"
 _STOP_KEYS = (27, ord("q"))  # Esc, q
 

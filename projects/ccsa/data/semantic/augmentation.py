@@ -15,6 +15,7 @@ from fvcore.transforms.transform import PadTransform
 from PIL import Image
 
 from ccsa.data.semantic.flips import Pairs, RandomFlipWithSwap
+from ccsa.modeling.pixels import pixel_constants
 
 
 class RandomScale(T.Augmentation):
@@ -140,7 +141,7 @@ def _crop(cfg: CfgNode) -> tuple[list[T.Augmentation], list[T.Augmentation]]:
     crop = T.RandomCrop_CategoryAreaConstraint(
         keys.TYPE, size, keys.SINGLE_CATEGORY_MAX_AREA, ignore
     )
-    return [crop], [PadToSize(size, cfg.MODEL.PIXEL_MEAN, ignore)] if fixed else []
+    return [crop], [PadToSize(size, pixel_constants(cfg)[0], ignore)] if fixed else []
 
 
 def _jitter(keys: CfgNode) -> list[T.Augmentation]:
