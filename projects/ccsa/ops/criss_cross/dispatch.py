@@ -77,8 +77,8 @@ def choose(keyword: str | None, query: Tensor, key: Tensor, value: Tensor) -> At
     if name is not None:
         reason = why_not(_known(name, source), query)
         if reason is not None:
-            able = _listed(other for other in BACKENDS if why_not(other, query) is None)
-            can = f"; what can run: {able}" if able else ""
+            others = _listed(other for other in BACKENDS if why_not(other, query) is None)
+            can = f"; what can run: {others}" if others else ""
             raise ValueError(f"{source} '{name}' cannot run: {reason}{can}")
         return BACKENDS[name]
     if _exporting():

@@ -55,8 +55,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value; ``mean`` (B, *S) is :func:`_mean`."""
     with without_autocast(query):
-        maps = map(channels_last, (grad, query, key, value))
-        dq, dk, dv = _gradients(*maps, lse, mean)
+        dq, dk, dv = _gradients(grad, query, key, value, lse, mean)
     return like(dq, query), like(dk, key), like(dv, value)
 
 
@@ -129,7 +128,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 def _gradients(
     g: Tensor, q: Tensor, k: Tensor, v: Tensor, lse: Tensor, mean: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of q, k and v, all (B, *S, C)."""
+    """Of q, k and v, all (B, C, *S); the gradients are (B, *S, C)."""
+    g, q, k, v = (channels_last(x) for x in (g, q, k, v))  # copies of others end with this function
     exact, product = lse.dtype, _product(v.dtype)
     dq, dk = torch.empty_like(q, dtype=exact), torch.empty_like(k, dtype=exact)
     dv = torch.empty_like(v)
