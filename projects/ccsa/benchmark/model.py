@@ -58,8 +58,7 @@ def whole_model(options: Options, configs: Path, size: tuple[int, int] = (800, 1
     notes = [
         f"one image of {size[0]} x {size[1]}, {OBJECTS} objects, float32, SGD; random weights "
         "under frozen norms, as ImageNet weights cost the same",
-        "ratio: to the plain model; RCCA has R = 2; the blocks stand right before the last block of "
-        "res4",
+        "ratio: to the plain model; RCCA has R = 2; blocks stand right before the last one of res4",
     ]
     headers = ["", "step", "ratio", "peak beyond weights", "G multiply-adds at inference"]
     return Section("model", "Mask R-CNN, a training step", headers, rows, notes, records)
