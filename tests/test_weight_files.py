@@ -229,12 +229,14 @@ def test_files_are_read_by_what_they_are(tmp_path, kind, suffix):
 def test_what_is_no_file_of_weights_is_named(tmp_path):
     torch.jit.script(net()).save(tmp_path / "script.pt")
     torch.save(torch.ones(3), tmp_path / "tensor.pth")
+    torch.save(weights(net()), tmp_path / "four.pth", pickle_protocol=4)
     np.savez(tmp_path / "arrays.pth", a=np.zeros(1))
     (tmp_path / "arrays.pth.npz").rename(tmp_path / "arrays.pth")
     for name, words in (
         ("script.pt", "a TorchScript program"),
         ("tensor.pth", "holds a Tensor, not weights by name"),
-        ("arrays.pth", "an archive of something else"),
+        ("arrays.pth", "an archive, not a file of weights"),
+        ("four.pth", "pickle protocol 4"),
     ):
         with warnings.catch_warnings():
             warnings.simplefilter("error")

@@ -1,6 +1,8 @@
 """What a file of weights gave a model: a few lines for the log, and whether it is enough."""
 
 import logging
+from collections.abc import Iterator
+from logging import INFO, WARNING
 from typing import NamedTuple
 
 from ccsa.insertion import CHILD
@@ -28,22 +30,28 @@ class LoadReport(NamedTuple):
     @property
     def lines(self) -> list[str]:
         """The report: what was loaded, and one line for each kind of what was not."""
-        total = self.loaded + len(self.missing) + len(self.misfits)
-        lines = [f"weights: {self.loaded} of the model's {total} tensors loaded"]
-        for label, keys, names in (
-            ("missing in the file, left as initialised", self.missing, grouped(self.missing)),
-            ("of another shape, not loaded", self.misfits, self._misfits()),
-            ("in the file, not in the model", self.unexpected, grouped(self.unexpected)),
-        ):
-            if keys:
-                lines.append(f"weights {label}: {len(keys)}: {', '.join(names)}")
-        return lines
+        return [line for _, line in self._lines()]
 
     def log(self, logger: logging.Logger) -> None:
         """Write the lines; what is left as initialised is a warning."""
-        for line in self.lines:
-            warns = "left as initialised" in line or "not loaded" in line
-            logger.log(logging.WARNING if warns else logging.INFO, "%s", line)
+        for level, line in self._lines():
+            logger.log(level, "%s", line)
+
+    def _lines(self) -> Iterator[tuple[int, str]]:
+        total = self.loaded + len(self.missing) + len(self.misfits)
+        yield INFO, f"weights: {self.loaded} of the model's {total} tensors loaded"
+        for level, label, keys, names in (
+            (
+                WARNING,
+                "missing in the file, left as initialised",
+                self.missing,
+                grouped(self.missing),
+            ),
+            (WARNING, "of another shape, not loaded", self.misfits, self._misfits()),
+            (INFO, "in the file, not in the model", self.unexpected, grouped(self.unexpected)),
+        ):
+            if keys:
+                yield level, f"weights {label}: {len(keys)}: {', '.join(names)}"
 
     def check_whole(self) -> None:
         """For a model that is used as it is: a tensor that stays random makes its output noise.

@@ -62,14 +62,18 @@ def read_weights(path: str | Path) -> Mapping[Any, Any]:
 
 def _check_archive(file: BinaryIO) -> None:
     """Refuse what is packed as ``torch.save`` packs, but is no file of weights."""
-    names = [Path(name).name for name in zipfile.ZipFile(file).namelist()]
-    if "constants.pkl" in names:
-        kind = "a TorchScript program"
-    elif "data.pkl" not in names:
-        kind = "an archive of something else"
-    else:
-        return
-    raise ValueError(f"it is {kind}, not a file of weights; name the one that it was made from")
+    archive = zipfile.ZipFile(file)
+    names = {Path(name).name: name for name in archive.namelist()}
+    if "constants.pkl" in names or "data.pkl" not in names:
+        kind = "a TorchScript program" if "constants.pkl" in names else "an archive"
+        raise ValueError(f"it is {kind}, not a file of weights; name the one that it was made from")
+    with archive.open(names["data.pkl"]) as pickled:
+        protocol = pickled.read(2)[1:]
+    if protocol > b"\x03":
+        raise ValueError(
+            f"it was written with pickle protocol {protocol[0]}, and torch reads 2 alone safely; "
+            "have the program that made it call torch.save without pickle_protocol"
+        )
 
 
 def state_within(data: Any, names: Sequence[str] = ("state_dict", "model")) -> Any:
