@@ -39,9 +39,9 @@ setup(
         "benchmark": ["mmcv-lite==2.1.0"],  # one of its files is compared with
         "dev": [
             *("mmcv-lite==2.1.0", "mypy", "onnx", "onnxruntime", "onnxscript", "pytest"),
-            *("pytest-xdist", "ruff", "timm>=1.0"),
+            *("pytest-xdist", "ruff", "timm>=1.0.31"),
         ],
         "export": ["onnx", "onnxruntime", "onnxscript"],  # to ONNX; other formats need torch alone
-        "timm": ["timm>=1.0"],  # its backbones
+        "timm": ["timm>=1.0.31"],  # its backbones
     },
 )
