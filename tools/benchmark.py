@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Measure criss-cross attention beside mmcv's, the official algorithm and the non-local block.
 
-    python tools/benchmark.py                                 # all, on the CPU: 12 minutes, 2 cores
+    python tools/benchmark.py                                 # all, on the CPU: 10 minutes, 2 cores
     python tools/benchmark.py --suites operator --shapes 1x512x97x97 2x256x50x84 --repeats 20
     python tools/benchmark.py --device cuda --dtype bfloat16    # Triton kernels
 

@@ -88,12 +88,13 @@ def side_by_side(
     machine does touches all of them; the first ``warmup`` turns do not count.
 
     Args:
-        limit: seconds; once they have passed, one turn of warm-up and two that count are enough.
+        limit: seconds; once they have passed, two turns that count are enough, and turns of that
+            length need no warm-up.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     begun, idle = time.perf_counter(), warmup
     for turn in range(warmup + repeats):
-        if turn >= min(warmup, 1) + 2 and time.perf_counter() - begun > limit:
+        if turn >= 2 and time.perf_counter() - begun > limit:
             idle = min(warmup, turn - 2)
             break
         for name, call in calls.items():

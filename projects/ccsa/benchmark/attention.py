@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -36,10 +37,22 @@ class Options:
     limit: float = 8.0
     say: Callable[[str], object] = print
 
-    def times(self, calls: Mapping[str, cases.Call], warm: bool = False) -> dict[str, Timing]:
-        """``warm``: the calls have run once, which counts as a turn of warm-up."""
-        warmup = max(0, self.warmup - warm)
-        return side_by_side(calls, self.device, warmup, self.repeats, self.limit)
+    def times(self, calls: Mapping[str, cases.Call]) -> dict[str, Timing]:
+        return side_by_side(calls, self.device, self.warmup, self.repeats, self.limit)
+
+    def times_and_peaks(
+        self, calls: Mapping[str, cases.Call]
+    ) -> tuple[dict[str, Timing], dict[str, int]]:
+        """The first turn, which counts only where turns are long, records memory."""
+        peaks: dict[str, int] = {}
+
+        def turn(name: str) -> None:
+            if name in peaks:
+                calls[name]()
+            else:
+                peaks[name] = peak_bytes(calls[name], self.device)
+
+        return self.times({name: partial(turn, name) for name in calls}), peaks
 
 
 def operator(options: Options) -> Section:
@@ -49,7 +62,7 @@ def operator(options: Options) -> Section:
     records = []
     for shape in options.shapes:
         options.say(f"operator {shape}")
-        for backward in (False, True):
+        for backward in (True, False):  # what forward does is warm then
             calls = _operator_calls(shape, backward, options)
             sizes = cases.operator_products(shape, backward)
             record = _record(shape, backward, calls, sizes, options)
@@ -70,7 +83,7 @@ def block(options: Options) -> Section:
     records = []
     for shape in options.shapes:
         options.say(f"block {shape}")
-        for backward in (False, True):
+        for backward in (True, False):  # what forward does is warm then
             calls = _block_calls(shape, backward, options)
             del calls["NCHW"], calls["checkpoint"]  # they stand beside the non-local block
             sizes = cases.block_products(shape, backward, LOOPS)
@@ -92,8 +105,9 @@ def non_local(options: Options, shape: tuple[int, ...] = (1, 512, 97, 97)) -> Se
     x, grad = _map(shape, options), _map(shape, options)
     calls = {"non-local": cases.forward(net, x), **_block_calls(shape, False, options)}
     steps = {"non-local": cases.step(net, grad, x), **_block_calls(shape, True, options)}
-    memory = _memory(steps, shape, options)
-    forward, both = options.times(calls), options.times(steps, warm=True)
+    both, peaks = options.times_and_peaks(steps)
+    memory = _beyond_result(peaks, shape, options)
+    forward = options.times(calls)
     positions = shape[0] * math.prod(shape[2:])
     pairs = positions**2 * (shape[1] + shape[1] // cases.REDUCTION)
     projections = positions * shape[1] * (shape[1] + 2 * shape[1] // cases.REDUCTION)
@@ -175,19 +189,15 @@ def _calls(functions, shape, backward: bool, options: Options) -> dict[str, case
     }
 
 
-def _memory(calls: Mapping[str, cases.Call], shape, options: Options) -> dict[str, int]:
+def _beyond_result(peaks: Mapping[str, int], shape, options: Options) -> dict[str, int]:
     result = math.prod(shape) * options.dtype.itemsize  # lives until backward has ended
-    return {name: peak_bytes(call, options.device) - result for name, call in calls.items()}
+    return {name: peak - result for name, peak in peaks.items() if name != "products"}
 
 
 def _record(shape, backward: bool, calls, sizes: cases.Sizes, options: Options) -> dict:
     like = torch.empty(0, device=options.device, dtype=options.dtype)
-    floor = cases.products(sizes, like)
-    memory = {}
-    if backward:
-        memory = _memory(calls, shape, options)
-        floor()
-    times = options.times({**calls, "products": floor}, warm=backward)
+    calls = {**calls, "products": cases.products(sizes, like)}
+    times, peaks = options.times_and_peaks(calls) if backward else (options.times(calls), {})
     fastest = min(times[name].median for name in PEERS if name in times)
     record = {
         "shape": shape,
@@ -198,7 +208,7 @@ def _record(shape, backward: bool, calls, sizes: cases.Sizes, options: Options) 
         "over_products": times["ours"].median / times["products"].median,
     }
     if backward:
-        record["memory"] = memory
+        record["memory"] = _beyond_result(peaks, shape, options)
     return record
 
 

@@ -9,9 +9,8 @@ from detectron2.layers import FrozenBatchNorm2d
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from ccsa.analysis.flops import count_flops
-from ccsa.analysis.measure import peak_bytes
 from ccsa.benchmark.attention import Options
 from ccsa.benchmark.cases import Call
 from ccsa.benchmark.report import Section
@@ -34,33 +33,34 @@ def whole_model(options: Options, configs: Path, size: tuple[int, int] = (800, 1
     batch = [_image(size)]
     models = {file: _model(configs / file, options) for file in CONFIGS}
     calls = {file: _step(model, batch) for file, model in models.items()}
-    memory: dict[str, int] = {}
+    work: dict[str, int] = {}
 
     def turn(file: str) -> None:
-        """A step takes so long that recording its memory the first time does not show."""
-        if file in memory:
+        if file in work:
             calls[file]()
-        else:
-            memory[file] = peak_bytes(calls[file], options.device)
+            return
+        with FlopCounterMode(display=False) as counter:
+            calls[file]()
+        work[file] = counter.get_total_flops() // 2
 
-    times = options.times({file: partial(turn, file) for file in calls}, warm=True)
+    times, memory = options.times_and_peaks({file: partial(turn, file) for file in calls})
     rows, records = [], []
     for file, timing in times.items():
         ratio = timing.median / times[CONFIGS[0]].median
-        flops = count_flops(models[file], batch)
         rows.append(
             [
                 *(f"configs/{file}", f"{timing.median:.2f} ± {timing.spread:.2f} s"),
-                *(f"{ratio:.3f}", f"{memory[file] / 2**30:.2f} GiB", f"{flops / 1e9:.0f}"),
+                *(f"{ratio:.3f}", f"{memory[file] / 2**30:.2f} GiB", f"{work[file] / 1e9:.0f}"),
             ]
         )
-        records.append({"config": file, "memory": memory[file], "flops": flops, **timing._asdict()})
+        record = {"config": file, "memory": memory[file], "multiply_adds": work[file]}
+        records.append({**record, **timing._asdict()})
     notes = [
         f"one image of {size[0]} x {size[1]}, {OBJECTS} objects, float32, SGD; random weights "
         "under frozen norms, as ImageNet weights cost the same",
         "ratio: to the plain model; RCCA has R = 2; blocks stand right before the last one of res4",
     ]
-    headers = ["", "step", "ratio", "peak beyond weights", "G multiply-adds at inference"]
+    headers = ["", "step", "ratio", "peak beyond weights", "G multiply-adds"]
     return Section("model", "Mask R-CNN, a training step", headers, rows, notes, records)
 
 

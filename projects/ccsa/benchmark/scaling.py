@@ -8,7 +8,6 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ccsa.analysis.measure import peak_bytes
 from ccsa.benchmark import cases, peers
 from ccsa.benchmark.attention import Options
 from ccsa.benchmark.report import Section
@@ -25,7 +24,7 @@ CONTENDERS: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def scaling(options: Options, limit: float = 3.0, sides=SIDES) -> Section:
+def scaling(options: Options, limit: float = 2.0, sides=SIDES) -> Section:
     """Forward and backward of each contender's operator on square maps.
 
     Args:
@@ -104,9 +103,9 @@ def _point(name: str, function: Callable[..., Tensor], side: int, options: Optio
     if "ours" in name:
         qkv, grad = [cases.channels_last(x) for x in qkv], cases.channels_last(grad)
     call = cases.step(function, grad, *qkv)
-    memory = peak_bytes(call, options.device) - grad.numel() * grad.element_size()
-    seconds = options.times({"": call}, warm=True)[""].median
-    return {"side": side, "seconds": seconds, "memory": memory}
+    times, peaks = options.times_and_peaks({"": call})
+    memory = peaks[""] - grad.numel() * grad.element_size()
+    return {"side": side, "seconds": times[""].median, "memory": memory}
 
 
 def _why_not(points: list[dict], side: int, options: Options, limit: float) -> str | None:
