@@ -26,7 +26,8 @@ from ccsa.ops.criss_cross.plain import without_autocast
 
 # Bytes of a tile's two score matrices and largest product, at least and at most: large enough that
 # batches of matrix products keep every core busy, small enough for the cache that the cores share.
-# Between them it is a quarter of the largest map, so that tiles add little to the maps' memory.
+# Between them it is a quarter of the largest map or a third of what all weights would take, so that
+# it adds little.
 TILE_BYTES = 2**19, 2**23
 
 
@@ -166,7 +167,8 @@ def _tiles(axis: int, *maps: Tensor) -> Iterator[list[Tensor]]:
     widest = max(maps, key=lambda x: x.shape[-1])
     line = length * (2 * length + widest.shape[-1]) * widest.element_size()
     least, most = TILE_BYTES
-    tile = min(most, max(least, widest.nbytes // 4))
+    weights = widest.element_size() * math.prod(size) * sum(size[1:])
+    tile = min(most, max(least, widest.nbytes // 4, weights // 3))
     threads = torch.get_num_threads()
     lines = threads * max(1, tile // (line * threads))  # as many for each
     steps = max(1, lines // inner)
