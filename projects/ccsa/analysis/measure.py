@@ -88,14 +88,14 @@ def side_by_side(
     machine does touches all of them; the first ``warmup`` turns do not count.
 
     Args:
-        limit: seconds; once they have passed, two turns that count are enough, and turns of that
-            length need no warm-up.
+        limit: seconds; once they have passed, two turns that count are enough, and one once twice
+            as many have.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
-    begun, idle = time.perf_counter(), warmup
+    begun = time.perf_counter()
     for turn in range(warmup + repeats):
-        if turn >= 2 and time.perf_counter() - begun > limit:
-            idle = min(warmup, turn - 2)
+        passed, counted = time.perf_counter() - begun, turn - warmup
+        if counted >= (1 if passed > 2 * limit else 2) and passed > limit:
             break
         for name, call in calls.items():
             start = time.perf_counter()
@@ -105,9 +105,8 @@ def side_by_side(
             times[name].append(time.perf_counter() - start)
     result = {}
     for name, values in times.items():
-        counted = torch.tensor(values[idle:])
-        low, high = counted.quantile(torch.tensor([0.25, 0.75])).tolist()
-        result[name] = Timing(statistics.median(values[idle:]), (high - low) / 2)
+        low, high = torch.tensor(values[warmup:]).quantile(torch.tensor([0.25, 0.75])).tolist()
+        result[name] = Timing(statistics.median(values[warmup:]), (high - low) / 2)
     return result
 
 
