@@ -63,15 +63,11 @@ class Clip(NamedTuple):
 
 def _repeat_ends(items: Iterable, before: int, after: int) -> Iterator:
     """The items, the first ``before`` and the last ``after`` times more."""
-    items = iter(items)
-    for last in items:
-        yield from [last] * (before + 1)
-        break
-    else:
-        return
-    for last in items:
-        yield last
-    yield from [last] * after
+    last: list = []  # none before the first
+    for item in items:
+        yield from [item] * (1 if last else before + 1)
+        last = [item]
+    yield from last * after
 
 
 def takes_clips(cfg: CfgNode) -> bool:
