@@ -75,9 +75,9 @@ def peaks(calls, shape, options):
     return attention._beyond_result(found, shape, options)
 
 
+@pytest.mark.parametrize("shape", [(1, 512, 7, 200), (1, 1024, 50, 84)], ids=str)
 @pytest.mark.parametrize("calls", [attention._operator_calls, attention._block_calls])
-def test_memory_is_below_both_peers_in_any_layout(calls, options):
-    shape = (1, 512, 7, 200)
+def test_memory_is_below_both_peers_in_any_layout(calls, shape, options):
     memory = peaks(calls(shape, True, options), shape, options)
     theirs = memory.pop("mmcv"), memory.pop("official")
     assert max(memory.values()) < min(theirs), memory

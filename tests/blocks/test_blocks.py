@@ -11,6 +11,8 @@ from torch import nn
 from ccsa.blocks import CrissCross, NonLocal, SqueezeAttention, SqueezeExcitation, build_block
 from ccsa.ops import use_backend
 
+WITH_GRADIENTS_OR_WITHOUT = pytest.mark.parametrize("gradients", [True, False])
+
 
 def assert_near(got, wanted, tolerance):
     """Errors are measured against the largest value."""
@@ -23,9 +25,11 @@ def assert_near(got, wanted, tolerance):
 
 
 @pytest.mark.parametrize(("form", "size"), [(f, s) for f in FORMS for s in SIZES[FORMS[f][2]]])
-def test_values(form, size):
+@WITH_GRADIENTS_OR_WITHOUT
+def test_values(form, size, gradients):
     block, x = make(form), image(size)
-    y = block(x)
+    with torch.set_grad_enabled(gradients):
+        y = block(x)
     assert_near(y, slow(block, x), 1e-12)
     assert not torch.allclose(y, x, atol=1e-2)
 
@@ -42,6 +46,8 @@ def test_a_single_image_in_training_and_in_evaluation(form):
 @pytest.mark.parametrize("batch", [0, 2])
 def test_an_empty_batch_trains(form, batch):
     block, x = make(form).train(), image_for(form, batch).requires_grad_()
+    with torch.no_grad():
+        assert block(x).shape == x.shape
     y = block(x)
     y.sum().backward()
     assert y.shape == x.shape and x.grad.shape == x.shape
@@ -59,11 +65,13 @@ def test_an_empty_batch_trains(form, batch):
     [(torch.float32, 1e-5), (torch.bfloat16, 4e-2), (torch.float16, 5e-3)],
     ids=str,
 )
-def test_types(form, dtype, tolerance):
+@WITH_GRADIENTS_OR_WITHOUT
+def test_types(form, dtype, tolerance, gradients):
     block = make(form)
     block = block.half() if dtype == torch.float16 else block.to(dtype)
     x = image_for(form, dtype=dtype)
-    y = block(x)
+    with torch.set_grad_enabled(gradients):
+        y = block(x)
     assert y.dtype == dtype
     assert_near(y, slow(block, x), tolerance)
 
@@ -76,10 +84,11 @@ def test_types(form, dtype, tolerance):
 def test_autocast_keeps_the_type_of_the_input(form, half_input, dtype, tolerance):
     input_type = dtype if half_input else torch.float32
     block, x = make(form, dtype=torch.float32), image_for(form, dtype=input_type)
-    with torch.autocast("cpu", dtype):
-        y = block(x)
-    assert y.dtype == input_type
-    assert_near(y, slow(block, x), tolerance)
+    for gradients in (False, True):
+        with torch.autocast("cpu", dtype), torch.set_grad_enabled(gradients):
+            y = block(x)
+        assert y.dtype == input_type
+        assert_near(y, slow(block, x), tolerance)
     y.float().sum().backward()
     for name, p in block.named_parameters():
         assert p.grad.dtype == torch.float32 and torch.isfinite(p.grad).all(), name
@@ -87,12 +96,14 @@ def test_autocast_keeps_the_type_of_the_input(form, half_input, dtype, tolerance
 
 @pytest.mark.parametrize("form", GATED)
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_memory_format_is_kept(form, channels_last):
+@WITH_GRADIENTS_OR_WITHOUT
+def test_memory_format_is_kept(form, channels_last, gradients):
     block, x = make(form), image_for(form)
     kind = torch.contiguous_format
     if channels_last:
         kind = torch.channels_last_3d if FORMS[form][2] == 3 else torch.channels_last
-    y = block.to(memory_format=kind)(x.contiguous(memory_format=kind))
+    with torch.set_grad_enabled(gradients):
+        y = block.to(memory_format=kind)(x.contiguous(memory_format=kind))
     assert y.is_contiguous(memory_format=kind)
     assert_near(y, slow(block, x), 1e-12)
 

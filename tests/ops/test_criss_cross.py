@@ -16,6 +16,15 @@ from ccsa.benchmark.peers import official_attention
 from ccsa.ops import criss_cross_attention, criss_cross_weights
 
 SIZES = [(5, 7), (7, 5), (1, 6), (6, 1), (1, 1), (3, 4, 5), (1, 4, 1), (2, 1, 3), (1, 1, 1)]
+LAYOUTS_OF_GRADIENTS = {
+    "contiguous": lambda x: x,
+    "channels-last": lambda x: as_layout(x, "channels_last"),
+    "transposed": lambda x: as_layout(x, "transposed"),
+    "cropped": lambda x: torch.cat([x, x], -1)[..., : x.shape[-1]],
+    "one number": lambda x: x[(0,) * x.dim()].expand(x.shape),  # of a sum
+    "one channel": lambda x: x[:, :1].expand(x.shape),
+    "one position": lambda x: x[..., :1].expand(x.shape),
+}
 
 
 def at(x, position):
@@ -59,6 +68,20 @@ def test_memory_layouts_agree_and_are_kept(size, layout):
     for grad, wanted in zip(grads, expected_grads, strict=True):
         torch.testing.assert_close(grad, wanted, rtol=0, atol=1e-12)
     assert out.stride() == torch.empty_like(qkv[2]).stride()
+
+
+@pytest.mark.parametrize("lies", LAYOUTS_OF_GRADIENTS.values(), ids=LAYOUTS_OF_GRADIENTS)
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("size", [(5, 7), (1, 7), (5, 1), (3, 4, 5)], ids=str)
+def test_gradients_of_the_output_may_lie_anywhere(size, batch, lies, monkeypatch):
+    monkeypatch.setattr("ccsa.ops.criss_cross.torch_ops.TILE_BYTES", (1500, 1500))  # several tiles
+    qkv = operands(size, batch)
+    grad = lies(torch.randn(qkv[2].shape, dtype=torch.float64))
+    got, wanted = (
+        torch.autograd.grad(criss_cross_attention(*qkv, backend=backend), qkv, grad)
+        for backend in (None, "reference")
+    )
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from ccsa.benchmark.attention import Options
 from ccsa.benchmark.report import Section
 from ccsa.evaluation.panoptic_files import evaluate_files
 
-IMAGES = 200
+IMAGES = 100
 
 
 def panoptic_rate(options: Options, writer: Path) -> Section:

@@ -12,9 +12,20 @@ def channels_last(x: Tensor) -> Tensor:
     """(B, C, *S) as (B, *S, C) whose positions lie one behind the other, at any distance: a view of
     a channels-last map, or of some of its channels."""
     x = x.movedim(1, -1)
+    return x if x.stride(-1) == 1 and _regular(x, 0) else x.contiguous()
+
+
+def as_it_lies(x: Tensor) -> Tensor:
+    """A single map (1, C, *S) whose positions have one distance, as of a contiguous one, as a view
+    (1, *S, C); others as :func:`channels_last`."""
+    single = x.movedim(1, -1)
+    return single if len(x) == 1 and _regular(single, 1) else channels_last(x)
+
+
+def _regular(x: Tensor, first: int) -> bool:
+    """Whether the axes of (B, *S, C) from ``first`` on, C aside, are as of one."""
     size, stride = x.shape, x.stride()
-    regular = all(stride[i] == stride[i + 1] * size[i + 1] for i in range(x.dim() - 2))
-    return x if regular and stride[-1] == 1 else x.contiguous()
+    return all(stride[i] == stride[i + 1] * size[i + 1] for i in range(first, x.dim() - 2))
 
 
 def like(x: Tensor, template: Tensor) -> Tensor:

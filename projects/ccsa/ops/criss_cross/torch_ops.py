@@ -2,7 +2,8 @@
 
 Maps are seen as (B, *S, C). The lines along one axis are then batches of (L, C) matrices, which
 BLAS takes as strided views: nothing is permuted in memory. A map that is not channels-last is
-converted once, where the official code makes two permuted copies of each of query, key and value.
+converted once, where the official code makes two permuted copies of each of query, key and value;
+the gradient of a single one is converted tile by tile, as backward needs the most memory.
 
 Each axis has its own softmax, and the axes are merged by their log-sum-exp: with a and b the
 log-sum-exp of two sets of scores, the softmax over both is the mean of the two results, weighted by
@@ -21,13 +22,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ccsa.ops.criss_cross.layout import channels_last, like
+from ccsa.ops.criss_cross.layout import as_it_lies, channels_last, like
 from ccsa.ops.criss_cross.plain import without_autocast
 
 # Bytes of a tile's two score matrices and largest product, at least and at most: large enough that
 # batches of matrix products keep every core busy, small enough for the cache that the cores share.
-# Between them it is a quarter of the largest map or a third of what all weights would take, so that
-# it adds little.
+# Between them it is a third of what the largest map or all weights would take, so that it adds
+# little.
 TILE_BYTES = 2**19, 2**23
 
 
@@ -130,7 +131,8 @@ def _gradients(
     g: Tensor, q: Tensor, k: Tensor, v: Tensor, lse: Tensor, mean: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Of q, k and v, all (B, C, *S); the gradients are (B, *S, C)."""
-    g, q, k, v = (channels_last(x) for x in (g, q, k, v))  # copies of others end with this function
+    # Copies of those in another order end with this function.
+    g, q, k, v = as_it_lies(g), channels_last(q), channels_last(k), channels_last(v)
     exact, product = lse.dtype, _product(v.dtype)
     dq, dk = torch.empty_like(q, dtype=exact), torch.empty_like(k, dtype=exact)
     dv = torch.empty_like(v)
@@ -157,24 +159,31 @@ def _axes(x: Tensor) -> list[int]:
 
 
 def _tiles(axis: int, *maps: Tensor) -> Iterator[list[Tensor]]:
-    """Groups of lines of each (B, *S, C) along ``axis``, as views (outer, inner, L, C). All lines
-    of a tile have the same distance, unless lines of several steps of the axes before make one."""
+    """Groups of lines of each (B, *S, C) along ``axis``, (outer, inner, L, C), as views of those
+    whose channels or lines are contiguous. All lines of a tile have the same distance, unless lines
+    of several steps of the axes before make one."""
     size = maps[0].shape[:-1]
     outer, length, inner = (
         math.prod(n) for n in (size[: axis + 1], size[axis + 1 : axis + 2], size[axis + 2 :])
     )
-    views = [x.view(outer, length, inner, x.shape[-1]).transpose(1, 2) for x in maps]
+    views = [x.view(outer, length, inner, x.shape[-1]) for x in maps]
     widest = max(maps, key=lambda x: x.shape[-1])
     line = length * (2 * length + widest.shape[-1]) * widest.element_size()
     least, most = TILE_BYTES
     weights = widest.element_size() * math.prod(size) * sum(size[1:])
-    tile = min(most, max(least, widest.nbytes // 4, weights // 3))
+    tile = min(most, max(least, max(widest.nbytes, weights) // 3))
     threads = torch.get_num_threads()
     lines = threads * max(1, tile // (line * threads))  # as many for each
     steps = max(1, lines // inner)
     for i in range(0, outer, steps):
         for j in range(0, inner, lines):
-            yield [x[i : i + steps, j : j + lines] for x in views]
+            yield [_lines(x[i : i + steps, :, j : j + lines]) for x in views]
+
+
+def _lines(x: Tensor) -> Tensor:
+    """(outer, L, inner, C) -> (outer, inner, L, C), matrices that BLAS takes."""
+    rows, columns = x.stride(-1) == 1, x.stride(1) == 1 and x.stride(-1) >= x.shape[1]
+    return (x if rows or columns else x.contiguous()).transpose(1, 2)
 
 
 def _scores(q: Tensor, k: Tensor, others: bool) -> Tensor:
