@@ -34,7 +34,7 @@ class Options:
     shapes: list[tuple[int, ...]] = field(default_factory=lambda: list(cases.SHAPES))
     warmup: int = 1
     repeats: int = 5
-    limit: float = 5.0
+    limit: float = 4.0
     say: Callable[[str], object] = print
 
     def times(self, calls: Mapping[str, cases.Call]) -> dict[str, Timing]:
