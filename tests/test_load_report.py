@@ -72,6 +72,15 @@ def test_a_model_with_a_block_loads_its_own_checkpoint(tmp_path, logged):
     assert same(weights(other), weights(model)) and not logged.records
 
 
+def test_a_trained_block_that_is_left_out_is_a_warning(tmp_path, logged):
+    model = net()
+    insert_blocks(model, [{"at": "0", "block": "CrissCross"}])
+    Checkpointer(model, str(tmp_path)).save("model")
+    Checkpointer(net()).load(str(tmp_path / "model.pth"))
+    (record,) = (r for r in logged.records if "in the file, not in the model" in r.getMessage())
+    assert record.levelno == logging.WARNING and "0.context.*" in record.getMessage()
+
+
 def test_the_report_says_how_much_was_loaded(tmp_path, logged):
     logged.set_level(logging.INFO)
     state = weights(net(seed=1))

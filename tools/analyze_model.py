@@ -15,6 +15,7 @@ import logging
 
 import numpy as np
 import torch
+from detectron2.modeling import ROIHeads
 from fvcore.nn import flop_count_table
 from tabulate import tabulate
 
@@ -25,6 +26,7 @@ from ccsa.analysis.paper_cost import NOTES, paper_table
 from ccsa.engine.setup import describe_device, setup_cfg
 from ccsa.engine.trainer import Trainer
 from ccsa.errors import reports_user_errors
+from ccsa.insertion import CHILD
 from ccsa.visualization.media import read_image
 from ccsa.visualization.predictor import Predictor
 
@@ -47,7 +49,11 @@ def parse_args() -> argparse.Namespace:
     image = parser.add_mutually_exclusive_group()
     image.add_argument("--image", metavar="FILE", help="prepared as at test time")
     image.add_argument(
-        "--size", type=size, metavar="HxW", help="of the noise that the model sees, not resized"
+        "--size",
+        type=size,
+        metavar="HxW",
+        help="of the noise that the model sees, not resized; default: the configuration's test "
+        "size, 3 to 4",
     )
     parser.add_argument("--depth", type=int, default=2, help="of the modules that are listed")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
@@ -75,9 +81,20 @@ def main() -> None:
     model = Trainer.build_model(cfg)
     predictor = Predictor(cfg, model)
     inputs = [predictor.prepare(predictor.still(image))]
-    print(flop_count_table(flop_analysis(model, inputs), max_depth=args.depth))
+    analysis = flop_analysis(model, inputs)
+    print(flop_count_table(analysis, max_depth=args.depth))
     cost = measure(cfg, model, image, warmup=1, repeats=3)
     height, width = inputs[0]["image"].shape[-2:]
+    counts = analysis.by_module()
+    blocks = [
+        [
+            name,
+            f"{three_digits(sum(p.numel() for p in block.parameters()) / 1e6)} M parameters, "
+            f"{three_digits(counts[f'model.{name}'] / 1e9)} G",
+        ]
+        for name, block in model.named_modules()
+        if name.rpartition(".")[2] == CHILD
+    ]
     rows = [
         ["parameters", f"{three_digits(cost.parameters / 1e6)} M"],
         ["FLOPs", f"{three_digits(cost.flops / 1e9)} G (one multiply-add is one)"],
@@ -85,7 +102,12 @@ def main() -> None:
         ["memory", f"{three_digits(cost.memory / 2**20)} MiB beyond the weights"],
     ]
     print(f"\none image of {height}x{width}, {describe_device(cfg.MODEL.DEVICE)}")
-    print(tabulate(rows, tablefmt="plain"))
+    print(tabulate([*rows, *blocks], tablefmt="plain"))
+    if any(isinstance(module, ROIHeads) for module in model.modules()):
+        print(
+            "note: boxes and masks are counted for what random weights find in this image; "
+            "to compare detectors, compare their backbones"
+        )
 
 
 if __name__ == "__main__":

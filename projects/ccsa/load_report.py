@@ -48,7 +48,13 @@ class LoadReport(NamedTuple):
                 grouped(self.missing),
             ),
             (WARNING, "of another shape, not loaded", self.misfits, self._misfits()),
-            (INFO, "in the file, not in the model", self.unexpected, grouped(self.unexpected)),
+            (
+                # A trained block that is left out changes what the rest computes.
+                WARNING if any(f".{CHILD}." in key for key in self.unexpected) else INFO,
+                "in the file, not in the model",
+                self.unexpected,
+                grouped(self.unexpected),
+            ),
         ):
             if keys:
                 yield level, f"weights {label}: {len(keys)}: {', '.join(names)}"

@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from ccsa.analysis.measure import peak_bytes
 from ccsa.benchmark import attention, cases, report, scaling
 from ccsa.benchmark.attention import Options
+from ccsa.benchmark.model import CPU_ATTENTION
 
 SHAPES = [(1, 16, 6, 5), (1, 16, 2, 3, 4)]
 
@@ -60,6 +62,16 @@ def test_every_contender_is_measured_at_every_shape(suite, options):
         assert record["speed_up"] == pytest.approx(fastest / record["seconds"]["ours"]["median"])
     table = section.table("github")
     assert table.count("geometric mean") == 2 and "(1, 16, 2, 3, 4)" in table
+
+
+def test_fused_attention_on_the_cpu_counts():
+    q, k, v = (torch.randn(1, 1, 40, c, requires_grad=True) for c in (8, 8, 8))
+    with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+        y = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+        forward = counter.get_total_flops()
+        y.sum().backward()
+    assert forward == 2 * 40 * 40 * (8 + 8)
+    assert counter.get_total_flops() == forward + 2 * 40 * 40 * 5 * 8  # scores once more
 
 
 def test_memory_of_the_non_local_block_grows_with_all_pairs(options):

@@ -167,6 +167,15 @@ def test_gradients_are_those_of_finite_differences(form):
     assert torch.autograd.gradcheck(run, (x, *parameters.values()), fast_mode=True)
 
 
+@pytest.mark.parametrize("form", ["cc", "cc_3d"])
+def test_trace_with_gradients_or_without(form):
+    block, x = make(form).eval(), image_for(form)
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients):
+            traced = torch.jit.trace(block, x)
+            assert_near(traced(x), slow(block, x), 1e-12)
+
+
 @pytest.mark.parametrize("form", ["cc", "cc_3d", "sa", "sa_bare", "se", "nl", "nl_ccnet"])
 def test_compile_without_graph_breaks(form):
     block, x = make(form), image_for(form).requires_grad_()

@@ -28,10 +28,12 @@ def test_weights_of_timm_are_its_own_or_a_file(tmp_path):
     assert text.startswith("weights nowhere/w.pth are not there")
 
 
-@pytest.mark.parametrize("name", ["nowhere/model.pth", "."])
-def test_weights_that_are_not_there_are_named_with_the_cure(name):
+@pytest.mark.parametrize(
+    ("name", "what"), [("nowhere/model.pth", "are not there"), (".", "is a folder")]
+)
+def test_weights_that_are_not_there_are_named_with_the_cure(name, what):
     text = message(check_weights, name)
-    assert f"weights {name} are not there" in text
+    assert f"weights {name} {what}" in text
     assert "MODEL.WEIGHTS" in text and 'MODEL.WEIGHTS ""' in text
 
 

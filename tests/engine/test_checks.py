@@ -287,3 +287,11 @@ def test_a_wrong_schedule_or_augmentation_is_refused_before_training(config, opt
     assert opts[0].rpartition(".")[0] in message(check_run, given, arguments())
     weights = Path(__file__)
     check_run(config(*opts, "MODEL.WEIGHTS", weights), arguments(eval_only=True))
+
+
+def test_a_backend_that_cannot_run_is_refused_where_a_block_would_take_it(config, monkeypatch):
+    block = "[{'at': 'backbone.bottom_up.res4', 'block': '%s'}]"
+    monkeypatch.setenv("CCSA_BACKEND", "tritton")
+    text = message(check_model, config("MODEL.CONTEXT.BLOCKS", block % "CrissCross"))
+    assert text.startswith("CCSA_BACKEND: unknown backend 'tritton'")
+    check_model(config("MODEL.CONTEXT.BLOCKS", block % "SqueezeExcitation"))

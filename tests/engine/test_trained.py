@@ -58,3 +58,6 @@ def test_weights_are_those_named_and_random_ones_are_asked_for(run, config):
         named(config_file=config)
     with pytest.raises(UserError, match="add --weights"):
         named()
+    near = run.with_name("runn")
+    with pytest.raises(UserError, match=f"--weights {near} is not there; {run.parent} has run"):
+        named(weights=str(near))

@@ -27,6 +27,12 @@ LAYOUTS_OF_GRADIENTS = {
 }
 
 
+def use_small_tiles(monkeypatch, size):
+    """In bytes; each thread would get lines of its own."""
+    monkeypatch.setattr("ccsa.ops.criss_cross.torch_ops.TILE_BYTES", (size, size))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+
+
 def at(x, position):
     """(C,) of the first image at a position."""
     return x[(0, slice(None), *position)]
@@ -72,9 +78,24 @@ def test_memory_layouts_agree_and_are_kept(size, layout):
 
 @pytest.mark.parametrize("lies", LAYOUTS_OF_GRADIENTS.values(), ids=LAYOUTS_OF_GRADIENTS)
 @pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(("ck", "cv"), [(1, 4), (3, 1), (1, 1)])
+@pytest.mark.parametrize("size", [(5, 7), (3, 4, 5)], ids=str)
+def test_one_channel_in_several_tiles(size, ck, cv, batch, lies, monkeypatch):
+    """Strides of an axis of one are anything, also those of what is written to."""
+    use_small_tiles(monkeypatch, 1)
+    qkv = operands(size, batch, ck=ck, cv=cv)
+    grad = lies(torch.randn(qkv[2].shape, dtype=torch.float64))
+    out, wanted = (criss_cross_attention(*qkv, backend=b) for b in (None, "reference"))
+    torch.testing.assert_close(out, wanted, rtol=0, atol=1e-12)
+    got, wanted = (torch.autograd.grad(x, qkv, grad) for x in (out, wanted))
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("lies", LAYOUTS_OF_GRADIENTS.values(), ids=LAYOUTS_OF_GRADIENTS)
+@pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("size", [(5, 7), (1, 7), (5, 1), (3, 4, 5)], ids=str)
 def test_gradients_of_the_output_may_lie_anywhere(size, batch, lies, monkeypatch):
-    monkeypatch.setattr("ccsa.ops.criss_cross.torch_ops.TILE_BYTES", (1500, 1500))  # several tiles
+    use_small_tiles(monkeypatch, 1500)
     qkv = operands(size, batch)
     grad = lies(torch.randn(qkv[2].shape, dtype=torch.float64))
     got, wanted = (
@@ -131,7 +152,7 @@ def test_weights_under_autocast_have_float32_scores():
 @pytest.mark.parametrize("size", [(5, 7), (2, 6, 3)], ids=str)
 def test_tiles_of_any_size_give_the_same(size, tile, monkeypatch):
     """One line, some lines of a step, several steps of the axes before; the last is smaller."""
-    monkeypatch.setattr("ccsa.ops.criss_cross.torch_ops.TILE_BYTES", (tile, tile))
+    use_small_tiles(monkeypatch, tile)
     qkv = operands(size, batch=3)
     out, grads = gradients(qkv)
     expected, expected_grads = gradients(qkv, "reference")

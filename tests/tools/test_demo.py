@@ -268,7 +268,7 @@ def bad_inputs(tmp_path, scenes, run):
         ),
         "weights without configuration": (
             ["--input", scene, "--output", out],
-            {"weights": tmp_path / "model.pth"},
+            {"weights": taken},
             "--config-file",
         ),
         "no run": (["--input", scene, "--output", out], {"weights": empty}, "holds no run"),

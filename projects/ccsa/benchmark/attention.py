@@ -25,7 +25,7 @@ class Options:
     Attributes:
         shapes: (B, C, *S) of the maps.
         warmup, repeats: turns before those that are timed, and those.
-        limit: seconds, after which two turns are enough, and one after twice as many.
+        limit: seconds that turns that are timed may take together; there is at least one.
         say: takes a line about what is going on.
     """
 

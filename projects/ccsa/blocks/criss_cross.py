@@ -24,7 +24,6 @@ from ccsa.ops import criss_cross_attention
 from ccsa.ops.criss_cross.dispatch import asked_for
 
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
-CONVOLUTION = {2: F.conv2d, 3: F.conv3d}
 
 
 @CONTEXT_BLOCK_REGISTRY.register()
@@ -111,8 +110,17 @@ def _as_map(x: Tensor, like: Tensor) -> Tensor:
 
 def _project(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """(B, C, *S) -> (B * prod(S), C'), a 1x1 convolution as one matrix product."""
-    if x.device.type == "cpu" and not torch.is_grad_enabled():
-        # Forward, the CPU's convolution is faster than its matrix product; backward, it is slower.
-        dims = x.dim() - 2
-        return _positions(CONVOLUTION[dims](x, weight.unflatten(1, (-1, *[1] * dims)), bias))
+    if _convolves(x):
+        return _positions(F.conv2d(x, weight[..., None, None], bias))
     return torch.addmm(bias, _positions(x), weight.T)
+
+
+def _convolves(x: Tensor) -> bool:
+    """Whether the CPU's own convolution is taken: over two axes it is faster forward than a matrix
+    product, and slower backward. A trace is checked with and without gradients: one graph."""
+    return (
+        x.device.type == "cpu"
+        and x.dim() == 4
+        and x.numel() > 0
+        and not (torch.is_grad_enabled() or torch.jit.is_tracing())
+    )

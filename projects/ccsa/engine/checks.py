@@ -15,12 +15,14 @@ from detectron2.modeling import build_model
 from detectron2.utils.file_io import Detectron2Handler, PathManager
 from iopath.common.file_io import get_cache_dir
 
+from ccsa.blocks import CrissCross
 from ccsa.data.clips import clip_dataset
 from ccsa.data.mapper import build_train_mapper
 from ccsa.engine.solver import check_solver
 from ccsa.errors import UserError
 from ccsa.evaluation import build_semantic_inference
 from ccsa.modeling.timm_models import HUB, SCHEME
+from ccsa.ops.criss_cross.dispatch import asked_for, choose
 
 # Metadata in which Detectron2 keeps where a dataset lies.
 _PLACES = (
@@ -141,6 +143,8 @@ def check_weights(weights: str) -> None:
         return  # timm knows its address, and fetches it where it is loaded
     file = weights.removeprefix(SCHEME)
     if "://" not in file:
+        if Path(file).is_dir():
+            raise UserError(f"weights {file} is a folder; {cure}")
         if not Path(file).is_file():
             raise UserError(f"weights {file} are not there; {cure}")
         return
@@ -167,15 +171,23 @@ def _reach(weights: str) -> None:
 
 def check_model(cfg: CfgNode) -> None:
     """Build the model without memory for its weights: a bad block, placement or head shows here,
-    before any file is written."""
+    before any file is written; so does a backend in the environment that cannot run."""
+    device = cfg.MODEL.DEVICE
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "meta"
     try:
         with torch.device("meta"):
-            build_semantic_inference(cfg, build_model(cfg))
+            model = build_model(cfg)
+            build_semantic_inference(cfg, model)
     except (ValueError, KeyError, AssertionError) as error:
         text = error.args[0] if error.args else type(error).__name__
         if isinstance(error, KeyError) and not isinstance(text, str):
             text = f"a setting has the value {text}, which is none of those known"
         raise UserError(f"the model cannot be built: {text}") from error
+    if asked_for(None)[1] and any(isinstance(m, CrissCross) for m in model.modules()):
+        x = torch.empty(1, 1, 1, 1, device=device)
+        try:
+            choose(None, x, x, x)
+        except ValueError as error:
+            raise UserError(str(error)) from error

@@ -1,6 +1,7 @@
 """What a run says of itself: its log, its configuration, and where its results lie."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def finish_run(cfg: CfgNode, model: nn.Module, results: Mapping, seconds: float)
     names = cfg.DATASETS.TEST
     headline = main_metric(results.get(names[0], {}) if len(names) > 1 else results)
     if headline:
-        print(f"\n{headline[0]} {headline[1]:.1f} in {seconds:.0f} s, {peak / 2**30:.1f} GiB\n")
+        name, value = headline
+        figure = "none (nothing was detected)" if math.isnan(value) else f"{value:.1f}"
+        print(f"\n{name} {figure} in {seconds:.0f} s, {peak / 2**30:.1f} GiB\n")
     if names:
         draw_predictions(cfg, model, names[0], folder / "predictions.png")
     places = {

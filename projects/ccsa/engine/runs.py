@@ -1,6 +1,7 @@
 """Run folders: where a run's files go, so that no run ever overwrites another."""
 
 import argparse
+import difflib
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -62,10 +63,15 @@ def run_files(weights: str) -> tuple[str, str]:
     """(configuration, weights) of a run's folder or of a file in one; no configuration: "".
 
     Raises:
-        UserError: a folder that holds no run, or one without weights.
+        UserError: nothing is there, a folder that holds no run, or one without weights.
     """
     path = Path(weights).expanduser()
-    if "://" in weights or not path.is_dir():
+    if not ("://" in weights or path.exists()):
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = ", ".join(difflib.get_close_matches(path.name, beside))
+        also = f"; {path.parent} has {near}" if near else ""
+        raise UserError(f"--weights {weights} is not there{also}")
+    if not path.is_dir():
         config = path.parent / CONFIG
         return (str(config) if config.is_file() else ""), weights
     if not (path / CONFIG).is_file():

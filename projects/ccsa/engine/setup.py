@@ -127,13 +127,14 @@ def _merge_file(cfg: CfgNode, file: str) -> None:
 
 
 def _merge_options(cfg: CfgNode, options: list[str]) -> None:
+    for word in options:
+        if word.startswith("--"):
+            raise UserError(f"{word} comes too late: put it before the first KEY VALUE pair")
     if len(options) % 2:
         raise UserError(
             f"options come in pairs KEY VALUE, but there are {len(options)}: {' '.join(options)}"
         )
     for key, value in zip(options[::2], options[1::2], strict=True):
-        if key.startswith("--"):
-            raise UserError(f"{key} comes too late: put it before the first KEY VALUE pair")
         _check_key(cfg, key, "on the command line")
         try:
             cfg.merge_from_list([key, value])

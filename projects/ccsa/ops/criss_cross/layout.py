@@ -16,14 +16,14 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def as_it_lies(x: Tensor) -> Tensor:
-    """A single map (1, C, *S) whose positions have one distance, as of a contiguous one, as a view
-    (1, *S, C); others as :func:`channels_last`."""
+    """(1, C, *S) whose positions have one distance, as of a contiguous map, as a view (1, *S, C);
+    others as :func:`channels_last`."""
     single = x.movedim(1, -1)
     return single if len(x) == 1 and _regular(single, 1) else channels_last(x)
 
 
 def _regular(x: Tensor, first: int) -> bool:
-    """Whether the axes of (B, *S, C) from ``first`` on, C aside, are as of one."""
+    """Whether the axes of (B, *S, C) from ``first`` on, C aside, merge into one without a copy."""
     size, stride = x.shape, x.stride()
     return all(stride[i] == stride[i + 1] * size[i + 1] for i in range(first, x.dim() - 2))
 

@@ -3,7 +3,8 @@
 Maps are seen as (B, *S, C). The lines along one axis are then batches of (L, C) matrices, which
 BLAS takes as strided views: nothing is permuted in memory. A map that is not channels-last is
 converted once, where the official code makes two permuted copies of each of query, key and value;
-the gradient of a single one is converted tile by tile, as backward needs the most memory.
+in a batch of one, the gradient of the output is converted tile by tile, as backward needs the most
+memory.
 
 Each axis has its own softmax, and the axes are merged by their log-sum-exp: with a and b the
 log-sum-exp of two sets of scores, the softmax over both is the mean of the two results, weighted by
@@ -86,7 +87,7 @@ def _mean(grad: Tensor, out: Tensor) -> Tensor:
     exact = _exact(grad.dtype)
     with without_autocast(grad):
         if grad.dtype == exact and grad.stride(1) == 1:  # channels far apart would be copied
-            return torch.einsum("bc...,bc...->b...", grad, out)
+            return torch.einsum("bc...,bc...->b...", grad, out).contiguous()
         pairs = zip(grad.split(64, 1), out.split(64, 1), strict=True)  # no whole copies
         return sum((g.to(exact) * o.to(exact)).sum(1) for g, o in pairs)
 
@@ -107,7 +108,7 @@ def _product(dtype: torch.dtype) -> torch.dtype:
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Output (B, *S, Cv) and log-sum-exp (B, *S)."""
     exact, product = _exact(q.dtype), _product(v.dtype)
-    out = torch.empty_like(v)
+    out = v.new_empty(v.shape)
     lse = torch.empty(q.shape[:-1], dtype=exact, device=q.device)
     for axis in _axes(q):
         first = axis == q.dim() - 3
@@ -134,14 +135,14 @@ def _gradients(
     # Copies of those in another order end with this function.
     g, q, k, v = as_it_lies(g), channels_last(q), channels_last(k), channels_last(v)
     exact, product = lse.dtype, _product(v.dtype)
-    dq, dk = torch.empty_like(q, dtype=exact), torch.empty_like(k, dtype=exact)
-    dv = torch.empty_like(v)
+    dq, dk = q.new_empty(q.shape, dtype=exact), k.new_empty(k.shape, dtype=exact)
+    dv = v.new_empty(v.shape)
     for axis in _axes(q):
         first = axis == q.dim() - 3
         for gs, qs, ks, vs, ls, ms, dqs, dks, dvs in _tiles(
             axis, g, q, k, v, lse[..., None], mean[..., None], dq, dk, dv
         ):
-            qs, ks = qs.to(exact), ks.to(exact)
+            gs, qs, ks = _matrices(gs), qs.to(exact), ks.to(exact)
             weights = _scores(qs, ks, not first).sub_(ls).exp_()
             _put(dvs, weights.to(product).mT, gs.to(product), first)
             # Rounded before the mean is taken off, what is left of them would be rounding errors.
@@ -159,14 +160,13 @@ def _axes(x: Tensor) -> list[int]:
 
 
 def _tiles(axis: int, *maps: Tensor) -> Iterator[list[Tensor]]:
-    """Groups of lines of each (B, *S, C) along ``axis``, (outer, inner, L, C), as views of those
-    whose channels or lines are contiguous. All lines of a tile have the same distance, unless lines
-    of several steps of the axes before make one."""
+    """Groups of lines of each (B, *S, C) along ``axis``, as views (outer, inner, L, C). All lines
+    of a tile have the same distance, unless lines of several steps of the axes before make one."""
     size = maps[0].shape[:-1]
     outer, length, inner = (
         math.prod(n) for n in (size[: axis + 1], size[axis + 1 : axis + 2], size[axis + 2 :])
     )
-    views = [x.view(outer, length, inner, x.shape[-1]) for x in maps]
+    views = [x.view(outer, length, inner, x.shape[-1]).transpose(1, 2) for x in maps]
     widest = max(maps, key=lambda x: x.shape[-1])
     line = length * (2 * length + widest.shape[-1]) * widest.element_size()
     least, most = TILE_BYTES
@@ -177,13 +177,16 @@ def _tiles(axis: int, *maps: Tensor) -> Iterator[list[Tensor]]:
     steps = max(1, lines // inner)
     for i in range(0, outer, steps):
         for j in range(0, inner, lines):
-            yield [_lines(x[i : i + steps, :, j : j + lines]) for x in views]
+            yield [x[i : i + steps, j : j + lines] for x in views]
 
 
-def _lines(x: Tensor) -> Tensor:
-    """(outer, L, inner, C) -> (outer, inner, L, C), matrices that BLAS takes."""
-    rows, columns = x.stride(-1) == 1, x.stride(1) == 1 and x.stride(-1) >= x.shape[1]
-    return (x if rows or columns else x.contiguous()).transpose(1, 2)
+def _matrices(lines: Tensor) -> Tensor:
+    """Lines (outer, inner, L, C) that BLAS takes: as they are where positions or channels lie one
+    behind the other, else a copy, in the order of a channels-last map."""
+    (length, channels), (step, jump) = lines.shape[2:], lines.stride()[2:]
+    if (jump == 1 and step >= channels) or (step == 1 and jump >= length):
+        return lines
+    return lines.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def _scores(q: Tensor, k: Tensor, others: bool) -> Tensor:
