@@ -30,20 +30,27 @@ def scaling(options: Options, limit: float = 2.0, sides=SIDES) -> Section:
     Args:
         limit: seconds; a size that would take longer is not run.
     """
+    points: dict[str, list[dict]] = {name: [] for name in CONTENDERS}
+    ends: dict[str, str] = {}
+    for side in sides:
+        for name in CONTENDERS:
+            why = _why_not(points[name], side, options, limit)
+            if why and name not in ends:
+                ends[name] = why
+        going = [name for name in CONTENDERS if name not in ends]
+        if not going:
+            break
+        options.say(f"scaling {side} x {side}")
+        times, peaks = options.times_and_peaks({name: _call(name, side, options) for name in going})
+        result = CHANNELS * side**2 * options.dtype.itemsize
+        for name in going:
+            memory = peaks[name] - result
+            points[name].append({"side": side, "seconds": times[name].median, "memory": memory})
     records = []
-    for name, function in CONTENDERS.items():
-        points: list[dict] = []
-        end = "largest size tried"
-        for side in sides:
-            ended = _why_not(points, side, options, limit)
-            if ended:
-                end = ended
-                break
-            options.say(f"scaling {name}, {side} x {side}")
-            points.append(_point(name, function, side, options))
-        record = {"name": name, "points": points, "end": end, **_exponents(points)}
-        record["fits"] = _largest_that_fits(record, options)
-        records.append(record)
+    for name, measured in points.items():
+        end = ends.get(name, "largest size tried")
+        record = {"name": name, "points": measured, "end": end, **_exponents(measured)}
+        records.append({**record, "fits": _largest_that_fits(record, options)})
     rows = []
     for record in records:
         last = record["points"][-1]
@@ -96,16 +103,12 @@ def draw(section: Section, path: Path) -> None:
     figure.savefig(path)
 
 
-def _point(name: str, function: Callable[..., Tensor], side: int, options: Options) -> dict:
-    size = (side, side)
-    shapes = [(1, c, *size) for c in (*[CHANNELS // cases.REDUCTION] * 2, CHANNELS, CHANNELS)]
+def _call(name: str, side: int, options: Options) -> cases.Call:
+    shapes = [(1, c, side, side) for c in (*[CHANNELS // cases.REDUCTION] * 2, CHANNELS, CHANNELS)]
     *qkv, grad = (cases.random_map(s, options.device, options.dtype) for s in shapes)
     if "ours" in name:
         qkv, grad = [cases.channels_last(x) for x in qkv], cases.channels_last(grad)
-    call = cases.step(function, grad, *qkv)
-    times, peaks = options.times_and_peaks({"": call})
-    memory = peaks[""] - grad.numel() * grad.element_size()
-    return {"side": side, "seconds": times[""].median, "memory": memory}
+    return cases.step(CONTENDERS[name], grad, *qkv)
 
 
 def _why_not(points: list[dict], side: int, options: Options, limit: float) -> str | None:

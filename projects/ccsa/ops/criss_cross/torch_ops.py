@@ -30,7 +30,7 @@ from ccsa.ops.criss_cross.plain import without_autocast
 # batches of matrix products keep every core busy, small enough for the cache that the cores share.
 # Between them it is a third of what the largest map or all weights would take, so that it adds
 # little.
-TILE_BYTES = 2**19, 2**23
+TILE_BYTES = 3 * 2**19, 2**23
 
 
 def torch_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
