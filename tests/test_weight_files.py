@@ -16,6 +16,7 @@ from torch import nn
 
 from ccsa.checkpoint import Checkpointer, save_weights
 from ccsa.errors import UserError
+from ccsa.weight_files import read_weights, told
 
 
 def damaged(tmp_path, how):
@@ -244,3 +245,10 @@ def test_what_is_no_file_of_weights_is_named(tmp_path):
                 Checkpointer(net()).load(str(tmp_path / name))
         text = str(error.value)
         assert words in text and name in text and "weights_only" not in text
+
+
+def test_a_file_that_is_not_there_is_said_not_to_be(tmp_path):
+    file = tmp_path / "nowhere.pth"
+    with pytest.raises(UserError) as error, told(file, "--input"):
+        read_weights(file)
+    assert str(error.value) == f"weights {file} are not there; name another file by --input"

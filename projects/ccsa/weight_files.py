@@ -121,6 +121,8 @@ def told(path: str | Path, option: str) -> Iterator[None]:
                 "safely; if you trust them, have the program that made them write its state dict "
                 f"alone, else name another file by {option}"
             )
+        elif isinstance(error, FileNotFoundError):
+            text = f"weights {path} are not there; name another file by {option}"
         else:
             # torch's advice at this point is to load the file unsafely; it is not passed on.
             damaged = isinstance(error, _DAMAGED) or "PytorchStreamReader" in str(error)

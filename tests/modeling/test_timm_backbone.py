@@ -207,7 +207,7 @@ LACKS = "lacks .* weights of timm's"
         ("test_resnet", {"path": Path()}, "they name pathlib"),
         ("test_resnet", [1], "a list"),
         ("test_resnet", b"text", "cut short, damaged"),
-        ("test_resnet", None, "No such file"),
+        ("test_resnet", None, "are not there"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(tmp_path, name, content, message):
