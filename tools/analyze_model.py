@@ -26,7 +26,7 @@ from ccsa.analysis.paper_cost import NOTES, paper_table
 from ccsa.engine.setup import describe_device, setup_cfg
 from ccsa.engine.trainer import Trainer
 from ccsa.errors import reports_user_errors
-from ccsa.insertion import CHILD
+from ccsa.insertion import context_blocks
 from ccsa.visualization.media import read_image
 from ccsa.visualization.predictor import Predictor
 
@@ -92,8 +92,7 @@ def main() -> None:
             f"{three_digits(sum(p.numel() for p in block.parameters()) / 1e6)} M parameters, "
             f"{three_digits(counts[f'model.{name}'] / 1e9)} G",
         ]
-        for name, block in model.named_modules()
-        if name.rpartition(".")[2] == CHILD
+        for name, block in context_blocks(model)
     ]
     rows = [
         ["parameters", f"{three_digits(cost.parameters / 1e6)} M"],

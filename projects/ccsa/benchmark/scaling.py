@@ -33,9 +33,9 @@ def scaling(options: Options, limit: float = 2.0, sides=SIDES) -> Section:
     points: dict[str, list[dict]] = {name: [] for name in CONTENDERS}
     ends: dict[str, str] = {}
     for side in sides:
-        for name in CONTENDERS:
+        for name in [name for name in CONTENDERS if name not in ends]:
             why = _why_not(points[name], side, options, limit)
-            if why and name not in ends:
+            if why:
                 ends[name] = why
         going = [name for name in CONTENDERS if name not in ends]
         if not going:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
+from ccsa.engine.setup import listed
 from ccsa.errors import UserError
 
 CONFIG = "config.yaml"
@@ -68,9 +69,8 @@ def run_files(weights: str) -> tuple[str, str]:
     path = Path(weights).expanduser()
     if not ("://" in weights or path.exists()):
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = ", ".join(difflib.get_close_matches(path.name, beside))
-        also = f"; {path.parent} has {near}" if near else ""
-        raise UserError(f"--weights {weights} is not there{also}")
+        near = listed(difflib.get_close_matches(path.name, beside), f"; {path.parent} has")
+        raise UserError(f"--weights {weights} is not there{near}")
     if not path.is_dir():
         config = path.parent / CONFIG
         return (str(config) if config.is_file() else ""), weights

@@ -116,7 +116,7 @@ def _merge_file(cfg: CfgNode, file: str) -> None:
         folder = Path(file).parent
         names = sorted(p.name for p in folder.glob("*.yaml")) if folder.is_dir() else []
         near = difflib.get_close_matches(Path(file).name, names) or names[:8]
-        raise UserError(f"--config-file {file} is not there{_listed(near, f'; {folder} has')}")
+        raise UserError(f"--config-file {file} is not there{listed(near, f'; {folder} has')}")
     try:
         loaded = CfgNode(CfgNode.load_yaml_with_base(file, allow_unsafe=False))
         for key in _flat_keys(loaded):
@@ -148,7 +148,7 @@ def _check_key(cfg: CfgNode, key: str, where: str) -> None:
     for part in key.split("."):
         if not isinstance(node, CfgNode) or part not in node:
             near = difflib.get_close_matches(key, list(_flat_keys(cfg)), n=3, cutoff=0.5)
-            raise UserError(f"there is no key {key} ({where}){_listed(near, '; did you mean')}")
+            raise UserError(f"there is no key {key} ({where}){listed(near, '; did you mean')}")
         node = node[part]
 
 
@@ -160,5 +160,6 @@ def _flat_keys(cfg: CfgNode, prefix: str = "") -> Iterator[str]:
             yield prefix + key
 
 
-def _listed(names: list[str], lead: str) -> str:
+def listed(names: list[str], lead: str) -> str:
+    """The names behind a lead, for a message; nothing where there are none."""
     return f"{lead} {', '.join(names)}" if names else ""
