@@ -105,6 +105,19 @@ def test_gradients_of_the_output_may_lie_anywhere(size, batch, lies, monkeypatch
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("shift", [0.0, 3.0])
+@pytest.mark.parametrize("size", [(5, 7), (3, 4, 5)], ids=str)
+def test_scores_of_any_size_neither_overflow_nor_vanish(size, shift):
+    """Up to 1e5, so that most weights are 0 and some axes have next to no share."""
+    q, k, v = operands(size, ck=8, scale=60.0)
+    operands_ = [(x.detach() + 60 * shift).requires_grad_() for x in (q, k)] + [v]
+    out, grads = gradients(operands_)
+    expected, expected_grads = gradients(operands_, "reference")
+    for got, wanted in zip((out, *grads), (expected, *expected_grads), strict=True):
+        largest = wanted.abs().max().item()
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-9 * max(1.0, largest))
+
+
 @pytest.mark.parametrize(
     ("dtype", "tolerance"),
     [(torch.float32, 1e-5), (torch.bfloat16, 6e-2), (torch.float16, 8e-3)],

@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -195,6 +196,22 @@ else:
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_forward_mode_derivatives_are_right_or_refused(monkeypatch):
+    plain = tuple(x.detach() for x in operands((2, 3)))
+    tangents = tuple(torch.randn_like(x) for x in plain)
+
+    def derivative(backend):
+        attention = partial(criss_cross_attention, backend=backend)
+        return torch.func.jvp(attention, plain, tangents)
+
+    for got, wanted in zip(derivative(None), derivative("reference"), strict=True):
+        torch.testing.assert_close(got, wanted)
+    words = "CCSA_BACKEND 'torch' cannot run: .*forward-mode.*; what can run: reference$"
+    monkeypatch.setenv("CCSA_BACKEND", "torch")
+    with pytest.raises(ValueError, match=words):
+        derivative(None)
 
 
 def test_operators_follow_the_rules_of_torch_library():

@@ -16,6 +16,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ccsa.ops.criss_cross.plain import plain_attention
 from ccsa.ops.criss_cross.reference import reference_attention
@@ -74,14 +75,15 @@ def choose(keyword: str | None, query: Tensor, key: Tensor, value: Tensor) -> At
         ValueError: an unknown backend, or one that was asked for and cannot take them.
     """
     source, name = asked_for(keyword)
+    tangents = _has_tangents(query, key, value)
     if name is not None:
-        reason = why_not(_known(name, source), query)
+        reason = why_not(_known(name, source), query, tangents)
         if reason is not None:
-            others = _listed(other for other in BACKENDS if why_not(other, query) is None)
+            others = _listed(other for other in BACKENDS if why_not(other, query, tangents) is None)
             can = f"; what can run: {others}" if others else ""
             raise ValueError(f"{source} '{name}' cannot run: {reason}{can}")
         return BACKENDS[name]
-    if _exporting():
+    if tangents or _exporting():
         return plain_attention
     reasons = {name: why_not(name, query) for name in BACKENDS}
     if query.device.type == "cpu":  # Triton's interpreter is there to test the kernels
@@ -110,11 +112,14 @@ def can_run_reference(query: Tensor, key: Tensor, value: Tensor) -> bool:
     return why_not("reference", query) is None
 
 
-def why_not(name: str, query: Tensor) -> str | None:
-    """What keeps a backend from these operands, or None."""
+def why_not(name: str, query: Tensor, tangents: bool = False) -> str | None:
+    """What keeps a backend from these operands, or None; ``tangents``: they have some, for
+    forward-mode derivatives."""
     types = HALF_OR_SINGLE if name == "triton" else (*HALF_OR_SINGLE, torch.float64)
     if query.dtype not in types:
         return f"it computes {_listed([str(t) for t in types])}, not {query.dtype}"
+    if tangents and name != "reference":
+        return "its operators have no forward-mode derivatives"
     return _why_not_triton(query) if name == "triton" else None
 
 
@@ -157,6 +162,14 @@ def _exporting() -> bool:
     """For a program that leaves this library, and so cannot call its operators."""
     exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # from torch 2.7 on
     return exporting() or torch.onnx.is_in_onnx_export()
+
+
+def _has_tangents(*operands: Tensor) -> bool:
+    """Whether forward-mode derivatives are asked for. PyTorch takes those of an operator that has
+    none for 0."""
+    if torch.compiler.is_compiling():  # which does not trace this
+        return False
+    return any(forward_ad.unpack_dual(x).tangent is not None for x in operands)
 
 
 def _listed(names) -> str:

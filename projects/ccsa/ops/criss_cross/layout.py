@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from ccsa.ops.criss_cross.pages import large_pages
+
 # Numbers of a sample from which on CPUs transpose it 2 to 3 times as fast in parts that stay in
 # cache as at once.
 LARGE = 2**20
@@ -12,7 +14,9 @@ def channels_last(x: Tensor) -> Tensor:
     """(B, C, *S) as (B, *S, C) whose positions lie one behind the other, at any distance: a view of
     a channels-last map, or of some of its channels."""
     x = x.movedim(1, -1)
-    return x if x.stride(-1) == 1 and _regular(x, 0) else x.contiguous()
+    if x.stride(-1) == 1 and _regular(x, 0):
+        return x
+    return large_pages(x.new_empty(x.shape)).copy_(x)
 
 
 def as_it_lies(x: Tensor) -> Tensor:
@@ -34,7 +38,7 @@ def like(x: Tensor, template: Tensor) -> Tensor:
     x = x.movedim(-1, 1).to(template.dtype)
     if x.stride() == torch.empty_like(template, device="meta").stride():
         return x
-    out = torch.empty_like(template)
+    out = large_pages(torch.empty_like(template))
     if x.device.type != "cpu" or not out.is_contiguous() or x[:1].numel() < LARGE:
         return out.copy_(x)
     for to, sample in zip(out.flatten(2), x.flatten(2), strict=True):

@@ -24,13 +24,17 @@ import torch
 from torch import Tensor
 
 from ccsa.ops.criss_cross.layout import as_it_lies, channels_last, like
+from ccsa.ops.criss_cross.pages import large_pages
 from ccsa.ops.criss_cross.plain import without_autocast
 
 # Bytes of a tile's two score matrices and largest product, at least and at most: large enough that
 # batches of matrix products keep every core busy, small enough for the cache that the cores share.
-# Between them it is a third of what the largest map or all weights would take, so that it adds
-# little.
+# Between them it is what the map takes in forward, and in backward, where more memory is in use, a
+# third of what the map or all weights would take.
 TILE_BYTES = 3 * 2**19, 2**23
+
+# Scores are in units of log 2: exp2 takes half the time of exp.
+LOG2E = math.log2(math.e)
 
 
 def torch_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -40,7 +44,8 @@ def torch_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 @torch.library.custom_op("ccsa::criss_cross_forward", mutates_args=())
 def _forward(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Output (B, Cv, *S) and log-sum-exp (B, *S) of the scores over each position's cross."""
+    """Output (B, Cv, *S) and log-sum-exp (B, *S) of the scores over each position's cross, to the
+    base 2."""
     with without_autocast(query):
         out, lse = _attend(channels_last(query), channels_last(key), channels_last(value))
     return like(out, value), lse
@@ -108,11 +113,11 @@ def _product(dtype: torch.dtype) -> torch.dtype:
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Output (B, *S, Cv) and log-sum-exp (B, *S)."""
     exact, product = _exact(q.dtype), _product(v.dtype)
-    out = v.new_empty(v.shape)
+    out = large_pages(v.new_empty(v.shape))
     lse = torch.empty(q.shape[:-1], dtype=exact, device=q.device)
     for axis in _axes(q):
         first = axis == q.dim() - 3
-        for qs, ks, vs, os, ls in _tiles(axis, q, k, v, out, lse[..., None]):
+        for qs, ks, vs, os, ls in _tiles(axis, v.nbytes, q, k, v, out, lse[..., None]):
             weights = _scores(qs.to(exact), ks.to(exact), not first)
             own = _softmax_(weights)
             weights, vs = weights.to(product), vs.to(product)
@@ -120,11 +125,12 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
                 _put(os, weights, vs, first)
                 ls.copy_(own)
             else:
-                share = torch.sigmoid(own - ls).to(product)
+                both = torch.logaddexp2(ls, own)
+                share = own.sub_(both).exp2_().to(product)
                 merged = os.to(product).lerp_(_products(weights, vs), share)
                 if merged.dtype != os.dtype:  # else they are one
                     os.copy_(merged)
-                ls.copy_(torch.logaddexp(ls, own))
+                ls.copy_(both)
     return out, lse
 
 
@@ -136,17 +142,18 @@ def _gradients(
     g, q, k, v = as_it_lies(g), channels_last(q), channels_last(k), channels_last(v)
     exact, product = lse.dtype, _product(v.dtype)
     dq, dk = q.new_empty(q.shape, dtype=exact), k.new_empty(k.shape, dtype=exact)
-    dv = v.new_empty(v.shape)
+    dv = large_pages(v.new_empty(v.shape))
+    tile = max(v.nbytes, lse.nbytes * sum(lse.shape[1:])) // 3
     for axis in _axes(q):
         first = axis == q.dim() - 3
         for gs, qs, ks, vs, ls, ms, dqs, dks, dvs in _tiles(
-            axis, g, q, k, v, lse[..., None], mean[..., None], dq, dk, dv
+            axis, tile, g, q, k, v, lse[..., None], mean[..., None], dq, dk, dv
         ):
             gs, qs, ks = _matrices(gs), qs.to(exact), ks.to(exact)
-            weights = _scores(qs, ks, not first).sub_(ls).exp_()
+            weights = _scores(qs, ks, not first, ls).exp2_()
             _put(dvs, weights.to(product).mT, gs.to(product), first)
             # Rounded before the mean is taken off, what is left of them would be rounding errors.
-            d_scores = _products(gs.to(exact), vs.to(exact).mT).sub_(ms).mul_(weights)
+            d_scores = _products(gs.to(exact), vs.to(exact).mT, less=ms).mul_(weights)
             _put(dqs, d_scores, ks, first)
             _put(dks, d_scores.mT, qs, first)
     return dq, dk, dv
@@ -159,9 +166,10 @@ def _axes(x: Tensor) -> list[int]:
     return [last, *(axis for axis in range(last) if x.shape[axis + 1] > 1)]
 
 
-def _tiles(axis: int, *maps: Tensor) -> Iterator[list[Tensor]]:
-    """Groups of lines of each (B, *S, C) along ``axis``, as views (outer, inner, L, C). All lines
-    of a tile have the same distance, unless lines of several steps of the axes before make one."""
+def _tiles(axis: int, tile: int, *maps: Tensor) -> Iterator[list[Tensor]]:
+    """Groups of lines of each (B, *S, C) along ``axis``, as views (outer, inner, L, C), of ``tile``
+    bytes within TILE_BYTES. All lines of a tile have the same distance, unless lines of several
+    steps of the axes before make one."""
     size = maps[0].shape[:-1]
     outer, length, inner = (
         math.prod(n) for n in (size[: axis + 1], size[axis + 1 : axis + 2], size[axis + 2 :])
@@ -170,8 +178,7 @@ def _tiles(axis: int, *maps: Tensor) -> Iterator[list[Tensor]]:
     widest = max(maps, key=lambda x: x.shape[-1])
     line = length * (2 * length + widest.shape[-1]) * widest.element_size()
     least, most = TILE_BYTES
-    weights = widest.element_size() * math.prod(size) * sum(size[1:])
-    tile = min(most, max(least, max(widest.nbytes, weights) // 3))
+    tile = min(most, max(least, tile))
     threads = torch.get_num_threads()
     lines = threads * max(1, tile // (line * threads))  # as many for each
     steps = max(1, lines // inner)
@@ -189,10 +196,11 @@ def _matrices(lines: Tensor) -> Tensor:
     return lines.transpose(1, 2).contiguous().transpose(1, 2)
 
 
-def _scores(q: Tensor, k: Tensor, others: bool) -> Tensor:
-    """q_i . k_j for all pairs of positions of each line, (outer, inner, L, L); of ``others`` alone,
-    the own position's is -inf: it lies on a line of every axis, and counts in the last."""
-    scores = _products(q, k.mT)
+def _scores(q: Tensor, k: Tensor, others: bool, less: Tensor | None = None) -> Tensor:
+    """q_i . k_j in units of log 2, ``less`` (outer, inner, L, 1), for all pairs of positions of
+    each line, (outer, inner, L, L); of ``others`` alone, the own position's is -inf: it lies on a
+    line of every axis, and counts in the last."""
+    scores = _products(q, k.mT, LOG2E, less)
     if others:
         scores.diagonal(dim1=-2, dim2=-1).fill_(-torch.inf)
     return scores
@@ -201,14 +209,16 @@ def _scores(q: Tensor, k: Tensor, others: bool) -> Tensor:
 def _softmax_(scores: Tensor) -> Tensor:
     """Scores (..., L) to weights, in place; returns their log-sum-exp (..., 1)."""
     highest = scores.amax(-1, keepdim=True)
-    torch.softmax(scores, -1, out=scores)
-    # The largest weight is exp(highest - lse), and no smaller than 1 / L.
-    return highest.sub_(scores.amax(-1, keepdim=True).log_())
+    total = scores.sub_(highest).exp2_().sum(-1, keepdim=True)
+    scores.div_(total)
+    return highest.add_(total.log2_())
 
 
-def _products(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b for each line, (outer, inner, L, L) or (outer, inner, L, C)."""
-    return torch.bmm(a.flatten(0, 1), b.flatten(0, 1)).unflatten(0, a.shape[:2])
+def _products(a: Tensor, b: Tensor, scale: float = 1.0, less: Tensor | None = None) -> Tensor:
+    """scale * a @ b - less for each line, (outer, inner, L, L) or (outer, inner, L, C)."""
+    start, factor = (a.new_empty(1), 0) if less is None else (less.flatten(0, 1), -1)
+    lines = torch.baddbmm(start, a.flatten(0, 1), b.flatten(0, 1), beta=factor, alpha=scale)
+    return lines.unflatten(0, a.shape[:2])
 
 
 def _put(into: Tensor, a: Tensor, b: Tensor, first: bool) -> None:

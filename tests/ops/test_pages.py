@@ -1,0 +1,53 @@
+"""Large pages for large results."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from ccsa.ops.criss_cross import pages
+from ccsa.ops.criss_cross.pages import large_pages
+
+
+def advised(address):
+    """Whether the kernel was asked for large pages where the address lies."""
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        head = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
+        if head:
+            inside = int(head[1], 16) <= address < int(head[2], 16)
+        elif inside and line.startswith("VmFlags:"):
+            return "hg" in line.split()
+    return None
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system lists no mappings")
+def test_the_kernel_is_asked_for_large_results_alone():
+    small = torch.empty(2**20, dtype=torch.uint8)
+    large = torch.empty(pages.MAPPED_ANEW, dtype=torch.uint8)
+    if advised(large.data_ptr()) is None:
+        pytest.skip("the system says nothing of pages")
+    if advised(large.data_ptr() + 2**24):
+        pytest.skip("PyTorch asks for large pages itself (THP_MEM_ALLOC_ENABLE)")
+    assert large_pages(large) is large and large_pages(small) is small
+    assert advised(large.data_ptr() + 2**24) and not advised(small.data_ptr())
+    large.fill_(1)
+    assert int(large.sum()) == large.numel()
+
+
+@pytest.mark.parametrize("system", ["without advice", "advice refused"])
+def test_without_large_pages_all_works_as_well(system, monkeypatch):
+    monkeypatch.setattr(pages, "MAPPED_ANEW", 1)
+    if system == "without advice":
+        monkeypatch.delattr("mmap.MADV_HUGEPAGE", raising=False)
+    else:
+        monkeypatch.setattr("mmap.MADV_HUGEPAGE", -1, raising=False)
+    x = torch.empty(5000, dtype=torch.uint8)
+    assert large_pages(x) is x
+    assert int(x.fill_(2).sum()) == 10000
+
+
+def test_other_devices_are_left_alone():
+    x = torch.empty(pages.MAPPED_ANEW, device="meta")
+    assert large_pages(x) is x
