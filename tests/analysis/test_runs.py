@@ -1,10 +1,14 @@
 """Runs read back and put together."""
 
+import json
+import math
 import statistics
 
 import pytest
+from detectron2.config import get_cfg
 
 from ccsa.analysis.runs import Spread, choose_metric, find_runs, group_runs, read_run
+from ccsa.engine import finish_run
 from ccsa.errors import UserError
 
 
@@ -128,3 +132,15 @@ def test_mean_and_deviation_leave_out_what_is_no_number():
     assert spread.deviation == pytest.approx(((4 + 1 + 1) / 2) ** 0.5)
     assert spread.deviation == pytest.approx(statistics.stdev([1, 4, 4]))
     assert Spread([2.0]).deviation is None and Spread([float("nan")]).mean is None
+
+
+def test_figures_of_what_never_occurs_are_null_in_the_file_and_nan_when_read(make_run):
+    folder = make_run("digits/fcn/1", None)
+    cfg = get_cfg()
+    cfg.OUTPUT_DIR, cfg.DATASETS.TEST = str(folder), ()
+    finish_run(cfg, None, semantic(10.0, **{"IoU-sand": math.nan}), seconds=1.0)
+    text = (folder / "results.json").read_text()
+    assert json.loads(text)["results"]["sem_seg"]["IoU-sand"] is None
+    assert "NaN" not in text
+    results = read_run(folder).results["sem_seg"]
+    assert results["mIoU"] == 10.0 and math.isnan(results["IoU-sand"])

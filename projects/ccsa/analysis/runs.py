@@ -104,7 +104,10 @@ def read_run(folder: Path) -> Run:
         results = record["results"]
         if len(cfg.DATASETS.TEST) > 1:
             results = results[cfg.DATASETS.TEST[0]]
-        results = {task: dict(values) for task, values in results.items()}
+        results = {
+            task: {key: math.nan if value is None else value for key, value in values.items()}
+            for task, values in results.items()
+        }
         memory = record.get("peak_memory_bytes")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -39,7 +40,7 @@ def finish_run(cfg: CfgNode, model: nn.Module, results: Mapping, seconds: float)
     folder = Path(cfg.OUTPUT_DIR)
     peak = peak_memory()
     record = {"results": results, "seconds": round(seconds, 1), "peak_memory_bytes": peak}
-    write_text(folder / RESULTS, json.dumps(record, indent=2))
+    write_text(folder / RESULTS, json.dumps(_known_or_null(record), indent=2, allow_nan=False))
     names = cfg.DATASETS.TEST
     headline = main_metric(results.get(names[0], {}) if len(names) > 1 else results)
     if headline:
@@ -58,3 +59,10 @@ def finish_run(cfg: CfgNode, model: nn.Module, results: Mapping, seconds: float)
     for label, place in places.items():
         if not isinstance(place, Path) or place.exists():
             print(f"{label + ':':<13}{place}")
+
+
+def _known_or_null(record: Any) -> Any:
+    """Without NaN, which JSON does not have: figures of what never occurs."""
+    if isinstance(record, Mapping):
+        return {key: _known_or_null(value) for key, value in record.items()}
+    return None if isinstance(record, float) and not math.isfinite(record) else record
