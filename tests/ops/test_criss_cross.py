@@ -14,6 +14,7 @@ from criss_cross_cases import (
 
 from ccsa.benchmark.peers import official_attention
 from ccsa.ops import criss_cross_attention, criss_cross_weights
+from ccsa.ops.criss_cross.plain import plain_attention
 
 SIZES = [(5, 7), (7, 5), (1, 6), (6, 1), (1, 1), (3, 4, 5), (1, 4, 1), (2, 1, 3), (1, 1, 1)]
 LAYOUTS_OF_GRADIENTS = {
@@ -116,6 +117,18 @@ def test_scores_of_any_size_neither_overflow_nor_vanish(size, shift):
     for got, wanted in zip((out, *grads), (expected, *expected_grads), strict=True):
         largest = wanted.abs().max().item()
         torch.testing.assert_close(got, wanted, rtol=0, atol=1e-9 * max(1.0, largest))
+
+
+@pytest.mark.parametrize(("mean", "bound"), [(1.0, 1e-5), (12.0, 1.5e-3), (40.0, 2e-2)])
+def test_scores_far_from_zero_cost_no_more_than_their_own_rounding(mean, bound):
+    """Of float32 scores around 16 * mean ** 2, which are rounded to 1e-7 of that."""
+    q, k, v = operands((33, 29), ck=16, cv=32, dtype=torch.float32)
+    shifted = [(x.detach() + mean).requires_grad_() for x in (q, k)] + [v]
+    out, grads = gradients(shifted)
+    doubles = [x.detach().double().requires_grad_() for x in shifted]
+    expected, expected_grads = gradients(doubles, attention=lambda *x: plain_attention(*x))
+    for got, wanted in zip((out, *grads), (expected, *expected_grads), strict=True):
+        assert (got.double() - wanted).norm() <= bound * wanted.norm()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from criss_cross_cases import operands
+from torch.autograd import forward_ad
 
 from ccsa.ops import criss_cross_attention, use_backend
 from ccsa.ops.criss_cross import (
@@ -198,20 +199,62 @@ else:
     assert done.returncode == 0, done.stderr
 
 
-def test_forward_mode_derivatives_are_right_or_refused(monkeypatch):
-    plain = tuple(x.detach() for x in operands((2, 3)))
-    tangents = tuple(torch.randn_like(x) for x in plain)
+def through_an_outer_level(attention, q, k, v, dq):
+    one = torch.ones((), dtype=q.dtype)
 
-    def derivative(backend):
-        attention = partial(criss_cross_attention, backend=backend)
-        return torch.func.jvp(attention, plain, tangents)
+    def inner(q):
+        return torch.func.jvp(lambda scale: attention(q, k, v) * scale, (one,), (one,))[0]
 
-    for got, wanted in zip(derivative(None), derivative("reference"), strict=True):
-        torch.testing.assert_close(got, wanted)
-    words = "CCSA_BACKEND 'torch' cannot run: .*forward-mode.*; what can run: reference$"
-    monkeypatch.setenv("CCSA_BACKEND", "torch")
-    with pytest.raises(ValueError, match=words):
-        derivative(None)
+    return torch.func.jvp(inner, (q,), (dq,))[1]
+
+
+def of_gradients(attention, q, k, v, dq):
+    """The tangent comes with the gradient of the output alone."""
+    q = q.clone().requires_grad_()
+    with forward_ad.dual_level():
+        weight = forward_ad.make_dual(v, v + 1)
+        grad = torch.autograd.grad((attention(q, k, v) * weight).sum(), q)[0]
+        return forward_ad.unpack_dual(grad).tangent
+
+
+def of_a_batch(attention, q, k, v, dq):
+    many = [torch.stack([x, 2 * x]) for x in (q, k, v, dq)]
+    mapped = torch.func.vmap(lambda q: attention(q, k, v))
+    return torch.func.jvp(mapped, (many[0],), (many[3],))[1]
+
+
+def compiled(attention, q, k, v, dq):
+    torch._dynamo.reset()
+
+    def derivative(q, dq):
+        return torch.func.jvp(lambda q: attention(q, k, v), (q,), (dq,))[1]
+
+    return torch.compile(derivative, fullgraph=True, backend="aot_eager")(q, dq)
+
+
+@pytest.mark.parametrize("case", [through_an_outer_level, of_gradients, of_a_batch, compiled])
+def test_forward_mode_derivatives_are_right_or_refused(case):
+    qkv = [x.detach() for x in operands((2, 3))]
+    dq = torch.randn_like(qkv[0])
+    got = case(criss_cross_attention, *qkv, dq)
+    wanted = case(partial(criss_cross_attention, backend="reference"), *qkv, dq)
+    assert wanted.abs().max() > 0.01
+    torch.testing.assert_close(got, wanted)
+    with pytest.raises(Exception, match=r"'torch' cannot run: .*forward-mode.*can run: reference"):
+        case(partial(criss_cross_attention, backend="torch"), *qkv, dq)
+
+
+def test_compiled_code_calls_the_operator():
+    """Not the plain operations of exported programs, whose weights are all in memory."""
+    called = []
+
+    def backend(graph, inputs):
+        called.extend(str(node.target) for node in graph.graph.nodes)
+        return graph
+
+    torch._dynamo.reset()
+    torch.compile(criss_cross_attention, fullgraph=True, backend=backend)(*operands((2, 3)))
+    assert any("ccsa.criss_cross_forward" in name for name in called)
 
 
 def test_operators_follow_the_rules_of_torch_library():

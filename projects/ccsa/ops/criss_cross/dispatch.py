@@ -2,7 +2,8 @@
 
 Who says it, the first that does: the keyword of the call, :func:`use_backend`, the environment
 variable CCSA_BACKEND. A backend that was asked for and cannot run refuses with the reason; where
-nobody asked, the first of ``BACKENDS`` that can run does, and is logged once.
+nobody asked, the first of ``BACKENDS`` that can run does, and is logged once. Exported programs and
+forward-mode derivatives get plain tensor operations.
 """
 
 import contextlib
@@ -75,15 +76,14 @@ def choose(keyword: str | None, query: Tensor, key: Tensor, value: Tensor) -> At
         ValueError: an unknown backend, or one that was asked for and cannot take them.
     """
     source, name = asked_for(keyword)
-    tangents = _has_tangents(query, key, value)
     if name is not None:
-        reason = why_not(_known(name, source), query, tangents)
+        reason = why_not(_known(name, source), query)
         if reason is not None:
-            others = _listed(other for other in BACKENDS if why_not(other, query, tangents) is None)
+            others = _listed(other for other in BACKENDS if why_not(other, query) is None)
             can = f"; what can run: {others}" if others else ""
             raise ValueError(f"{source} '{name}' cannot run: {reason}{can}")
         return BACKENDS[name]
-    if tangents or _exporting():
+    if _exporting() or _forward_mode():
         return plain_attention
     reasons = {name: why_not(name, query) for name in BACKENDS}
     if query.device.type == "cpu":  # Triton's interpreter is there to test the kernels
@@ -112,13 +112,12 @@ def can_run_reference(query: Tensor, key: Tensor, value: Tensor) -> bool:
     return why_not("reference", query) is None
 
 
-def why_not(name: str, query: Tensor, tangents: bool = False) -> str | None:
-    """What keeps a backend from these operands, or None; ``tangents``: they have some, for
-    forward-mode derivatives."""
+def why_not(name: str, query: Tensor) -> str | None:
+    """What keeps a backend from these operands, or None."""
     types = HALF_OR_SINGLE if name == "triton" else (*HALF_OR_SINGLE, torch.float64)
     if query.dtype not in types:
         return f"it computes {_listed([str(t) for t in types])}, not {query.dtype}"
-    if tangents and name != "reference":
+    if name != "reference" and _forward_mode():
         return "its operators have no forward-mode derivatives"
     return _why_not_triton(query) if name == "triton" else None
 
@@ -160,16 +159,16 @@ def _known(name: str, source: str) -> str:
 
 def _exporting() -> bool:
     """For a program that leaves this library, and so cannot call its operators."""
-    exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # from torch 2.7 on
-    return exporting() or torch.onnx.is_in_onnx_export()
+    # torch.compiler.is_exporting() (torch 2.7 on) returns this; torch.compile takes that for True.
+    flag = getattr(torch.compiler, "_is_exporting_flag", False)
+    return flag or torch.onnx.is_in_onnx_export()
 
 
-def _has_tangents(*operands: Tensor) -> bool:
-    """Whether forward-mode derivatives are asked for. PyTorch takes those of an operator that has
-    none for 0."""
-    if torch.compiler.is_compiling():  # which does not trace this
-        return False
-    return any(forward_ad.unpack_dual(x).tangent is not None for x in operands)
+def _forward_mode() -> bool:
+    """Whether forward-mode derivatives may be asked for. PyTorch takes those of an operator that
+    has none for 0, and tangents may belong to an outer level, or come with the output's gradient,
+    so the operands do not tell."""
+    return forward_ad._current_level >= 0  # there is no public word; torch.func enters a level too
 
 
 def _listed(names) -> str:

@@ -1,8 +1,8 @@
 """Memory of large results: pages of 2 MiB instead of 4 KiB, where Linux has them.
 
 From 32 MiB on the C library maps new memory for each result, and the kernel clears it page by page
-at the first touch. For a map of 64 MiB that took as long as a third of its matrix products; with
-large pages a tenth of that. NumPy asks for them too.
+at the first touch. For a map of 64 MiB that took as long as a quarter of its matrix products; with
+large pages a fifth to a tenth of that. NumPy asks for them too.
 """
 
 import ctypes

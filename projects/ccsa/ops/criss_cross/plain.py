@@ -1,4 +1,5 @@
-"""Criss-cross attention in plain tensor operations, for programs that leave this library.
+"""Criss-cross attention in plain tensor operations, for programs that leave this library and for
+forward-mode derivatives, which its operators do not have.
 
 torch.export and the ONNX exporter meet this instead of a custom operator, so what they write runs
 anywhere. Batch and sizes stay dynamic; there is no diag and no einsum. The scores of the whole

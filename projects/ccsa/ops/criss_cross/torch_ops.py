@@ -29,11 +29,11 @@ from ccsa.ops.criss_cross.plain import without_autocast
 
 # Bytes of a tile's two score matrices and largest product, at least and at most: large enough that
 # batches of matrix products keep every core busy, small enough for the cache that the cores share.
-# Between them it is what the map takes in forward, and in backward, where more memory is in use, a
-# third of what the map or all weights would take.
+# Between the two, a tile takes as much as the map in forward, and in backward, where more memory is
+# in use, a third of the map or of all weights, whichever is more.
 TILE_BYTES = 3 * 2**19, 2**23
 
-# Scores are in units of log 2: exp2 takes half the time of exp.
+# Scores are multiplied by it, so that exp2 of them is exp, in half the time.
 LOG2E = math.log2(math.e)
 
 
@@ -111,7 +111,7 @@ def _product(dtype: torch.dtype) -> torch.dtype:
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Output (B, *S, Cv) and log-sum-exp (B, *S)."""
+    """Output (B, *S, Cv) and log-sum-exp (B, *S) to the base 2."""
     exact, product = _exact(q.dtype), _product(v.dtype)
     out = large_pages(v.new_empty(v.shape))
     lse = torch.empty(q.shape[:-1], dtype=exact, device=q.device)
@@ -126,7 +126,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
                 ls.copy_(own)
             else:
                 both = torch.logaddexp2(ls, own)
-                share = own.sub_(both).exp2_().to(product)
+                # Of their difference, which is exact where that to ``both`` would be rounded.
+                share = torch.sigmoid(own.sub_(ls).div_(LOG2E)).to(product)
                 merged = os.to(product).lerp_(_products(weights, vs), share)
                 if merged.dtype != os.dtype:  # else they are one
                     os.copy_(merged)
@@ -141,7 +142,7 @@ def _gradients(
     # Copies of those in another order end with this function.
     g, q, k, v = as_it_lies(g), channels_last(q), channels_last(k), channels_last(v)
     exact, product = lse.dtype, _product(v.dtype)
-    dq, dk = q.new_empty(q.shape, dtype=exact), k.new_empty(k.shape, dtype=exact)
+    dq, dk = (large_pages(x.new_empty(x.shape, dtype=exact)) for x in (q, k))
     dv = large_pages(v.new_empty(v.shape))
     tile = max(v.nbytes, lse.nbytes * sum(lse.shape[1:])) // 3
     for axis in _axes(q):
@@ -153,7 +154,7 @@ def _gradients(
             weights = _scores(qs, ks, not first, ls).exp2_()
             _put(dvs, weights.to(product).mT, gs.to(product), first)
             # Rounded before the mean is taken off, what is left of them would be rounding errors.
-            d_scores = _products(gs.to(exact), vs.to(exact).mT, less=ms).mul_(weights)
+            d_scores = _products(gs.to(exact), vs.to(exact).mT, minus=ms).mul_(weights)
             _put(dqs, d_scores, ks, first)
             _put(dks, d_scores.mT, qs, first)
     return dq, dk, dv
@@ -196,28 +197,30 @@ def _matrices(lines: Tensor) -> Tensor:
     return lines.transpose(1, 2).contiguous().transpose(1, 2)
 
 
-def _scores(q: Tensor, k: Tensor, others: bool, less: Tensor | None = None) -> Tensor:
-    """q_i . k_j in units of log 2, ``less`` (outer, inner, L, 1), for all pairs of positions of
-    each line, (outer, inner, L, L); of ``others`` alone, the own position's is -inf: it lies on a
-    line of every axis, and counts in the last."""
-    scores = _products(q, k.mT, LOG2E, less)
+def _scores(q: Tensor, k: Tensor, others: bool, minus: Tensor | None = None) -> Tensor:
+    """q_i . k_j times log2(e), ``minus`` (outer, inner, L, 1), for all pairs of positions of each
+    line, (outer, inner, L, L); of ``others`` alone, the own position's is -inf: it lies on a line
+    of every axis, and counts in the last."""
+    scores = _products(q, k.mT, LOG2E, minus)
     if others:
         scores.diagonal(dim1=-2, dim2=-1).fill_(-torch.inf)
     return scores
 
 
 def _softmax_(scores: Tensor) -> Tensor:
-    """Scores (..., L) to weights, in place; returns their log-sum-exp (..., 1)."""
+    """Scores (..., L) to weights, in place; returns their log-sum-exp (..., 1) to the base 2."""
     highest = scores.amax(-1, keepdim=True)
     total = scores.sub_(highest).exp2_().sum(-1, keepdim=True)
     scores.div_(total)
     return highest.add_(total.log2_())
 
 
-def _products(a: Tensor, b: Tensor, scale: float = 1.0, less: Tensor | None = None) -> Tensor:
-    """scale * a @ b - less for each line, (outer, inner, L, L) or (outer, inner, L, C)."""
-    start, factor = (a.new_empty(1), 0) if less is None else (less.flatten(0, 1), -1)
-    lines = torch.baddbmm(start, a.flatten(0, 1), b.flatten(0, 1), beta=factor, alpha=scale)
+def _products(a: Tensor, b: Tensor, scale: float = 1.0, minus: Tensor | None = None) -> Tensor:
+    """scale * a @ b - minus for each line, (outer, inner, L, L) or (outer, inner, L, C)."""
+    start, beta = a.new_empty(1), 0  # which is not read
+    if minus is not None:
+        start, beta = minus.flatten(0, 1), -1
+    lines = torch.baddbmm(start, a.flatten(0, 1), b.flatten(0, 1), beta=beta, alpha=scale)
     return lines.unflatten(0, a.shape[:2])
 
 
