@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ccsa.analysis.measure import peak_bytes
 from ccsa.benchmark import attention, cases, report, scaling
 from ccsa.benchmark.attention import Options
-from ccsa.benchmark.model import CPU_ATTENTION
+from ccsa.benchmark.model import CONFIGS, CPU_ATTENTION, whole_model
 
 SHAPES = [(1, 16, 6, 5), (1, 16, 2, 3, 4)]
 
@@ -129,3 +129,15 @@ def test_the_document_has_command_machine_and_tables(options):
     content = json.loads(report.as_json([section], facts, "python tools/benchmark.py"))
     assert content["non-local"] == json.loads(json.dumps(section.records))
     assert content["machine"]["threads"] == torch.get_num_threads()
+
+
+@pytest.mark.slow
+def test_whole_model_measures_steps_and_their_blocks(options, root):
+    options.repeats = 1
+    section = whole_model(options, root / "configs", size=(64, 96))
+    plain, ccnet, non_local = section.records
+    assert [record["config"] for record in section.records] == list(CONFIGS)
+    assert plain["block"] is None
+    assert 0 < ccnet["block"]["median"] < ccnet["median"]
+    assert plain["multiply_adds"] < min(ccnet["multiply_adds"], non_local["multiply_adds"])
+    assert all(len(row) == len(section.headers) for row in section.rows)
