@@ -29,8 +29,8 @@ from ccsa.ops.criss_cross.plain import without_autocast
 
 # Bytes of a tile's two score matrices and largest product, at least and at most: large enough that
 # batches of matrix products keep every core busy, small enough for the cache that the cores share.
-# Between the two, a tile takes as much as the map in forward, and in backward, where more memory is
-# in use, a third of the map or of all weights, whichever is more.
+# Between the two, a tile takes as much as the map, or twice the least, in forward; and in backward,
+# where more memory is in use, a third of the map or of all weights; whichever is more.
 TILE_BYTES = 3 * 2**19, 2**23
 
 # Scores are multiplied by it, so that exp2 of them is exp, in half the time.
@@ -115,9 +115,10 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     exact, product = _exact(q.dtype), _product(v.dtype)
     out = large_pages(v.new_empty(v.shape))
     lse = torch.empty(q.shape[:-1], dtype=exact, device=q.device)
+    tile = max(v.nbytes, 2 * TILE_BYTES[0])
     for axis in _axes(q):
         first = axis == q.dim() - 3
-        for qs, ks, vs, os, ls in _tiles(axis, v.nbytes, q, k, v, out, lse[..., None]):
+        for qs, ks, vs, os, ls in _tiles(axis, tile, q, k, v, out, lse[..., None]):
             weights = _scores(qs.to(exact), ks.to(exact), not first)
             own = _softmax_(weights)
             weights, vs = weights.to(product), vs.to(product)
