@@ -54,7 +54,7 @@ def whole_model(options: Options, configs: Path, size: tuple[int, int] = (800, 1
     times, memory = options.times_and_peaks({file: partial(turn, file) for file in calls})
     plain = times[CONFIGS[0]].median
     alone = {
-        file: options.times({"": step(block, torch.randn_like(x), x)})[""]
+        file: options.times({"": _alone(block, x, options)})[""]
         for file, met in inputs.items()
         for block, x in met.items()
     }
@@ -87,16 +87,21 @@ def whole_model(options: Options, configs: Path, size: tuple[int, int] = (800, 1
 
 
 def _block_inputs(model: nn.Module) -> dict[nn.Module, Tensor]:
-    """Each block with the map that it meets, there once the model has run."""
+    """Each block with the size and layout of the map that it meets, there once the model has run."""
     met: dict[nn.Module, Tensor] = {}
 
     def meet(block: nn.Module, inputs: tuple[Tensor]) -> None:
         if block not in met:
-            met[block] = torch.randn_like(inputs[0])
+            met[block] = torch.empty_like(inputs[0], device="meta")
 
     for _, block in context_blocks(model):
         block.register_forward_pre_hook(meet)
     return met
+
+
+def _alone(block: nn.Module, met: Tensor, options: Options) -> Call:
+    x, grad = (torch.randn_like(met, device=options.device) for _ in range(2))
+    return step(block, grad, x)
 
 
 def _model(config: Path, options: Options) -> nn.Module:
