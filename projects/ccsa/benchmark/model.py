@@ -87,7 +87,7 @@ def whole_model(options: Options, configs: Path, size: tuple[int, int] = (800, 1
 
 
 def _block_inputs(model: nn.Module) -> dict[nn.Module, Tensor]:
-    """Each block with the size and layout of the map that it meets, there once the model has run."""
+    """Each block with the size and layout of the map that it meets, once the model has run."""
     met: dict[nn.Module, Tensor] = {}
 
     def meet(block: nn.Module, inputs: tuple[Tensor]) -> None:
