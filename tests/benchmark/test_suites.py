@@ -1,6 +1,7 @@
 """The suites on small maps: what they count, what they call, what they write."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -107,13 +108,13 @@ def test_memory_of_two_loops_on_the_papers_map(options):
 
 def test_scaling_ends_where_memory_or_time_does(options, monkeypatch, tmp_path):
     sides = [4, 6, 8, 12]
-    section = scaling.scaling(options, sides=sides)
+    section = scaling.scaling(options, sides=sides, limit=math.inf)
     assert [len(r["points"]) for r in section.records] == [4] * len(scaling.CONTENDERS)
     scaling.draw(section, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 
     monkeypatch.setattr(scaling, "free_bytes", lambda device: 1.0)
-    short = scaling.scaling(options, sides=sides)
+    short = scaling.scaling(options, sides=sides, limit=math.inf)
     assert all(len(r["points"]) == 2 and "memory" in r["end"] for r in short.records)
     monkeypatch.undo()
     slow = scaling.scaling(options, sides=sides, limit=0.0)

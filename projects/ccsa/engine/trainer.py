@@ -134,6 +134,9 @@ class Trainer(DefaultTrainer):
         self.stepped = self.iter
 
     def build_writers(self) -> list[EventWriter]:
+        # Left to the writer it comes in the midst of training, and an interrupt then breaks it.
+        import torch.utils.tensorboard  # noqa: F401
+
         folder = Path(self.cfg.OUTPUT_DIR)
         return [
             TerminalWriter(self.max_iter),
