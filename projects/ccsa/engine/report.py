@@ -62,7 +62,7 @@ def finish_run(cfg: CfgNode, model: nn.Module, results: Mapping, seconds: float)
 
 
 def _known_or_null(record: Any) -> Any:
-    """Without NaN, which JSON does not have: figures of what never occurs."""
+    """Without NaN (the figure of what never occurs) and infinity, which JSON does not have."""
     if isinstance(record, Mapping):
         return {key: _known_or_null(value) for key, value in record.items()}
     return None if isinstance(record, float) and not math.isfinite(record) else record
