@@ -17,10 +17,10 @@ train: setup
 	@$(PYTHON) tools/train_net.py --config-file $(CONFIG)
 
 far-cue: setup
-	@$(PYTHON) tools/far_cue.py
+	@$(PYTHON) -m experiments.far_cue
 
 benchmark: setup
-	@$(PYTHON) tools/benchmark.py
+	@$(PYTHON) -m benchmarks
 
 lint: setup
 	@$(PYTHON) -m ruff check .

@@ -22,13 +22,13 @@ from tabulate import tabulate
 from ccsa.analysis.comparison import three_digits
 from ccsa.analysis.flops import flop_analysis
 from ccsa.analysis.measure import measure
-from ccsa.analysis.paper_cost import NOTES, paper_table
 from ccsa.engine.setup import describe_device, setup_cfg
 from ccsa.engine.trainer import Trainer
 from ccsa.errors import reports_user_errors
+from ccsa.inference.predictor import Predictor
 from ccsa.insertion import context_blocks
 from ccsa.visualization.media import read_image
-from ccsa.visualization.predictor import Predictor
+from experiments.ccnet_costs import NOTES, paper_table
 
 
 def size(text: str) -> tuple[int, int]:

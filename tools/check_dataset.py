@@ -17,10 +17,10 @@ from pathlib import Path
 from tabulate import tabulate
 
 from ccsa.data import panoptic, semantic
-from ccsa.data.built_in import datasets_root
-from ccsa.data.panoptic.check import check_panoptic_split
+from ccsa.data.checks.panoptic import check_panoptic_split
+from ccsa.data.checks.semantic import HEADERS, check_family, check_split, examples
 from ccsa.data.semantic import find_family
-from ccsa.data.semantic.check import HEADERS, check_family, check_split, examples
+from ccsa.data.synthetic.storage import datasets_root
 from ccsa.errors import UserError, reports_user_errors
 
 FAMILIES = {**semantic.FAMILIES, **panoptic.FAMILIES}

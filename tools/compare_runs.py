@@ -20,7 +20,7 @@ from ccsa.analysis.chart import draw_chart
 from ccsa.analysis.comparison import compare
 from ccsa.analysis.runs import choose_metric, find_runs, group_runs, read_run
 from ccsa.errors import UserError, reports_user_errors
-from ccsa.files import whole_file
+from ccsa.utils.files import atomic_write
 
 
 def parse_args() -> argparse.Namespace:
@@ -70,7 +70,7 @@ def main() -> None:
     for note in comparison.notes:
         print(f"note: {note}")
     if files:
-        with whole_file(files[0]) as table, whole_file(files[1]) as chart:
+        with atomic_write(files[0]) as table, atomic_write(files[1]) as chart:
             table.write_text(comparison.markdown(), encoding="utf-8")
             draw_chart(comparison, chart)
     for file in files:

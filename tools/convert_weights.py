@@ -14,10 +14,10 @@ published and which configuration each needs.
 import argparse
 from pathlib import Path
 
-from ccsa.conversion import OURS, SOURCES, convert_state_dict, model_options
+from ccsa.checkpoint.conversion import OURS, SOURCES, convert_state_dict, model_options
+from ccsa.checkpoint.weight_files import check_suffix, loading_errors, read_weights, save_weights
 from ccsa.errors import UserError, reports_user_errors
-from ccsa.files import check_free
-from ccsa.weight_files import check_suffix, read_weights, save_weights, told
+from ccsa.utils.files import check_new_file
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,8 +43,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     check_suffix(args.output)
-    check_free(args.output, "--output")
-    with told(args.input, "--input"):
+    check_new_file(args.output, "--output")
+    with loading_errors(args.input, "--input"):
         checkpoint = read_weights(args.input)
     try:
         converted = convert_state_dict(checkpoint, args.source)

@@ -18,7 +18,7 @@ from pathlib import Path
 from ccsa.errors import reports_user_errors
 from ccsa.evaluation.panoptic_files import evaluate_files
 from ccsa.evaluation.panoptic_tables import as_json, class_table, panoptic_table
-from ccsa.files import check_free, write_text
+from ccsa.utils.files import check_new_file, write_text
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     if args.output:
-        check_free(args.output, "--output")
+        check_new_file(args.output, "--output")
     started = time.perf_counter()
     quality, truth = evaluate_files(args.gt_json, args.gt_dir, args.pred_json, args.pred_dir)
     seconds = time.perf_counter() - started

@@ -17,7 +17,7 @@ from ccsa.checkpoint import Checkpointer
 from ccsa.engine import Trainer, describe_device, trained_cfg
 from ccsa.errors import UserError, reports_user_errors
 from ccsa.export import FORMATS, Part, check_packages, difference, export, exported_part
-from ccsa.files import check_free, whole_file
+from ccsa.utils.files import atomic_write, check_new_file
 
 # Sums in another order differ by some rounding errors of float32 a layer.
 TOLERANCE = 1e-3
@@ -72,7 +72,7 @@ def main() -> None:
     suffix = FORMATS[args.format].suffix
     if output.suffix != suffix:
         raise UserError(f"--output {output} is for {args.format}: name a {suffix} file")
-    check_free(output, "--output")
+    check_new_file(output, "--output")
     check_packages(args.format, "write", *["run"] * args.check)
     cfg = trained_cfg(args, device="cpu")
     print(describe_device(cfg.MODEL.DEVICE))
@@ -83,7 +83,7 @@ def main() -> None:
     if checkpointer.report:
         print(*checkpointer.report.lines, sep="\n")
     part = exported_part(model)
-    with whole_file(output) as partial:
+    with atomic_write(output) as partial:
         export(part, args.format, partial)
         checked = check(part, args.format, partial) if args.check else "not checked: add --check"
         size = partial.stat().st_size / 2**20

@@ -13,9 +13,9 @@ import argparse
 from pathlib import Path
 
 from ccsa.data import panoptic, semantic
-from ccsa.data.built_in import datasets_root
+from ccsa.data.preparation.plans import SourceMissing, carry_out
 from ccsa.data.semantic import find_family
-from ccsa.data.semantic.prepare import SourceMissing, carry_out
+from ccsa.data.synthetic.storage import datasets_root
 from ccsa.errors import reports_user_errors
 
 FAMILIES = {**semantic.FAMILIES, **panoptic.PREPARED}

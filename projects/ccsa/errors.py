@@ -1,26 +1,140 @@
-"""Errors that a user can cure, and how every tool reports them: one message, exit status 2, no
-traceback."""
+"""Errors that a user can fix, the checks that raise them, and how every command line reports them.
 
+This module imports the standard library only, so that operators, blocks and insertion can use it
+with nothing but torch installed.
+"""
+
+import difflib
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
-class UserError(Exception):
-    """A mistake or a lack on the user's side; its text names the thing and the cure."""
+class UserError(ValueError):
+    """A mistake that the user can fix. The message says what is wrong, where, and how to fix it.
+
+    Command lines print the message and exit with status 2; see :func:`reports_user_errors`.
+    """
+
+
+class MissingPackageError(UserError, ImportError):
+    """A feature was used whose package is not installed. The message names the command to run."""
+
+
+def missing_package(feature: str, package: str, install: str) -> MissingPackageError:
+    """Return the error for a feature whose package is not installed.
+
+    Args:
+        feature: what was used, as the subject of a sentence.
+        package: the name of the missing package.
+        install: the command that installs it.
+
+    Example:
+        >>> print(missing_package("A timm backbone", "timm", "pip install 'ccsa[timm]'"))
+        A timm backbone needs the package timm, which is not installed: run pip install 'ccsa[timm]'
+    """
+    return MissingPackageError(
+        f"{feature} needs the package {package}, which is not installed: run {install}"
+    )
+
+
+def near_misses(
+    name: str, valid: Iterable[str], *, limit: int = 3, cutoff: float = 0.6
+) -> list[str]:
+    """Return the valid names that are most similar to ``name``, the most similar one first.
+
+    Example:
+        >>> near_misses("CrisCros", ["CrissCross", "NonLocal"])
+        ['CrissCross']
+    """
+    return difflib.get_close_matches(name, list(valid), n=limit, cutoff=cutoff)
+
+
+def suggestion(
+    name: str,
+    valid: Collection[str],
+    *,
+    listed: int = 20,
+    limit: int = 3,
+    cutoff: float = 0.6,
+) -> str:
+    """Return the end of a message about an unknown name: near misses, then the valid names.
+
+    Args:
+        name: the unknown name.
+        valid: the valid names.
+        listed: how many valid names are listed at most; with 0 only near misses are named.
+        limit: how many near misses are named at most.
+        cutoff: how similar a near miss must be, from 0 to 1.
+
+    Returns:
+        Text to append to the sentence that rejects the name; empty if there is nothing to say.
+
+    Example:
+        >>> suggestion("CrisCros", ["CrissCross", "NonLocal"])
+        "; did you mean 'CrissCross'? Available: CrissCross, NonLocal"
+    """
+    near = near_misses(name, valid, limit=limit, cutoff=cutoff)
+    text = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    if listed and valid:
+        names = ", ".join(list(valid)[:listed]) + (", ..." if len(valid) > listed else "")
+        text += f"{'' if near else ';'} {'Available' if near else 'available'}: {names}"
+    return text
+
+
+def one_of(choices: Mapping[K, V] | Collection[K], value: K, keyword: str) -> Any:
+    """Return the choice that ``value`` names: its value in a mapping, else the value itself.
+
+    Raises:
+        UserError: ``value`` is not among the choices; the message lists them.
+
+    Example:
+        >>> one_of({"relu": max, "none": abs}, "relu", "activation") is max
+        True
+    """
+    if value not in list(choices):  # a list, because the value may be unhashable
+        valid = ", ".join(map(str, choices))
+        raise UserError(f"{keyword} must be one of {valid}, not {value!r}")
+    return choices[value] if isinstance(choices, Mapping) else value
+
+
+def at_least(least: int, **values: int) -> None:
+    """Check that every keyword is an integer that is not smaller than ``least``.
+
+    Raises:
+        UserError: the first keyword that is not.
+    """
+    for keyword, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise UserError(f"{keyword} must be an integer of at least {least}, not {value!r}")
+
+
+def true_or_false(**values: bool) -> None:
+    """Check that every keyword is a bool. (The text "false" would count as true.)
+
+    Raises:
+        UserError: the first keyword that is not.
+    """
+    for keyword, value in values.items():
+        if not isinstance(value, bool):
+            raise UserError(f"{keyword} must be true or false, not {value!r}")
 
 
 def reports_user_errors(main: Callable) -> Callable:
-    """Decorator for a tool's ``main``: a :class:`UserError` ends the program with status 2 and one
-    message."""
+    """Decorate the ``main`` of a command line: a :class:`UserError` prints one message to standard
+    error and exits with status 2, without a traceback."""
 
     @functools.wraps(main)
-    def wrapped(*args, **kwargs):
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return main(*args, **kwargs)
         except UserError as error:
-            # From a data loader's process it comes with that process's traceback before it.
-            print(f"error: {str(error).rsplit('UserError: ', 1)[-1].strip()}", file=sys.stderr)
+            # An error from a data loader's process arrives with that process's traceback before it.
+            print(f"error: {str(error).rsplit('Error: ', 1)[-1].strip()}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)

@@ -9,7 +9,6 @@ is a plain module-level function that looks the block up on the module it is cal
 would keep the old block alive in a deep copy.
 """
 
-import difflib
 import fnmatch
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from ccsa.blocks import build_block
-from ccsa.errors import UserError
+from ccsa.errors import UserError, suggestion
 
 CHILD = "context"
 _CONTAINERS = (nn.Sequential, nn.ModuleList)
@@ -33,7 +32,7 @@ class Placement(NamedTuple):
     parameters: int
 
 
-class PlacementError(UserError, ValueError):
+class PlacementError(UserError):
     """A block stands where no map of its width comes out; only a forward can tell."""
 
 
@@ -87,12 +86,12 @@ def insert_blocks(model: nn.Module, blocks: Iterable[Mapping[str, Any]]) -> list
                 continue
             seen.add(id(target))
             if hasattr(target, CHILD):
-                raise ValueError(
+                raise UserError(
                     f"{path} already has a '{CHILD}'; list all blocks of one place in one call"
                 )
             width = given or channels
             if width is None:
-                raise ValueError(
+                raise UserError(
                     f"cannot tell how many channels {path} ({type(target).__name__}) returns; "
                     "add 'channels: N' to its line"
                 )
@@ -131,14 +130,14 @@ def placement_table(placements: Iterable[Placement]) -> str:
 
 def _parse(spec: Mapping[str, Any]) -> tuple[str, str, int | None, dict[str, Any]]:
     if not isinstance(spec, Mapping):
-        raise ValueError(f"a context block is a mapping {{at: ..., block: ...}}, not {spec!r}")
+        raise UserError(f"a context block is a mapping {{at: ..., block: ...}}, not {spec!r}")
     keywords = dict(spec)
     at, name = keywords.pop("at", None), keywords.pop("block", None)
     given = keywords.pop("channels", None)
     if not (isinstance(at, str) and at and isinstance(name, str)):
-        raise ValueError(f"a context block needs 'at' (a module path) and 'block' (a name): {spec}")
+        raise UserError(f"a context block needs 'at' (a module path) and 'block' (a name): {spec}")
     if given is not None and (not isinstance(given, int) or given < 1):
-        raise ValueError(f"'channels' must be a positive integer, not {given!r}: {spec}")
+        raise UserError(f"'channels' must be a positive integer, not {given!r}: {spec}")
     return at, name, given, keywords
 
 
@@ -152,14 +151,14 @@ def _targets(model: nn.Module, at: str) -> list[tuple[str, nn.Module, int | None
             for name, child in _children(module, part)
         ]
         if not step:
-            raise ValueError(_no_such_module(at, part, found))
+            raise UserError(_no_such_module(at, part, found))
         found = step
     resolved = []
     for path, module in found:
         channels = _channels(module)
         while isinstance(module, _CONTAINERS):  # a block inside would run twice
             if not len(module):
-                raise ValueError(f"{path}, named by '{at}', is empty: nothing there to attach to")
+                raise UserError(f"{path}, named by '{at}', is empty: nothing there to attach to")
             name, module = list(module.named_children())[-1]
             path = f"{path}.{name}"
         resolved.append((path, module, channels))
@@ -177,11 +176,9 @@ def _children(module: nn.Module, part: str) -> list[tuple[str, nn.Module]]:
 def _no_such_module(at: str, part: str, found: list[tuple[str, nn.Module]]) -> str:
     path, module = found[0]
     names = [name for name, _ in module.named_children()]
-    near = difflib.get_close_matches(part, names, n=3)
-    hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
-    listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "") or "nothing"
     where = path or f"the model ({type(module).__name__})"
-    return f"no module '{at}': {where} has no '{part}'{hint} It has: {listed}"
+    hint = suggestion(part, names) or "; it has no submodules"
+    return f"no module '{at}': {where} has no '{part}'{hint}"
 
 
 def _channels(module: nn.Module) -> int | None:

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from slow_blocks import FORMS, GATED, SIZES, C, filled, image, image_for, make, slow
+from support.slow_blocks import FORMS, GATED, SIZES, C, filled, image, image_for, make, slow
 from torch import nn
 
 from ccsa.blocks import CrissCross, NonLocal, SqueezeAttention, SqueezeExcitation, build_block

@@ -6,7 +6,7 @@ import time
 import urllib.request
 
 import pytest
-from refusals import message
+from support.refusals import message
 
 from ccsa.engine.checks import check_weights
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
-from refusals import message
+from support.refusals import message
 
 from ccsa.engine import checks
 from ccsa.engine.checks import (

@@ -10,8 +10,9 @@ from detectron2.engine import TrainerBase
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from ccsa.engine.hooks import LogGamma, TerminalWriter, peak_memory
+from ccsa.engine.hooks import LogGamma, TerminalWriter
 from ccsa.insertion import insert_blocks
+from ccsa.utils.memory import peak_memory
 
 SPECS = [
     {"at": "0", "block": "CrissCross"},

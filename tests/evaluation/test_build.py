@@ -10,7 +10,7 @@ from detectron2.data.datasets.coco import load_sem_seg
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluators, SemSegEvaluator
 from PIL import Image
 
-from ccsa.data import digits
+from ccsa.data.synthetic import digits
 from ccsa.errors import UserError
 from ccsa.evaluation import build_evaluator, main_metric
 from ccsa.evaluation.build import read_labels

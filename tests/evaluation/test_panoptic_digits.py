@@ -6,7 +6,6 @@ import logging
 
 import numpy as np
 import pytest
-import tiny_models
 import torch
 import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -14,9 +13,10 @@ from detectron2.evaluation import COCOEvaluator, SemSegEvaluator
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 from pycocotools.mask import decode
+from support import tiny_models
 
-from ccsa.data import digits
 from ccsa.data.panoptic import read_segment_ids
+from ccsa.data.synthetic import digits
 from ccsa.engine import Trainer, setup_cfg
 from ccsa.evaluation import PanopticQualityEvaluator, build_evaluator, evaluate_files, main_metric
 

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import panoptic_files as files
 import pytest
 import torch
 from detectron2.data import MetadataCatalog
+from support import panoptic_files as files
 
 from ccsa.errors import UserError
 from ccsa.evaluation import PanopticQualityEvaluator, evaluate_files, main_metric

@@ -5,8 +5,8 @@ import math
 from collections import Counter
 
 import numpy as np
-import panoptic_files as files
 import pytest
+from support import panoptic_files as files
 
 from ccsa.data.panoptic import Segment
 from ccsa.evaluation import PanopticQuality, evaluate_files

@@ -6,7 +6,7 @@ import pytest
 import torch
 from detectron2.utils.env import seed_all_rng
 
-from ccsa.data.far_cue import register_far_cue, write_far_cue
+from ccsa.data.synthetic.far_cue import register_far_cue, write_far_cue
 from ccsa.engine import Trainer, check_run
 
 pytestmark = pytest.mark.slow

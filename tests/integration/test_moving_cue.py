@@ -3,7 +3,7 @@
 import pytest
 from detectron2.utils.env import seed_all_rng
 
-from ccsa.data.moving_cue import register_moving_cue, write_moving_cue
+from ccsa.data.synthetic.moving_cue import register_moving_cue, write_moving_cue
 from ccsa.engine import Trainer, check_run
 from ccsa.errors import UserError
 from ccsa.visualization import draw_predictions

@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import panoptic_files
 import pytest
+from support import panoptic_files
 
-from ccsa.data.coco_layout import write_as_coco
-from ccsa.data.digits import write_digits
+from ccsa.data.synthetic.coco_layout import write_as_coco
+from ccsa.data.synthetic.digits import write_digits
 
 pytestmark = pytest.mark.slow
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

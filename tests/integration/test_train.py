@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from run_tools import NO_TEST, call, train
+from support.run_tools import NO_TEST, call, train
 
 pytestmark = pytest.mark.slow
 BLOCK = "backbone.bottom_up.res4.0.context"

@@ -10,9 +10,9 @@ import time
 
 import pytest
 import torch
-from run_tools import ALL_BOXES, CONFIG, NO_TEST, command, environment, train
+from support.run_tools import ALL_BOXES, CONFIG, NO_TEST, command, environment, train
 
-from ccsa.data.coco_layout import write_as_coco
+from ccsa.data.synthetic.coco_layout import write_as_coco
 
 pytestmark = pytest.mark.slow
 

@@ -3,7 +3,7 @@ positions."""
 
 import pytest
 import torch
-from criss_cross_cases import (
+from support.criss_cross_cases import (
     as_layout,
     errors,
     exact,
@@ -12,7 +12,7 @@ from criss_cross_cases import (
     operands,
 )
 
-from ccsa.benchmark.peers import official_attention
+from benchmarks.peers import official_attention
 from ccsa.ops import criss_cross_attention, criss_cross_weights
 
 SIZES = [(5, 7), (7, 5), (1, 6), (6, 1), (1, 1), (3, 4, 5), (1, 4, 1), (2, 1, 3), (1, 1, 1)]

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from criss_cross_cases import operands
+from support.criss_cross_cases import operands
 from torch.autograd import forward_ad
 
 from ccsa.ops import criss_cross_attention, use_backend

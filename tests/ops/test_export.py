@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 import torch
-from criss_cross_cases import operands
+from support.criss_cross_cases import operands
 from torch import nn
 
 from ccsa.blocks import CrissCross

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from criss_cross_cases import as_layout, errors, gradients, operands
+from support.criss_cross_cases import as_layout, errors, gradients, operands
 
 from ccsa.ops import criss_cross_attention, use_backend
 

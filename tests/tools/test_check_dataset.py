@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 
 import check_dataset as tool
-import layouts
 import pytest
+from support import layouts
 
 from ccsa.data import panoptic
-from ccsa.data.digits import write_digits
+from ccsa.data.preparation.plans import carry_out
 from ccsa.data.semantic import FAMILIES
-from ccsa.data.semantic.prepare import carry_out
+from ccsa.data.synthetic.digits import write_digits
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "check_dataset.py"

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ccsa.analysis.runs import read_run
 from ccsa.engine import Trainer
-from ccsa.engine.runs import CONFIG
+from ccsa.utils.run_folders import CONFIG
 
 
 @pytest.fixture

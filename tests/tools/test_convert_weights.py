@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from ccsa.conversion import convert_state_dict
+from ccsa.checkpoint.conversion import convert_state_dict
 
 TOOL = Path(__file__).parents[2] / "tools" / "convert_weights.py"
 

@@ -10,14 +10,14 @@ import cv2
 import demo as demo_tool
 import numpy as np
 import pytest
-import tiny_models
 import torch
 import yaml
 from detectron2.modeling import build_model
 from PIL import Image
 from sklearn.datasets import load_sample_image
+from support import tiny_models
 
-from ccsa.data.digits import write_digits
+from ccsa.data.synthetic.digits import write_digits
 from ccsa.engine import setup_cfg
 from ccsa.modeling import VideoSemanticSegmentor
 from ccsa.visualization import class_metadata

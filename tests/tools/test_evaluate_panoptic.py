@@ -8,9 +8,9 @@ from pathlib import Path
 
 import evaluate_panoptic as tool
 import numpy as np
-import panoptic_files as files
 import pytest
 from PIL import Image
+from support import panoptic_files as files
 
 from ccsa.evaluation import evaluate_files
 

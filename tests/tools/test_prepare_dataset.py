@@ -7,12 +7,11 @@ import time
 from functools import partial
 from pathlib import Path
 
-import layouts
 import numpy as np
-import panoptic_files
 import prepare_dataset as tool
 import pytest
 from PIL import Image
+from support import layouts, panoptic_files
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "prepare_dataset.py"

@@ -13,10 +13,10 @@ from ccsa.analysis.measure import Cost, measure
 from ccsa.analysis.runs import Group, Spread
 from ccsa.checkpoint import Checkpointer
 from ccsa.engine.checks import check_dataset
-from ccsa.engine.runs import last_weights
 from ccsa.engine.setup import describe_device
 from ccsa.engine.trainer import Trainer
 from ccsa.errors import UserError
+from ccsa.utils.run_folders import last_weights
 from ccsa.visualization.media import read_image
 
 ABSENT = "-"

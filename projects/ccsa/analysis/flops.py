@@ -21,8 +21,8 @@ from detectron2.utils.analysis import FlopCountAnalysis
 from fvcore.nn.jit_handles import get_shape
 from torch import nn
 
+from ccsa.inference.predictor import evaluation_mode
 from ccsa.ops.criss_cross.flops import multiply_adds
-from ccsa.visualization.predictor import evaluation_mode
 
 
 def criss_cross_flops(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:

@@ -13,7 +13,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from ccsa.analysis.flops import count_flops
-from ccsa.visualization.predictor import Predictor
+from ccsa.inference.predictor import Predictor
 
 
 class Cost(NamedTuple):

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
-from ccsa.engine.runs import CONFIG, RESULTS, holds_run
 from ccsa.engine.setup import setup_cfg
 from ccsa.errors import UserError
 from ccsa.evaluation import main_metric
+from ccsa.utils.run_folders import CONFIG, RESULTS, holds_run
 
 # What two runs of one configuration may differ in.
 _OWN = ("SEED", "OUTPUT_DIR")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ccsa.blocks.registry import true_or_false
+from ccsa.errors import true_or_false
 
 CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 

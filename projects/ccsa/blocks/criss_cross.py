@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ccsa.blocks.base import CONV, GatedBlock
-from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY, at_least, one_of, true_or_false
+from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY
+from ccsa.errors import at_least, one_of, true_or_false
 from ccsa.ops import criss_cross_attention
-from ccsa.ops.criss_cross.dispatch import asked_for
+from ccsa.ops.criss_cross.dispatch import requested_backend
 
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
@@ -83,7 +84,7 @@ class CrissCross(GatedBlock):
         for _ in range(self.recurrence):
             if self.checkpoint and self.training:
                 # As now, also where backward computes the loop again after a use_backend has ended.
-                y = checkpoint(self.loop, y, asked_for(None)[1], use_reentrant=False)
+                y = checkpoint(self.loop, y, requested_backend(None)[1], use_reentrant=False)
             else:
                 y = self.loop(y)
         return y.contiguous() if x.is_contiguous() else y

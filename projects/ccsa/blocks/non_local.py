@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ccsa.blocks.base import CONV, GatedBlock
-from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY, at_least, one_of, true_or_false
+from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY
+from ccsa.errors import at_least, one_of, true_or_false
 
 
 @CONTEXT_BLOCK_REGISTRY.register()

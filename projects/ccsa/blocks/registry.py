@@ -1,14 +1,12 @@
 """The registry of context blocks, and how a line of configuration becomes one."""
 
-import difflib
 import inspect
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 
-K = TypeVar("K")
-V = TypeVar("V")
+from ccsa.errors import UserError, suggestion
 
 
 class Registry:
@@ -23,7 +21,7 @@ class Registry:
 
         def add(cls: type[nn.Module]) -> type[nn.Module]:
             if cls.__name__ in self._classes:
-                raise ValueError(f"{self.name} has a '{cls.__name__}' already")
+                raise UserError(f"{self.name} has a '{cls.__name__}' already")
             self._classes[cls.__name__] = cls
             return cls
 
@@ -32,7 +30,7 @@ class Registry:
     def get(self, name: str) -> type[nn.Module]:
         """The class of that name; ValueError with the near misses if there is none."""
         if name not in self._classes:
-            raise ValueError(f"there is no {self.name} '{name}'{_hint(name, list(self))}")
+            raise UserError(f"there is no {self.name} '{name}'{suggestion(name, list(self))}")
         return self._classes[name]
 
     def __contains__(self, name: str) -> bool:
@@ -61,36 +59,8 @@ def build_block(name: str, channels: int, **keywords: Any) -> nn.Module:
     known = list(inspect.signature(cls).parameters)[1:]
     for key in keywords:
         if key not in known:
-            raise ValueError(f"{name} has no keyword '{key}'{_hint(key, known)}")
+            raise UserError(f"{name} has no keyword '{key}'{suggestion(key, known)}")
     try:
         return cls(channels, **keywords)
     except TypeError as error:
-        raise ValueError(f"{name} refuses {keywords}: {error}") from error
-
-
-def one_of(choices: Mapping[K, V], value: K, keyword: str) -> V:
-    """The choice that a keyword's value names; ValueError with the valid ones if there is none."""
-    if value not in list(choices):  # a list: the value may be unhashable
-        valid = ", ".join(map(str, choices))
-        raise ValueError(f"{keyword} must be one of {valid}, not {value!r}")
-    return choices[value]
-
-
-def at_least(least: int, **values: int) -> None:
-    """Refuse keywords that are no integer of at least ``least``."""
-    for keyword, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{keyword} must be an integer of at least {least}, not {value!r}")
-
-
-def true_or_false(**values: bool) -> None:
-    """Refuse keywords that are no bool: the text "false" would count as true."""
-    for keyword, value in values.items():
-        if not isinstance(value, bool):
-            raise ValueError(f"{keyword} must be true or false, not {value!r}")
-
-
-def _hint(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=2)
-    lead = f"; did you mean {' or '.join(near)}?" if near else ";"
-    return f"{lead} there are {', '.join(known)}"
+        raise UserError(f"{name} refuses {keywords}: {error}") from error

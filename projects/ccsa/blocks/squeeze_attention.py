@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ccsa.blocks.base import GatedBlock
-from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY, at_least, one_of
+from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY
+from ccsa.errors import at_least, one_of
 
 
 def _group_norm(channels: int) -> nn.Module:

@@ -7,7 +7,8 @@ are weighed by what they hold on average over the whole map.
 from torch import Tensor, nn
 
 from ccsa.blocks.base import GatedBlock
-from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY, at_least
+from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY
+from ccsa.errors import at_least
 
 
 @CONTEXT_BLOCK_REGISTRY.register()

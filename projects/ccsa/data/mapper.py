@@ -12,10 +12,10 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, MetadataCatalog
 from detectron2.data.detection_utils import SizeMismatchError, check_image_size, read_image
 
-from ccsa.clip import takes_clips
-from ccsa.data.clips import ClipInput
-from ccsa.data.semantic.augmentation import semantic_augmentations
+from ccsa.data.transforms.semantic import semantic_augmentations
+from ccsa.data.video.clips import ClipInput
 from ccsa.errors import UserError
+from ccsa.modeling.clip import takes_clips
 
 SEMANTIC_EVALUATORS = ("sem_seg", "cityscapes_sem_seg")
 
@@ -36,7 +36,7 @@ class ReportingMapper(DatasetMapper):
 
 class SemanticMapper(ReportingMapper):
     """ReportingMapper whose training augmentation is that of
-    :func:`ccsa.data.semantic.augmentation.semantic_augmentations`."""
+    :func:`ccsa.data.transforms.semantic.semantic_augmentations`."""
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class SemanticMapper(ReportingMapper):
 
 class ClipMapper(SemanticMapper):
     """SemanticMapper for records with ``clip_file_names``, see
-    :func:`ccsa.data.clips.with_clips`."""
+    :func:`ccsa.data.video.clips.with_clips`."""
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """As DatasetMapper, but ``image`` is (T, C, H, W), in order of time.

@@ -1,11 +1,11 @@
 """Training and evaluation engine: set-up shared by every tool, trainer, run folders."""
 
 from ccsa.engine.checks import check_run
-from ccsa.engine.report import finish_run, start_run
-from ccsa.engine.runs import choose_output_dir
+from ccsa.engine.run_lifecycle import finish_run, start_run
 from ccsa.engine.setup import describe_device, setup_cfg
-from ccsa.engine.trained import trained_cfg
+from ccsa.engine.trained_model import trained_cfg
 from ccsa.engine.trainer import Trainer
+from ccsa.utils.run_folders import choose_output_dir
 
 __all__ = [
     "Trainer",

@@ -2,7 +2,6 @@
 seconds."""
 
 import argparse
-import difflib
 import os
 import urllib.parse
 import urllib.request
@@ -16,13 +15,13 @@ from detectron2.utils.file_io import Detectron2Handler, PathManager
 from iopath.common.file_io import get_cache_dir
 
 from ccsa.blocks import CrissCross
-from ccsa.data.clips import clip_dataset
 from ccsa.data.mapper import build_train_mapper
+from ccsa.data.video.clips import clip_dataset
 from ccsa.engine.solver import check_solver
-from ccsa.errors import UserError
-from ccsa.evaluation import build_semantic_inference
-from ccsa.modeling.timm_models import HUB, SCHEME
-from ccsa.ops.criss_cross.dispatch import asked_for, choose
+from ccsa.errors import UserError, suggestion
+from ccsa.inference import build_semantic_inference
+from ccsa.modeling.backbones.timm_models import HUB, SCHEME
+from ccsa.ops.criss_cross.dispatch import choose, requested_backend
 
 # Metadata in which Detectron2 keeps where a dataset lies.
 _PLACES = (
@@ -103,8 +102,8 @@ def check_dataset(name: str) -> None:
     written on first use."""
     known = DatasetCatalog.list()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=4) or ["digits_train", "digits_val"]
-        raise UserError(f"there is no dataset '{name}'; did you mean {', '.join(near)}?")
+        hint = suggestion(name, known, listed=0, limit=4)
+        raise UserError(f"there is no dataset '{name}'{hint or '; a built-in one is digits_train'}")
     metadata = MetadataCatalog.get(name)
     if metadata.get("built_in", False):
         return
@@ -185,7 +184,7 @@ def check_model(cfg: CfgNode) -> None:
         if isinstance(error, KeyError) and not isinstance(text, str):
             text = f"a setting has the value {text}, which is none of those known"
         raise UserError(f"the model cannot be built: {text}") from error
-    if asked_for(None)[1] and any(isinstance(m, CrissCross) for m in model.modules()):
+    if requested_backend(None)[1] and any(isinstance(m, CrissCross) for m in model.modules()):
         x = torch.empty(1, 1, 1, 1, device=device)
         try:
             choose(None, x, x, x)

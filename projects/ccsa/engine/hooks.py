@@ -2,25 +2,14 @@
 
 import datetime
 import logging
-import resource
-import sys
 
-import torch
 from detectron2.engine import HookBase
 from detectron2.utils.events import EventWriter, get_event_storage
 
 from ccsa.insertion import context_blocks
+from ccsa.utils.memory import peak_memory
 
 logger = logging.getLogger(__name__)
-
-
-def peak_memory() -> int:
-    """Bytes: peak memory allocated on the GPU, or without one the peak resident size of this
-    process."""
-    if torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
 class LogGamma(HookBase):
@@ -77,5 +66,6 @@ class TerminalWriter(EventWriter):
             parts.append(f"lr {histories['lr'].latest():.5g}")
         if "time" in histories:
             parts.append(f"{histories['time'].median(self.window):.2f} s/it")
-        parts.append(f"memory {peak_memory() / 2**30:.1f} GiB")
+        if peak := peak_memory():
+            parts.append(f"memory {peak / 2**30:.1f} GiB")
         logger.info("  ".join(parts))

@@ -1,7 +1,6 @@
 """From a command line to a checked configuration, in one way for every tool."""
 
 import argparse
-import difflib
 import logging
 import platform
 import warnings
@@ -13,7 +12,7 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from ccsa.config import add_ccsa_config
-from ccsa.errors import UserError
+from ccsa.errors import UserError, suggestion
 from ccsa.modeling.pixels import with_pixel_constants
 
 logger = logging.getLogger(__name__)
@@ -115,8 +114,8 @@ def _merge_file(cfg: CfgNode, file: str) -> None:
     if not Path(file).is_file():
         folder = Path(file).parent
         names = sorted(p.name for p in folder.glob("*.yaml")) if folder.is_dir() else []
-        near = difflib.get_close_matches(Path(file).name, names) or names[:8]
-        raise UserError(f"--config-file {file} is not there{listed(near, f'; {folder} has')}")
+        hint = suggestion(Path(file).name, names, listed=8)
+        raise UserError(f"--config-file {file} does not exist in {folder}{hint}")
     try:
         loaded = CfgNode(CfgNode.load_yaml_with_base(file, allow_unsafe=False))
         for key in _flat_keys(loaded):
@@ -147,8 +146,8 @@ def _check_key(cfg: CfgNode, key: str, where: str) -> None:
     node = cfg
     for part in key.split("."):
         if not isinstance(node, CfgNode) or part not in node:
-            near = difflib.get_close_matches(key, list(_flat_keys(cfg)), n=3, cutoff=0.5)
-            raise UserError(f"there is no key {key} ({where}){listed(near, '; did you mean')}")
+            hint = suggestion(key, list(_flat_keys(cfg)), listed=0, cutoff=0.5)
+            raise UserError(f"there is no key {key} ({where}){hint}")
         node = node[part]
 
 
@@ -158,8 +157,3 @@ def _flat_keys(cfg: CfgNode, prefix: str = "") -> Iterator[str]:
             yield from _flat_keys(value, f"{prefix}{key}.")
         else:
             yield prefix + key
-
-
-def listed(names: list[str], lead: str) -> str:
-    """The names behind a lead, for a message; nothing where there are none."""
-    return f"{lead} {', '.join(names)}" if names else ""

@@ -18,13 +18,14 @@ from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 from torch import nn
 
 from ccsa.checkpoint import Checkpointer
-from ccsa.data.clips import clip_dataset
 from ccsa.data.mapper import build_test_mapper, build_train_mapper
+from ccsa.data.video.clips import clip_dataset
 from ccsa.engine.hooks import LogGamma, TerminalWriter
 from ccsa.engine.solver import build_lr_scheduler, build_optimizer
 from ccsa.errors import UserError
-from ccsa.evaluation import build_evaluator, build_semantic_inference
-from ccsa.precision import autocast
+from ccsa.evaluation import build_evaluator
+from ccsa.inference import build_semantic_inference
+from ccsa.inference.precision import autocast
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from ccsa.errors import UserError
 from ccsa.evaluation.panoptic_files import read_png, refuse_sizes, refuse_troubles
 from ccsa.evaluation.panoptic_quality import Counts, PanopticQuality, count_overlaps, count_shared
 from ccsa.evaluation.panoptic_tables import class_table, in_percent, panoptic_table
-from ccsa.files import write_text
+from ccsa.utils.files import write_text
 
 logger = logging.getLogger(__name__)
 

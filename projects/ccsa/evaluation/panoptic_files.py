@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ccsa.data.formats.label_images import in_threads
 from ccsa.data.panoptic import (
     Annotation,
     PanopticJson,
@@ -13,7 +14,6 @@ from ccsa.data.panoptic import (
     read_segment_ids,
     segment_troubles,
 )
-from ccsa.data.semantic.files import in_threads
 from ccsa.errors import UserError
 from ccsa.evaluation.panoptic_quality import Counts, PanopticQuality, count_overlaps, count_shared
 

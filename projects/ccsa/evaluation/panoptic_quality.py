@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ccsa.data.panoptic.segments import VOID, Segment
+from ccsa.data.formats.panoptic_png import VOID, Segment
 
 IOU, TP, FP, FN = range(4)
 Counts = dict[int, list[float]]  # category id: sum of IoUs, true positives, false ones, misses

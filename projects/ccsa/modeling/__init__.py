@@ -1,20 +1,21 @@
 """Meta-architectures, backbones and heads of ccsa."""
 
-from ccsa.modeling.backbone import build_dilated_resnet_backbone, dilated_resnet
-from ccsa.modeling.ccnet_head import CCNetHead
-from ccsa.modeling.consistency import CategoryConsistentLoss
-from ccsa.modeling.context_model import ContextModel
-from ccsa.modeling.losses import CrossEntropy, OhemCrossEntropy
-from ccsa.modeling.plain_backbone import PlainBackbone
-from ccsa.modeling.sanet_head import SANetHead
-from ccsa.modeling.segmentor import DenseSegmentor
-from ccsa.modeling.semantic_head import FCNHead
-from ccsa.modeling.timm_backbone import (
+from ccsa.modeling.backbones.dilated_resnet import build_dilated_resnet_backbone, dilated_resnet
+from ccsa.modeling.backbones.plain import PlainBackbone
+from ccsa.modeling.backbones.timm_backbone import (
     TimmBackbone,
     build_timm_backbone,
     build_timm_fpn_backbone,
 )
-from ccsa.modeling.video import VideoCCNetHead, VideoSemanticSegmentor
+from ccsa.modeling.losses.category_consistent import CategoryConsistentLoss
+from ccsa.modeling.losses.cross_entropy import CrossEntropy, OhemCrossEntropy
+from ccsa.modeling.meta_arch.context_model import ContextModel
+from ccsa.modeling.meta_arch.dense_segmentor import DenseSegmentor
+from ccsa.modeling.meta_arch.video_segmentor import VideoSemanticSegmentor
+from ccsa.modeling.semantic_heads.base import FCNHead
+from ccsa.modeling.semantic_heads.ccnet import CCNetHead
+from ccsa.modeling.semantic_heads.sanet import SANetHead
+from ccsa.modeling.semantic_heads.video_ccnet import VideoCCNetHead
 
 __all__ = [
     "CCNetHead",

@@ -10,7 +10,7 @@ from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from torch import Tensor, nn
 
 from ccsa.blocks import build_block
-from ccsa.blocks.registry import one_of
+from ccsa.errors import one_of
 
 NORMS = ("BN", "SyncBN", "FrozenBN", "GN", "LN", "naiveSyncBN", "naiveSyncBN_N", "nnSyncBN")
 ACTIVATIONS = {

@@ -3,7 +3,7 @@
 from detectron2.config import CfgNode, get_cfg
 
 from ccsa.errors import UserError
-from ccsa.modeling.timm_models import SCHEME, normalisation
+from ccsa.modeling.backbones.timm_models import SCHEME, normalisation
 
 _KEYS = ("PIXEL_MEAN", "PIXEL_STD")
 

@@ -2,11 +2,9 @@
 
 from ccsa.visualization.grid import draw_predictions
 from ccsa.visualization.painter import ClassColorVisualizer, class_metadata, draw_outputs
-from ccsa.visualization.predictor import Predictor
 
 __all__ = [
     "ClassColorVisualizer",
-    "Predictor",
     "class_metadata",
     "draw_outputs",
     "draw_predictions",

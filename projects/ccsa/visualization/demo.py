@@ -15,11 +15,11 @@ from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
-from ccsa.clip import Clip, takes_clips
 from ccsa.errors import UserError
+from ccsa.inference.predictor import Predictor
+from ccsa.modeling.clip import Clip, takes_clips
 from ccsa.visualization import media
 from ccsa.visualization.painter import class_metadata, draw_outputs
-from ccsa.visualization.predictor import Predictor
 
 # Pixels of the longer side: an image below the first is shown at about the second.
 SMALL = 320

@@ -10,12 +10,12 @@ from detectron2.data import transforms as T
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
-from ccsa.data.clips import clip_dataset
+from ccsa.data.video.clips import clip_dataset
 from ccsa.errors import UserError
+from ccsa.inference.predictor import Predictor
 from ccsa.visualization.annotations import draw_annotations
 from ccsa.visualization.media import read_image, read_record, write_image
 from ccsa.visualization.painter import class_metadata, draw_outputs, output_kind
-from ccsa.visualization.predictor import Predictor
 
 SCORE_THRESHOLD = 0.5
 HEADINGS = ("ground truth", "prediction")

@@ -16,7 +16,7 @@ from detectron2.data import detection_utils
 from PIL import Image
 
 from ccsa.errors import UserError
-from ccsa.files import whole_file
+from ccsa.utils.files import atomic_write
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"),
@@ -152,7 +152,7 @@ def read_record(record: Mapping[str, Any]) -> np.ndarray:
 
 def write_image(path: Path, image: np.ndarray) -> None:
     """Write (H, W, 3) RGB; the file is complete or absent."""
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         Image.fromarray(image).save(partial, quality=95)
 
 
@@ -192,7 +192,7 @@ def video_writer(path: Path, fps: float, size: tuple[int, int]) -> Iterator[cv2.
         UserError: this OpenCV cannot write such a file.
     """
     codec = cv2.VideoWriter_fourcc(*_CODECS[path.suffix.lower()])
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         writer = cv2.VideoWriter(str(partial), codec, fps, size[::-1])
         if not writer.isOpened():
             raise UserError(f"this OpenCV cannot write {path}; name an .avi file by --output")

@@ -5,7 +5,6 @@ import os
 import time
 
 import numpy as np
-import panoptic_files as files
 import pycocotools.mask as coco_mask
 import pytest
 import torch
@@ -14,13 +13,15 @@ from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_instance_outputs
 from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
+from support import panoptic_files as files
 
-from ccsa.data.panoptic import FAMILIES, cityscapes, instances
-from ccsa.data.panoptic.check import check_panoptic_split
-from ccsa.data.panoptic.instances import run_lengths
-from ccsa.data.semantic.check import check_family
-from ccsa.data.semantic.files import STALE_AFTER
-from ccsa.data.semantic.prepare import carry_out
+from ccsa.data.checks.panoptic import check_panoptic_split
+from ccsa.data.checks.semantic import check_family
+from ccsa.data.formats.label_images import STALE_AFTER
+from ccsa.data.panoptic import FAMILIES, cityscapes
+from ccsa.data.preparation import panoptic_instances as instances
+from ccsa.data.preparation.panoptic_instances import run_lengths
+from ccsa.data.preparation.plans import carry_out
 from ccsa.errors import UserError
 from ccsa.evaluation import build_evaluator
 

@@ -4,21 +4,21 @@ import json
 import re
 import shutil
 
-import layouts
 import numpy as np
-import panoptic_files as files
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco_panoptic import register_coco_panoptic_separated
 from PIL import Image
+from support import layouts
+from support import panoptic_files as files
 
-from ccsa.data.digits import write_digits
+from ccsa.data.checks.panoptic import PANOPTIC_KINDS, check_panoptic_split
+from ccsa.data.checks.semantic import check_family, examples
+from ccsa.data.formats.panoptic_json import read_panoptic_json
 from ccsa.data.panoptic import FAMILIES, read_segment_ids, relabel_segments, write_segment_ids
-from ccsa.data.panoptic.annotations import read_panoptic_json
 from ccsa.data.panoptic.catalog import COCO_LABELS
-from ccsa.data.panoptic.check import PANOPTIC_KINDS, check_panoptic_split
-from ccsa.data.semantic.check import check_family, examples
-from ccsa.data.semantic.prepare import carry_out
+from ccsa.data.preparation.plans import carry_out
+from ccsa.data.synthetic.digits import write_digits
 from ccsa.errors import UserError
 
 

@@ -3,13 +3,13 @@
 from pathlib import Path
 from types import ModuleType
 
-import layouts as _layouts
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin import register_all_ade20k, register_all_cityscapes
+from support import layouts as _layouts
 
 from ccsa.data import semantic
-from ccsa.data.semantic.prepare import Outcome, carry_out
+from ccsa.data.preparation.plans import Outcome, carry_out
 
 
 @pytest.fixture(scope="session")

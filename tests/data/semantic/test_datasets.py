@@ -10,8 +10,8 @@ from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
 from PIL import Image
 
+from ccsa.data.formats.label_images import read_indices
 from ccsa.data.semantic import FAMILIES
-from ccsa.data.semantic.files import read_indices
 
 COUNTS = {
     "cityscapes_sem_seg_train": (3, 19),

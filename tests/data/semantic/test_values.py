@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ccsa.data.formats.label_images import read_ids, read_indices, voc_colors
 from ccsa.data.semantic.camvid import CLASSES, frame_split
 from ccsa.data.semantic.camvid_classes import RAW_COLORS
-from ccsa.data.semantic.files import read_ids, read_indices, voc_colors
 from ccsa.errors import UserError
 
 AUGMENTED = "voc_2012_aug_sem_seg_train"

@@ -8,18 +8,18 @@ from pathlib import Path
 
 from detectron2.data import MetadataCatalog
 
-from ccsa.data.built_in import datasets_root
-from ccsa.data.panoptic import cityscapes
-from ccsa.data.panoptic.annotations import Annotation, Category, PanopticJson, read_panoptic_json
-from ccsa.data.panoptic.catalog import COCO, FAMILIES, PREPARED
-from ccsa.data.panoptic.segments import (
+from ccsa.data.formats.panoptic_json import Annotation, Category, PanopticJson, read_panoptic_json
+from ccsa.data.formats.panoptic_png import (
     Segment,
     read_segment_ids,
     relabel_segments,
     segment_troubles,
     write_segment_ids,
 )
+from ccsa.data.panoptic import cityscapes
+from ccsa.data.panoptic.catalog import COCO, FAMILIES, PREPARED
 from ccsa.data.panoptic.splits import PanopticSplit
+from ccsa.data.synthetic.storage import datasets_root
 
 __all__ = [
     "FAMILIES",

@@ -10,13 +10,13 @@ from typing import Any
 
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
-from ccsa.data.digit_files import STUFF_IDS, THING_IDS
-from ccsa.data.digits import COUNTS, ensure_digits
-from ccsa.data.panoptic.annotations import Annotation
+from ccsa.data.formats.panoptic_json import Annotation
 from ccsa.data.panoptic.cityscapes import CITYSCAPES
 from ccsa.data.panoptic.splits import PanopticSplit, no_plan, stuff_labels, stuff_plan
+from ccsa.data.preparation.plans import Plan
 from ccsa.data.semantic.catalog import Family
-from ccsa.data.semantic.prepare import Plan
+from ccsa.data.synthetic.digit_files import STUFF_IDS, THING_IDS
+from ccsa.data.synthetic.digits import COUNTS, ensure_digits
 
 DIGIT_LABELS = stuff_labels(list(THING_IDS), list(STUFF_IDS))
 COCO_LABELS = stuff_labels(

@@ -13,13 +13,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 from detectron2.data.datasets.coco import load_coco_json
 
-from ccsa.data.panoptic.annotations import Annotation
-from ccsa.data.panoptic.instances import instances_text
+from ccsa.data.formats.label_images import IGNORE
+from ccsa.data.formats.panoptic_json import Annotation
 from ccsa.data.panoptic.splits import PanopticSplit, stuff_labels, stuff_plan
+from ccsa.data.preparation.panoptic_instances import instances_text
+from ccsa.data.preparation.plans import Plan
 from ccsa.data.semantic.catalog import Family
 from ccsa.data.semantic.cityscapes import PUBLISHED
-from ccsa.data.semantic.files import IGNORE
-from ccsa.data.semantic.prepare import Plan
 
 _THINGS = [category for category in CITYSCAPES_CATEGORIES if category["isthing"]]
 _STUFF = [category for category in CITYSCAPES_CATEGORIES if not category["isthing"]]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ccsa.data.panoptic.annotations import Annotation, read_panoptic_json
-from ccsa.data.panoptic.segments import read_segment_ids, relabel_segments
-from ccsa.data.semantic.prepare import Job, Plan, SourceMissing, identity
+from ccsa.data.formats.panoptic_json import Annotation, read_panoptic_json
+from ccsa.data.formats.panoptic_png import read_segment_ids, relabel_segments
+from ccsa.data.preparation.plans import Job, Plan, SourceMissing, identity
 from ccsa.errors import UserError
 
 

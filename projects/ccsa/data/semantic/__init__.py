@@ -3,17 +3,16 @@
 They lie under ``$DETECTRON2_DATASETS`` (default ``./datasets``); docs/DATASETS.md has the layouts.
 """
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ccsa.data.built_in import datasets_root
 from ccsa.data.semantic import ade20k, camvid, cityscapes, lip, pascal_context, pascal_voc
 from ccsa.data.semantic.catalog import Family, Split, register
-from ccsa.data.semantic.flips import RandomFlipWithSwap, SwapFlipTransform, flip_permutation
-from ccsa.errors import UserError
+from ccsa.data.synthetic.storage import datasets_root
+from ccsa.data.transforms.flips import RandomFlipWithSwap, SwapFlipTransform, flip_permutation
+from ccsa.errors import UserError, suggestion
 
 __all__ = [
     "FAMILIES",
@@ -40,11 +39,9 @@ def find_family(name: str, families: Mapping[str, Family] = FAMILIES) -> Family:
     """
     if name in families:
         return families[name]
-    known = ", ".join(families)
     owners = [f.name for f in families.values() for s in f.splits(Path()) if s.name == name]
-    near = owners[:1] or difflib.get_close_matches(name, families, n=2, cutoff=0.4)
-    meant = f"did you mean {' or '.join(near)}? " if near else ""
-    raise UserError(f"there is no dataset called '{name}'; {meant}known are {known}")
+    hint = suggestion((owners or [name])[0], list(families), limit=2, cutoff=0.4)
+    raise UserError(f"there is no dataset called '{name}'{hint}")
 
 
 def register_all(root: Path) -> None:

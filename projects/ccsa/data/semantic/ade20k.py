@@ -8,10 +8,10 @@ from pathlib import Path
 
 from detectron2.data.datasets.builtin_meta import ADE20K_SEM_SEG_CATEGORIES
 
+from ccsa.data.formats.label_images import IGNORE, find
+from ccsa.data.preparation.plans import Job, Plan, SourceMissing, table
 from ccsa.data.semantic.ade20k_colors import COLORS
 from ccsa.data.semantic.catalog import Family, Split
-from ccsa.data.semantic.files import IGNORE, find
-from ccsa.data.semantic.prepare import Job, Plan, SourceMissing, table
 
 CLASSES = tuple(ADE20K_SEM_SEG_CATEGORIES)
 # Published: 0 is void, 1..150 are the classes.

@@ -5,8 +5,9 @@
 ones with 255 for void). From either, labels with 255 for void are made. Raw classes are grouped
 into the 11; works that keep one raw class of each group and ignore the rest have other numbers.
 
-The frames between the labelled ones are in neither: for clips (:mod:`ccsa.data.clips`) they are
-extracted from the videos into ``frames_480x360`` or ``frames_960x720``.
+The frames between the labelled ones are in neither: for clips
+(:mod:`ccsa.data.video.clips`) they are extracted from the videos into ``frames_480x360`` or
+``frames_960x720``.
 """
 
 from functools import cache
@@ -15,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ccsa.data.formats.label_images import IGNORE, find, read_ids
+from ccsa.data.preparation.plans import Job, Plan, SourceMissing, identity, table
 from ccsa.data.semantic.camvid_classes import CLASSES, COLORS, RAW_COLORS
 from ccsa.data.semantic.catalog import Family, Split
-from ccsa.data.semantic.files import IGNORE, find, read_ids
-from ccsa.data.semantic.prepare import Job, Plan, SourceMissing, identity, table
 from ccsa.errors import UserError
 
 PUBLISHED = {"train": 367, "val": 101, "test": 233}

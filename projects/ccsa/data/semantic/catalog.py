@@ -11,8 +11,8 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from ccsa.data.semantic.files import IGNORE, find, misreading, read_ids
-from ccsa.data.semantic.prepare import Plan, SourceMissing
+from ccsa.data.formats.label_images import IGNORE, find, misreading, read_ids
+from ccsa.data.preparation.plans import Plan, SourceMissing
 from ccsa.errors import UserError
 
 

@@ -7,9 +7,9 @@ SemSegEvaluator, which needs nothing more: the same confusion matrix over trainI
 
 from pathlib import Path
 
+from ccsa.data.formats.label_images import IGNORE, find
+from ccsa.data.preparation.plans import Job, Plan, SourceMissing, table
 from ccsa.data.semantic.catalog import Family, Split
-from ccsa.data.semantic.files import IGNORE, find
-from ccsa.data.semantic.prepare import Job, Plan, SourceMissing, table
 
 # label (trainId): name, id in *_labelIds.png, RGB
 _ROWS = [

@@ -1,14 +1,14 @@
 """Look Into Person (LIP), single person, 20 classes, left and right told apart.
 
 A mirrored image shows left limbs as right ones: ``flip_pairs`` in the metadata are the labels to
-exchange, in training (ccsa.data.semantic.flips) and when flipped predictions are averaged.
+exchange, in training (ccsa.data.transforms.flips) and when flipped predictions are averaged.
 """
 
 from pathlib import Path
 
+from ccsa.data.formats.label_images import find, read_ids
+from ccsa.data.preparation.plans import Plan, SourceMissing
 from ccsa.data.semantic.catalog import Family, Split
-from ccsa.data.semantic.files import find, read_ids
-from ccsa.data.semantic.prepare import Plan, SourceMissing
 
 _ROWS = [
     ("Background", [0, 0, 0]),

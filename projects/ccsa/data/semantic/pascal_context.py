@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ccsa.data.formats.label_images import IGNORE, find, read_ids, voc_colors
+from ccsa.data.formats.mat_files import read_context
+from ccsa.data.preparation.plans import Job, Plan, SourceMissing, table
 from ccsa.data.semantic.catalog import Family, Split
-from ccsa.data.semantic.files import IGNORE, find, read_ids, voc_colors
-from ccsa.data.semantic.mat_files import read_context
 from ccsa.data.semantic.pascal_context_classes import ROWS
 from ccsa.data.semantic.pascal_voc import voc_folder
-from ccsa.data.semantic.prepare import Job, Plan, SourceMissing, table
 
 RAW_IDS = 460  # 0..459
 PUBLISHED = {"train": 4998, "val": 5105}

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ccsa.data.formats.label_images import find, read_ids, voc_colors
+from ccsa.data.formats.mat_files import read_sbd
+from ccsa.data.preparation.plans import Job, Plan, SourceMissing, identity
 from ccsa.data.semantic.catalog import Family, Split
-from ccsa.data.semantic.files import find, read_ids, voc_colors
-from ccsa.data.semantic.mat_files import read_sbd
-from ccsa.data.semantic.prepare import Job, Plan, SourceMissing, identity
 
 CLASSES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat"),

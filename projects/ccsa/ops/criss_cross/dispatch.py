@@ -75,7 +75,7 @@ def choose(keyword: str | None, query: Tensor, key: Tensor, value: Tensor) -> At
     Raises:
         ValueError: an unknown backend, or one that was asked for and cannot take them.
     """
-    source, name = asked_for(keyword)
+    source, name = requested_backend(keyword)
     if name is not None:
         reason = why_not(_known(name, source), query)
         if reason is not None:
@@ -142,7 +142,7 @@ def _why_not_triton(query: Tensor) -> str | None:
     return None
 
 
-def asked_for(keyword: str | None) -> tuple[str, str | None]:
+def requested_backend(keyword: str | None) -> tuple[str, str | None]:
     """Who names a backend, the call's ``keyword`` or somebody else, and which; none if nobody."""
     if keyword is not None:
         return "backend", keyword

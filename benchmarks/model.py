@@ -1,0 +1,149 @@
+"""What a block adds to a training step of a whole detector."""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+import torch
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import EventStorage
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from benchmarks.attention import Options
+from benchmarks.cases import Call, step
+from benchmarks.report import Section
+from ccsa.engine.setup import setup_cfg
+from ccsa.engine.trainer import Trainer
+from ccsa.insertion import context_blocks
+
+CONFIGS = ("mask_rcnn.yaml", "ccnet_mask_rcnn.yaml", "nonlocal_mask_rcnn.yaml")
+OBJECTS = 8
+_FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_FUSED_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+CPU_ATTENTION = {  # torch counts that of GPUs alone
+    _FUSED: lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value),
+    _FUSED_BACKWARD: lambda *shapes, **_: sdpa_backward_flop_count(*shapes[:4]),
+}
+
+
+def whole_model(options: Options, configs: Path, size: tuple[int, int] = (800, 1333)) -> Section:
+    """A training step, forward, backward and update, of Mask R-CNN R50-FPN without a block, with
+    RCCA and with a non-local block in res4.
+
+    Args:
+        configs: folder of the configurations.
+        size: of the one image, which is noise with a few objects on it.
+    """
+    options.say("whole model")
+    batch = [_image(size)]
+    models = {file: _model(configs / file, options) for file in CONFIGS}
+    inputs = {file: _block_inputs(model) for file, model in models.items()}
+    calls = {file: _step(model, batch) for file, model in models.items()}
+    work: dict[str, int] = {}
+
+    def turn(file: str) -> None:
+        if file in work:
+            calls[file]()
+            return
+        with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
+            calls[file]()
+        work[file] = counter.get_total_flops() // 2
+
+    times, memory = options.times_and_peaks({file: partial(turn, file) for file in calls})
+    plain = times[CONFIGS[0]].median
+    alone = {
+        file: options.times({"": _alone(block, x, options)})[""]
+        for file, met in inputs.items()
+        for block, x in met.items()
+    }
+    rows, records = [], []
+    for file, timing in times.items():
+        block = alone.get(file)
+        rows.append(
+            [
+                *(f"configs/{file}", f"{timing.median:.2f} ± {timing.spread:.2f} s"),
+                f"{timing.median / plain:.3f}",
+                f"{block.median:.2f} ± {block.spread:.2f} s" if block else "-",
+                f"{1 + block.median / plain:.3f}" if block else "-",
+                *(f"{memory[file] / 2**30:.2f} GiB", f"{work[file] / 1e9:.0f}"),
+            ]
+        )
+        record = {"config": file, "memory": memory[file], "multiply_adds": work[file]}
+        record["block"] = block and block._asdict()
+        records.append({**record, **timing._asdict()})
+    notes = [
+        f"one image of {size[0]} x {size[1]}, {OBJECTS} objects, float32, SGD; random weights "
+        "under frozen norms, as ImageNet weights cost the same",
+        "ratio: to the plain model; RCCA has R = 2; blocks stand right before the last one of res4",
+        "block: its forward and backward pass alone on a map of the size that it meets there; "
+        "with it: (plain step + block) / plain step, which what else the machine does touches less "
+        "than the ratio of two long steps",
+        "this non-local block is PyTorch's fused attention, which keeps no weights in memory",
+    ]
+    headers = ["", "step", "ratio", "block", "with it", "peak beyond weights", "G multiply-adds"]
+    return Section("model", "Mask R-CNN, a training step", headers, rows, notes, records)
+
+
+def _block_inputs(model: nn.Module) -> dict[nn.Module, Tensor]:
+    """Each block with the size and layout of the map that it meets, once the model has run."""
+    met: dict[nn.Module, Tensor] = {}
+
+    def meet(block: nn.Module, inputs: tuple[Tensor]) -> None:
+        if block not in met:
+            met[block] = torch.empty_like(inputs[0], device="meta")
+
+    for _, block in context_blocks(model):
+        block.register_forward_pre_hook(meet)
+    return met
+
+
+def _alone(block: nn.Module, met: Tensor, options: Options) -> Call:
+    x, grad = (torch.randn_like(met, device=options.device) for _ in range(2))
+    return step(block, grad, x)
+
+
+def _model(config: Path, options: Options) -> nn.Module:
+    words = ["MODEL.DEVICE", str(options.device), "OUTPUT_DIR", "unused"]
+    cfg = setup_cfg(argparse.Namespace(config_file=str(config), opts=words))
+    torch.manual_seed(0)
+    model = Trainer.build_model(cfg).train()
+    _tame(model)
+    return model
+
+
+def _step(model: nn.Module, batch: list[dict]) -> Call:
+    optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=1e-6)
+
+    def call() -> None:
+        with EventStorage():
+            loss = sum(model(batch).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return call
+
+
+def _tame(model: nn.Module) -> None:
+    """Random weights under norms that do not normalise grow from block to block: the last norm of
+    each residual branch is closed. That changes values alone, not the work."""
+    for name, module in model.named_modules():
+        if name.endswith("conv3.norm") and isinstance(module, FrozenBatchNorm2d):
+            module.weight.zero_()
+
+
+def _image(size: tuple[int, int]) -> dict:
+    generator = torch.Generator().manual_seed(0)
+    height, width = size
+    image = torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
+    corner = torch.rand(OBJECTS, 2, generator=generator) * torch.tensor([width, height]) * 0.6
+    boxes = torch.cat([corner, corner + torch.tensor([width, height]) * 0.3], 1)
+    masks = torch.zeros(OBJECTS, height, width, dtype=torch.bool)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):
+        mask[y1:y2, x1:x2] = True
+    instances = Instances(
+        size, gt_boxes=Boxes(boxes), gt_classes=torch.arange(OBJECTS), gt_masks=BitMasks(masks)
+    )
+    return {"image": image, "height": height, "width": width, "instances": instances}

@@ -1,0 +1,1 @@
+"""Studies that are documented in docs/: their plans, tables and pictures."""

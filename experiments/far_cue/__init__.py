@@ -1,0 +1,1 @@
+"""How far each context block can see: docs/FAR_CUE.md."""

@@ -1,0 +1,141 @@
+"""Whether converted weights are the whole of a model: one of the same depth and widths is built,
+with no memory for its weights, and every key and shape compared."""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from detectron2.config import get_cfg
+from detectron2.modeling import build_backbone, build_model
+from torch import Tensor
+
+from ccsa.checkpoint.conversion.rules import AUX, HEAD, their_key
+from ccsa.checkpoint.load_report import COUNTER
+from ccsa.config import add_ccsa_config
+from ccsa.errors import UserError
+from ccsa.modeling.backbones.dilated_resnet import BLOCKS
+
+_STAGES = ("res2", "res3", "res4", "res5")
+
+
+def model_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The sizes of the model that converted weights are of, as configuration keys; where weights
+    are missing, those of the nearest."""
+    options = {
+        "MODEL.RESNETS.DEPTH": _depth(state),
+        "MODEL.RESNETS.STEM_TYPE": "deeplab" if _deep_stem(state) else "basic",
+    }
+    if has_head(state):
+        if not any(key.startswith(f"{AUX}.") for key in state):
+            options["MODEL.SEM_SEG_HEAD.AUX.WEIGHT"] = 0.0
+        if not any(key.startswith(f"{HEAD}.attention.") for key in state):
+            options["MODEL.SEM_SEG_HEAD.CONTEXT"] = []
+    for option, key in size_keys(state).items():
+        options[option] = _width(state, key)
+    return options
+
+
+def size_keys(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """The weights that sizes are read off, by configuration key."""
+    stem, last = (3 if _deep_stem(state) else 1), (3 if _bottleneck(state) else 2)
+    keys = {
+        "MODEL.RESNETS.STEM_OUT_CHANNELS": f"backbone.stem.conv{stem}.weight",
+        "MODEL.RESNETS.WIDTH_PER_GROUP": "backbone.res2.0.conv1.weight",
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": f"backbone.res2.0.conv{last}.weight",
+    }
+    if has_head(state):
+        keys["MODEL.SEM_SEG_HEAD.NUM_CLASSES"] = f"{HEAD}.predictor.weight"
+        keys["MODEL.SEM_SEG_HEAD.CONVS_DIM"] = f"{HEAD}.reduction.weight"
+        if any(key.startswith(f"{AUX}.") for key in state):
+            keys["MODEL.SEM_SEG_HEAD.AUX.CHANNELS"] = f"{AUX}.conv.weight"
+    return keys
+
+
+def _width(state: Mapping[str, Tensor], key: str) -> int:
+    """The channels that a convolution gives; where its weight is missing, those of its norm."""
+    layer = key.removesuffix("weight")
+    there = [f"{layer}{leaf}" for leaf in ("weight", "norm.weight", "bias", "norm.bias")]
+    return next((len(state[k]) for k in there if k in state and state[k].dim()), 64)
+
+
+def _bottleneck(state: Mapping[str, Tensor]) -> bool:
+    return any(key.startswith("backbone.res") and ".conv3." in key for key in state)
+
+
+def _deep_stem(state: Mapping[str, Tensor]) -> bool:
+    return any(key.startswith(("backbone.stem.conv2.", "backbone.stem.conv3.")) for key in state)
+
+
+def has_head(state: Mapping[str, Tensor]) -> bool:
+    """Whether converted weights hold a semantic head beside the backbone."""
+    return any(key.startswith(f"{HEAD}.") for key in state)
+
+
+def check_complete(state: Mapping[str, Tensor], source: str, unknown: Sequence[str] = ()) -> None:
+    """Compare converted weights with the model of their sizes.
+
+    Args:
+        state: under our keys.
+        source: whose keys an error names beside ours.
+        unknown: its keys that have none of ours.
+
+    Raises:
+        UserError: such keys; weights that the model lacks, that have no place in it, or of another
+            shape.
+    """
+    options = model_options(state)
+    wanted = _shapes(options, has_head(state))
+    missing = [key for key in wanted if key not in state and not key.endswith(COUNTER)]
+    extra = [key for key in state if key not in wanted]
+    misfits = [key for key in wanted if key in state and state[key].shape != wanted[key]]
+    both = {key: f"{their_key(key, source)} (here {key})" for key in (*missing, *extra, *misfits)}
+    troubles = [
+        f"{len(keys)} {what}: {', '.join(both.get(key, key) for key in keys)}"
+        for keys, what in (
+            (unknown, f"not of {source}'s keys"),
+            (missing, "missing"),
+            (extra, "with no place in it"),
+            (misfits, "of a shape that does not fit the others"),
+        )
+        if keys
+    ]
+    if troubles:
+        raise UserError(
+            "the weights are not those of a whole CCNet with a ResNet, or of the ResNet alone; "
+            f"beside the nearest, ResNet-{options['MODEL.RESNETS.DEPTH']} of "
+            f"{', '.join(map(str, BLOCKS))}: {'; '.join(troubles)}"
+        )
+
+
+def _shapes(options: Mapping[str, Any], head: bool) -> dict[str, torch.Size]:
+    """Keys and shapes of our model with these options, or of its backbone alone."""
+    cfg = get_cfg()
+    add_ccsa_config(cfg)
+    common = {
+        "MODEL.DEVICE": "meta",
+        "MODEL.META_ARCHITECTURE": "DenseSegmentor",
+        "MODEL.BACKBONE.NAME": "build_dilated_resnet_backbone",
+        "MODEL.BACKBONE.FREEZE_AT": 0,
+        "MODEL.RESNETS.NORM": "BN",
+        "MODEL.RESNETS.OUT_FEATURES": ["res4", "res5"],
+        "MODEL.SEM_SEG_HEAD.NAME": "CCNetHead",
+        "MODEL.SEM_SEG_HEAD.IN_FEATURES": ["res5"],
+        "MODEL.SEM_SEG_HEAD.NORM": "BN",
+    }
+    cfg.merge_from_list(list(chain.from_iterable({**common, **options}.items())))
+    with torch.device("meta"):
+        state = build_model(cfg).state_dict() if head else build_backbone(cfg).state_dict()
+    return {key if head else f"backbone.{key}": value.shape for key, value in state.items()}
+
+
+def _depth(state: Mapping[str, Tensor]) -> int:
+    """The ResNet that has most nearly the residual blocks found, the shallowest of equals."""
+    found = {tuple(key.split(".")[1:3]) for key in state if key.startswith("backbone.res")}
+
+    def differing(depth: int) -> int:
+        blocks = zip(_STAGES, BLOCKS[depth], strict=True)
+        return len(found ^ {(stage, str(i)) for stage, count in blocks for i in range(count)})
+
+    bottleneck = _bottleneck(state)
+    return min((depth for depth in BLOCKS if (depth >= 50) == bottleneck), key=differing)

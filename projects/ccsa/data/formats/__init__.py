@@ -1,0 +1,1 @@
+"""Readers and writers of annotation formats: label images, panoptic JSON and PNG, MATLAB files."""

@@ -1,0 +1,1 @@
+"""Datasets that ccsa draws itself and writes to disk on first use."""

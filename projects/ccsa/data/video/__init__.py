@@ -1,0 +1,1 @@
+"""Clips: several frames of a video as one training sample."""

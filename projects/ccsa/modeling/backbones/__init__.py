@@ -1,0 +1,1 @@
+"""Backbones: dilated ResNets, a small plain network, and the models of timm."""

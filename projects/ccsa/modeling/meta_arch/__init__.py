@@ -1,0 +1,1 @@
+"""Meta-architectures: any model with context blocks, and segmentation of images and video."""

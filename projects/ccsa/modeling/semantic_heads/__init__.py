@@ -1,0 +1,1 @@
+"""Semantic segmentation heads: FCN, CCNet, SANet and CCNet for video."""

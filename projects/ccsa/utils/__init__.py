@@ -1,0 +1,1 @@
+"""Helpers without a place in the field: files, memory, folders of runs."""

@@ -1,0 +1,130 @@
+"""Sliding windows with models that mark where they looked."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from ccsa.errors import UserError
+from ccsa.inference.sliding_window import SlidingWindow, window_starts
+
+
+class Marker(nn.Module):
+    """Returns the image it is given as scores, and keeps the sizes it saw."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, batched_inputs):
+        (x,) = batched_inputs
+        assert (x["height"], x["width"]) == tuple(x["image"].shape[-2:])
+        self.seen.append(tuple(x["image"].shape[-2:]))
+        return [{"sem_seg": x["image"].float()}]
+
+
+class Counter(nn.Module):
+    """Scores of window k: k everywhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = itertools.count()
+
+    def forward(self, batched_inputs):
+        return [
+            {"sem_seg": torch.full((2, *batched_inputs[0]["image"].shape[-2:]), next(self.calls))}
+        ]
+
+
+def positions(height, width):
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([rows, columns, rows * 1000 + columns])
+
+
+@pytest.mark.parametrize(
+    ("size", "crop", "stride", "starts"),
+    [
+        (10, 4, 3, [0, 3, 6]),
+        (11, 4, 3, [0, 3, 6, 7]),
+        (4, 4, 3, [0]),
+        (3, 4, 3, [0]),
+        (5, 4, 3, [0, 1]),
+        (1024, 769, 513, [0, 255]),
+        (2048, 769, 513, [0, 513, 1026, 1279]),
+    ],
+)
+def test_window_starts(size, crop, stride, starts):
+    assert window_starts(size, crop, stride) == starts
+
+
+@pytest.mark.parametrize("size", [(10, 13), (17, 31), (8, 8), (5, 20), (20, 3), (1, 1)])
+@pytest.mark.parametrize(("crop", "stride"), [((8, 8), (5, 5)), ((8, 6), (8, 3))])
+def test_positions_come_back_with_no_seam(size, crop, stride):
+    model = Marker()
+    image = positions(*size)
+    result = SlidingWindow(model, crop, stride)([{"image": image}])[0]["sem_seg"]
+    assert torch.equal(result, image.float())
+    window = tuple(min(s, c) for s, c in zip(size, crop, strict=True))
+    assert set(model.seen) == {window}
+
+
+def test_overlaps_are_averaged():
+    size, crop, stride = (7, 9), (4, 5), (2, 3)
+    found = SlidingWindow(Counter(), crop, stride)([{"image": torch.zeros(3, *size)}])[0]["sem_seg"]
+    windows = list(itertools.product([0, 2, 3], [0, 3, 4]))
+    for i, j in itertools.product(range(7), range(9)):
+        over = [k for k, (y, x) in enumerate(windows) if y <= i < y + 4 and x <= j < x + 5]
+        assert found[1, i, j].item() == pytest.approx(sum(over) / len(over))
+
+
+def test_softmax_is_averaged_instead():
+    class Scores(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.sign = 1
+
+        def forward(self, batched_inputs):
+            self.sign = -self.sign
+            height, width = batched_inputs[0]["image"].shape[-2:]
+            scores = torch.tensor([2.0, -1.0]) * self.sign
+            return [{"sem_seg": scores[:, None, None].expand(2, height, width)}]
+
+    image = {"image": torch.zeros(3, 2, 3)}
+    found = SlidingWindow(Scores(), (2, 2), (2, 1), "softmax")([image])[0]["sem_seg"]
+    p = torch.sigmoid(torch.tensor(3.0))
+    torch.testing.assert_close(found[0, 0], torch.tensor([1 - p, 0.5, p]))
+
+
+def test_output_size_and_batch():
+    inputs = [
+        {"image": positions(6, 6), "height": 12, "width": 18},
+        {"image": positions(9, 5)},
+    ]
+    found = SlidingWindow(Marker(), (4, 4), (2, 2))(inputs)
+    assert [r["sem_seg"].shape for r in found] == [(3, 12, 18), (3, 9, 5)]
+    wanted = nn.functional.interpolate(positions(6, 6)[None].float(), (12, 18), mode="bilinear")[0]
+    torch.testing.assert_close(found[0]["sem_seg"], wanted)
+
+
+@pytest.mark.parametrize(
+    ("crop", "stride", "average", "message"),
+    [
+        ((4, 4), (5, 4), "logits", "at most its crop"),
+        ((4,), (4, 4), "logits", r"\[height, width\]"),
+        ((4, 4), (0, 4), "logits", "stride must be"),
+        ((4, 4), (4, 4), "votes", "logits, softmax"),
+    ],
+)
+def test_wrong_settings(crop, stride, average, message):
+    with pytest.raises(ValueError, match=message):
+        SlidingWindow(Marker(), crop, stride, average)
+
+
+def test_a_detector_is_refused():
+    class Detector(nn.Module):
+        def forward(self, batched_inputs):
+            return [{"instances": None}]
+
+    with pytest.raises(UserError, match="'sem_seg' output, but this one gives instances"):
+        SlidingWindow(Detector(), (4, 4), (4, 4))([{"image": torch.zeros(3, 4, 4)}])

@@ -1,0 +1,63 @@
+import argparse
+from pathlib import Path
+
+import pytest
+from detectron2.config import CfgNode
+
+from ccsa.errors import UserError
+from ccsa.utils.run_folders import choose_output_dir, config_name
+
+
+def choose(output="", resume=False, machines=1, file="configs/digits/x.yaml"):
+    args = argparse.Namespace(
+        config_file=file, resume=resume, num_machines=machines, machine_rank=0
+    )
+    return choose_output_dir(CfgNode({"OUTPUT_DIR": str(output)}), args)
+
+
+@pytest.fixture(autouse=True)
+def inside(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_config_name():
+    assert config_name("configs/a.yaml") == Path("a")
+    assert config_name("configs/digits/a.yaml") == Path("digits/a")
+    assert config_name("mine/a.yaml") == Path("a")
+
+
+def test_each_run_gets_the_next_number():
+    assert choose() == Path("output/digits/x/1")
+    assert choose() == Path("output/digits/x/2")
+    Path("output/digits/x/9").mkdir()
+    assert choose() == Path("output/digits/x/10")
+
+
+def test_resume_takes_the_latest_run_with_a_checkpoint():
+    with pytest.raises(UserError, match="no run"):
+        choose(resume=True)
+    first, second = choose(), choose()
+    (first / "last_checkpoint").write_text("model_final.pth")
+    assert second.exists()
+    assert choose(resume=True) == first
+
+
+@pytest.mark.parametrize("sign", ["config.yaml", "last_checkpoint"])
+def test_a_folder_that_holds_a_run_is_refused_unless_resumed(tmp_path, sign):
+    folder = tmp_path / "mine"
+    assert choose(folder) == folder
+    (folder / sign).write_text("x")
+    with pytest.raises(UserError, match=r"mine holds a run.*--resume"):
+        choose(folder)
+    assert choose(folder, resume=True) == folder
+    assert (folder / sign).read_text() == "x"
+
+
+def test_places_that_cannot_be_are_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        choose(tmp_path / "file")
+    with pytest.raises(UserError, match="file"):
+        choose(tmp_path / "file" / "below")
+    with pytest.raises(UserError, match="OUTPUT_DIR"):
+        choose(machines=2)
