@@ -76,10 +76,10 @@ def suggestion(
 
     Example:
         >>> suggestion("CrisCros", ["CrissCross", "NonLocal"])
-        "; did you mean 'CrissCross'? Available: CrissCross, NonLocal"
+        '; did you mean CrissCross? Available: CrissCross, NonLocal'
     """
     near = near_misses(name, valid, limit=limit, cutoff=cutoff)
-    text = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+    text = f"; did you mean {' or '.join(near)}?" if near else ""
     if listed and valid:
         names = ", ".join(list(valid)[:listed]) + (", ..." if len(valid) > listed else "")
         text += f"{'' if near else ';'} {'Available' if near else 'available'}: {names}"
