@@ -1,0 +1,242 @@
+"""A user's own data: a folder, or COCO JSON files, read into Detectron2's standard dicts.
+
+    from ccsa.data import read_folder
+
+    data = read_folder("my_data")
+    data.format, data.classes, {name: len(records) for name, records in data.splits.items()}
+
+Nothing is copied and nothing is written. What is wrong with the data is in ``data.problems``.
+"""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ccsa.data.formats import FORMATS, coco
+from ccsa.data.formats.image_files import ImageIndex
+from ccsa.data.problems import Problems
+from ccsa.data.records import Split, use_one_mask_format
+from ccsa.errors import UserError, one_of
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "val", "test")
+VALIDATION_SHARE = 15  # percent of the images, if the data has no validation split
+
+
+@dataclass
+class FolderDataset:
+    """A user's data.
+
+    Attributes:
+        root: the folder, or the folder of the JSON file.
+        format: the name of its format, a key of ``ccsa.data.formats.FORMATS``.
+        classes: class names; ``category_id`` and label values are indices into them.
+        splits: Detectron2's standard dicts of each split.
+        problems: what is wrong; each has ``kind``, ``severity``, ``file`` and ``message``.
+        stuff: the classes that are not countable objects (panoptic data only).
+        mask_format: what ``INPUT.MASK_FORMAT`` must be.
+        sources: the annotation file or folder of each split.
+        created: whether the validation split was created here.
+    """
+
+    root: Path
+    format: str
+    classes: list[str]
+    splits: dict[str, list[dict[str, Any]]]
+    problems: Problems
+    stuff: list[str] = field(default_factory=list)
+    mask_format: str = "polygon"
+    sources: dict[str, Path] = field(default_factory=dict)
+    created: bool = False
+
+    @property
+    def annotations(self) -> list[dict[str, Any]]:
+        """All annotations of all splits."""
+        return [a for records in self.splits.values() for r in records for a in r.get("annotations", ())]
+
+    @property
+    def has_boxes(self) -> bool:
+        """Whether objects are annotated."""
+        return any("annotations" in r for records in self.splits.values() for r in records)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether at least one object has a mask."""
+        return any("segmentation" in annotation for annotation in self.annotations)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether images have a class per pixel."""
+        return any("sem_seg_file_name" in r for records in self.splits.values() for r in records)
+
+    @property
+    def has_segments(self) -> bool:
+        """Whether images have panoptic annotations."""
+        return any("pan_seg_file_name" in r for records in self.splits.values() for r in records)
+
+
+def read_folder(path: str | Path, *, format: str | None = None) -> FolderDataset:
+    """Read a folder of annotated images, or a COCO JSON file whose images are beside it.
+
+    Args:
+        path: the folder or JSON file.
+        format: ``coco``, ``coco_panoptic``, ``yolo``, ``labelme``, ``class_masks``,
+            ``instance_labels`` or ``voc``; detected by default.
+
+    Returns:
+        The data. A missing validation split is created from a hash of the image files (85 / 15),
+        the same every time.
+
+    Raises:
+        UserError: the folder does not exist, its format is not recognized, or an annotation file
+            cannot be read at all. Everything else is in ``problems``.
+
+    Example:
+        >>> read_folder("no/such/folder")
+        Traceback (most recent call last):
+        ccsa.errors.UserError: --data no/such/folder does not exist; name a folder or a COCO JSON file
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise UserError(f"--data {path} does not exist; name a folder or a COCO JSON file")
+    if path.is_file():
+        return read_coco_files(path, path.parent)
+    if format is not None:
+        one_of(FORMATS, format, "--data-format")
+    name = format or _detect(path)
+    problems = Problems()
+    splits = FORMATS[name].read(path, problems)
+    return _assemble(path, name, splits, problems)
+
+
+def read_coco_files(
+    train: str | Path,
+    images: str | Path | None = None,
+    val: str | Path | None = None,
+    val_images: str | Path | None = None,
+) -> FolderDataset:
+    """Read COCO JSON files that are given one by one.
+
+    Args:
+        train: JSON file of the training split.
+        images: the folder of its images; by default that of the file.
+        val: JSON file of the validation split; by default one is created.
+        val_images: the folder of its images; by default ``images``.
+
+    Raises:
+        UserError: a file or folder does not exist or cannot be read.
+    """
+    train = Path(train).expanduser()
+    folder = Path(images).expanduser() if images else train.parent
+    given = [("train", train, folder)]
+    if val:
+        given.append(("val", Path(val), Path(val_images) if val_images else folder))
+    for option, place in (("--images", images), ("--val-images", val_images)):
+        if place and not Path(place).expanduser().is_dir():
+            raise UserError(f"{option} {place} is not a folder; name the folder of the images")
+    problems = Problems()
+    files = [(name, f.expanduser(), ImageIndex([d.expanduser()])) for name, f, d in given]
+    return _assemble(train.parent, "coco", coco.read_splits(files, problems), problems)
+
+
+def _detect(folder: Path) -> str:
+    """Return the name of the format of a folder.
+
+    Raises:
+        UserError: no reader recognizes it.
+    """
+    name = next((name for name, reader in FORMATS.items() if reader.matches(folder)), None)
+    if name is not None:
+        return name
+    inside = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir())[:8]
+    raise UserError(
+        f"the format of --data {folder} is not recognized (it contains "
+        f"{', '.join(inside) or 'nothing'}); docs/OWN_DATA.md shows the layout of each format: "
+        f"{', '.join(FORMATS)}"
+    )
+
+
+def _assemble(root: Path, name: str, splits: list[Split], problems: Problems) -> FolderDataset:
+    """Bring the classes of all splits together, and create the validation split if it is missing."""
+    splits = [split for split in splits if split.records or split.classes]
+    if not any(split.name == "train" for split in splits):
+        raise UserError(
+            f"--data {root} has no training split with annotated images (format {name}); "
+            "docs/OWN_DATA.md shows the layout"
+        )
+    classes = _merge_classes(splits, problems)
+    stuff = [c for c in classes if any(c in split.stuff for split in splits)]
+    created = not any(split.name == "val" for split in splits)
+    if created:
+        splits.insert(1, _create_validation_split(next(s for s in splits if s.name == "train")))
+    splits.sort(key=lambda split: SPLITS.index(split.name))
+    mask_format = use_one_mask_format(splits)
+    return FolderDataset(
+        root=root,
+        format=name,
+        classes=classes,
+        splits={split.name: split.records for split in splits},
+        problems=problems,
+        stuff=stuff,
+        mask_format=mask_format,
+        sources={split.name: split.source for split in splits},
+        created=created,
+    )
+
+
+def _merge_classes(splits: Sequence[Split], problems: Problems) -> list[str]:
+    """Number the classes of all splits alike, matched by name, those of the training split first."""
+    ordered = sorted(splits, key=lambda split: SPLITS.index(split.name))
+    first = ordered[0]
+    classes = list(first.classes)
+    for split in ordered[1:]:
+        new = [c for c in split.classes if c not in classes]
+        lacking = [c for c in first.classes if c not in split.classes]
+        if new or lacking:
+            only = [f"only in {split.name}: {', '.join(new)}"] if new else []
+            only += [f"only in {first.name}: {', '.join(lacking)}"] if lacking else []
+            problems.add("classes_differ", split.source, "; ".join(only))
+        elif split.classes != first.classes:
+            problems.add(
+                "classes_numbered_differently",
+                split.source,
+                f"{split.name} has the order {', '.join(split.classes)}, "
+                f"{first.name} {', '.join(first.classes)}",
+            )
+        classes += new
+    for split in ordered:
+        index = [classes.index(c) for c in split.classes]
+        for record in split.records:
+            for entry in (*record.get("annotations", ()), *record.get("segments_info", ())):
+                entry["category_id"] = index[entry["category_id"]]
+            if "sem_seg_file_name" in record and index != list(range(len(index))):
+                record["label_mapping"] = dict(enumerate(index))
+    return classes
+
+
+def _create_validation_split(train: Split) -> Split:
+    """Move 15 percent of the training images, chosen by a hash of their content, into ``val``."""
+    ranked = []
+    for record in train.records:
+        digest = hashlib.sha256(Path(record["file_name"]).read_bytes()).digest()
+        ranked.append((int.from_bytes(digest[:4], "big") % 100, digest, record))
+    chosen = [record for share, _, record in ranked if share < VALIDATION_SHARE]
+    order = sorted(ranked, key=lambda row: row[:2])
+    if not chosen and len(ranked) > 1:
+        chosen = [order[0][2]]
+    if len(chosen) == len(ranked) > 1:
+        chosen = [row[2] for row in order[:-1]][:1]
+    names = {record["file_name"] for record in chosen}
+    val = [r for r in train.records if r["file_name"] in names]
+    train.records = [r for r in train.records if r["file_name"] not in names]
+    logger.info(
+        "The data has no validation split: %d of %d images, chosen by a hash of the files, "
+        "are used for validation.",
+        len(val),
+        len(val) + len(train.records),
+    )
+    return Split("val", train.classes, val, train.source, train.stuff)

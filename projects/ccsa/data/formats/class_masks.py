@@ -1,0 +1,79 @@
+"""Class masks: one label image per image, whose values are class indices; 255 is ignored.
+
+The images are gray, palette or 1-bit PNGs. ``classes.txt`` lists the names, that of value 0 first.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from ccsa.data.formats.label_images import read_label
+from ccsa.data.formats.layout import find_pairs, matched, read_class_names
+from ccsa.data.problems import Problems
+from ccsa.data.records import Split, image_header
+from ccsa.errors import UserError
+
+FOLDER_NAMES = ("labels", "masks", "annotations", "semantic", "gt")
+IGNORE = 255
+_LOOKED_AT = 20
+
+
+def matches(folder: Path) -> bool:
+    """Whether the folder has images with label images and names of classes, or label images that
+    do not number objects."""
+    from ccsa.data.formats import instance_labels  # the two formats exclude each other
+
+    pairs = find_pairs(folder, FOLDER_NAMES)
+    return bool(pairs) and not instance_labels.matches(folder)
+
+
+def read(folder: Path, problems: Problems) -> list[Split]:
+    """Read every split of the folder."""
+    pairs = find_pairs(folder, FOLDER_NAMES)
+    if not pairs:
+        raise UserError(f"{folder} has no folders of images and labels; see docs/OWN_DATA.md")
+    names = read_class_names(folder, problems)
+    splits = []
+    for pair in pairs:
+        split = Split(pair.split, names or [], source=pair.labels)
+        for image, label in matched(pair, problems):
+            try:
+                header = image_header(str(image))
+            except OSError as error:
+                problems.add("unreadable_image", image, str(error))
+                continue
+            split.records.append(
+                {
+                    "file_name": str(image),
+                    "image_id": len(split.records) + 1,
+                    "height": header.height,
+                    "width": header.width,
+                    "sem_seg_file_name": str(label),
+                }
+            )
+        splits.append(split)
+    if names is None:
+        names = _numbered_classes(splits, folder)
+        for split in splits:
+            split.classes = list(names)
+    return splits
+
+
+def _numbered_classes(splits: list[Split], folder: Path) -> list[str]:
+    """Return names for the values in the labels, where no file lists any.
+
+    Raises:
+        UserError: the values look like gray levels rather than indices.
+    """
+    values: set[int] = set()
+    for split in splits:
+        for record in split.records:
+            values.update(np.unique(read_label(Path(record["sem_seg_file_name"]))).tolist())
+    values.discard(IGNORE)
+    highest = max(values, default=0)
+    if highest > 2 * len(values) + 8:
+        raise UserError(
+            f"{folder} has no classes.txt, and its labels contain values up to {highest}; write "
+            "the class names into classes.txt, one per line, that of value 0 first"
+        )
+    return [f"class {i}" for i in range(max(highest + 1, 2))]

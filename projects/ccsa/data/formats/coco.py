@@ -1,0 +1,343 @@
+"""COCO instances JSON, in the dialects of the programs that write it.
+
+Understood are plain COCO, Roboflow (``train/_annotations.coco.json``), CVAT
+(``annotations/instances_default.json``, masks marked ``iscrowd: 1``), Label Studio
+(``result.json``, file names with a prefix) and VIA (flat polygons, ids in quotes).
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ccsa.data.formats.image_files import ImageIndex
+from ccsa.data.formats.masks import MaskError, parse_segmentation
+from ccsa.data.formats.text_files import read_json, shown
+from ccsa.data.problems import Problems
+from ccsa.data.records import Split, image_header, is_number, make_annotation
+from ccsa.errors import UserError
+
+_INTEGER = re.compile(r"\s*[+-]?\d{1,18}\s*")
+_CVAT = re.compile(r"instances_\w+\.json")
+
+
+class CocoReader:
+    """Reads one JSON file into a :class:`Split`.
+
+    Args:
+        file: the JSON file.
+        images: finds image files by the names in the JSON.
+        name: the name of the split.
+        problems: where problems are reported.
+    """
+
+    def __init__(self, file: Path, images: ImageIndex, name: str, problems: Problems):
+        self.file, self.images, self.name, self.problems = file, images, name, problems
+        self.content = _structure(read_json(file, problems), file)
+        self.categories = self._read_categories()
+
+    def used_categories(self) -> set[Any]:
+        """Return the category ids that annotations use."""
+        entries = (e for e in self.content["annotations"] if isinstance(e, dict))
+        return {_as_integer(e.get("category_id")) for e in entries}
+
+    def supercategories(self) -> set[str]:
+        """Return the names that categories give as their supercategory."""
+        entries = (e for e in self.content["categories"] if isinstance(e, dict))
+        return {str(e.get("supercategory")) for e in entries if e.get("id") not in (0, "0")}
+
+    def split(self) -> Split:
+        """Return the records, images in the order of their ids."""
+        ids = sorted(self.categories)
+        index = {number: i for i, number in enumerate(ids)}
+        split = Split(self.name, [self.categories[i] for i in ids], source=self.file)
+        records = self._read_images()
+        cvat = bool(_CVAT.fullmatch(self.file.name)) and self._masks_are_marked_crowd()
+        seen: dict[Any, set[str]] = {}
+        numbers: set[Any] = set()
+        for position, entry in enumerate(self.content["annotations"]):
+            where = f"annotation {position + 1} of the list"
+            if not isinstance(entry, dict):
+                self._report("wrong_type", f"{where} is {shown(entry)}, not an object")
+                continue
+            if "id" in entry:
+                where = f"annotation {shown(entry['id'])}"
+                self._check_number(entry["id"], numbers, where)
+            record = records.get(self._integer(entry, "image_id", where, text=True))
+            if record is None:
+                self._report("unknown_image", f"{where}: image_id {shown(entry.get('image_id'))}")
+                continue
+            where += f" of image {record['file_name'].rpartition('/')[2]}"
+            annotation = self._annotation(entry, record, index, cvat, where)
+            if annotation is None:
+                continue
+            key = (
+                f"{annotation['category_id']} {annotation['bbox']} {annotation.get('segmentation')}"
+            )
+            known = seen.setdefault(record["image_id"], set())
+            if key in known:
+                self._report("duplicate_annotation", f"{where} repeats another annotation")
+            known.add(key)
+            record["annotations"].append(annotation)
+        split.records = [r for r in records.values() if r is not None and "width" in r]
+        return split
+
+    def _report(self, kind: str, message: str) -> None:
+        self.problems.add(kind, self.file, message)
+
+    def _integer(self, entry: Mapping, key: str, where: str, text: bool = False) -> Any:
+        """Return an integer field (one in quotes is reported); with ``text``, also other text."""
+        value = entry.get(key)
+        number = _as_integer(value)
+        if isinstance(value, str) and isinstance(number, int):
+            self._report("quoted_number", f"{where}: '{key}' is {shown(value)}")
+        if isinstance(number, int) or (text and isinstance(number, str)):
+            return number
+        return None
+
+    def _check_number(self, value: Any, numbers: set[Any], where: str) -> None:
+        number = _as_integer(value)
+        if number == 0:
+            self._report("annotation_id_zero", f"{where} has the id 0")
+        try:
+            if number in numbers:
+                self._report("duplicate_annotation_id", f"{where} is not the only one of this id")
+            numbers.add(number)
+        except TypeError:  # a list or an object
+            self._report("wrong_type", f"{where}: 'id' is {shown(value)}")
+
+    def _read_categories(self) -> dict[int, str]:
+        categories: dict[int, str] = {}
+        for position, entry in enumerate(self.content["categories"]):
+            where = f"category {position + 1} of the list"
+            if not isinstance(entry, dict):
+                self._report("wrong_type", f"{where} is {shown(entry)}, not an object")
+                continue
+            number, name = self._integer(entry, "id", where), entry.get("name")
+            if number is None:
+                kind = "wrong_type" if "id" in entry else "missing_field"
+                self._report(kind, f"{where}: 'id' is {shown(entry.get('id'))}, not an integer")
+                continue
+            if not isinstance(name, str) or not name.strip():
+                kind = "wrong_type" if "name" in entry else "missing_field"
+                self._report(kind, f"category {number}: 'name' is {shown(name)}, not text")
+                continue
+            name = name.strip()
+            if number in categories or name in categories.values():
+                self._report("duplicate_category", f"category {number} ({name}) occurs twice")
+                continue
+            categories[number] = name
+        return categories
+
+    def _read_images(self) -> dict[Any, dict[str, Any] | None]:
+        """Return records by image id, in the order of the ids; None for one that is unusable."""
+        found: dict[Any, dict[str, Any] | None] = {}
+        files: set[str] = set()
+        for position, entry in enumerate(self.content["images"]):
+            where = f"image {position + 1} of the list"
+            if not isinstance(entry, dict):
+                self._report("wrong_type", f"{where} is {shown(entry)}, not an object")
+                continue
+            number, file_name = self._integer(entry, "id", where, text=True), entry.get("file_name")
+            if number is None:
+                kind = "wrong_type" if "id" in entry else "missing_field"
+                self._report(kind, f"{where}: 'id' is {shown(entry.get('id'))}")
+                continue
+            where = f"image {number}"
+            if not isinstance(file_name, str) or not file_name.strip():
+                kind = "wrong_type" if "file_name" in entry else "missing_field"
+                self._report(kind, f"{where}: 'file_name' is {shown(file_name)}")
+                found.setdefault(number, None)
+                continue
+            if number in found:
+                self._report("duplicate_image_id", f"{where} ({file_name}) has the id of another")
+                continue
+            found[number] = record = self._image(entry, file_name, where)
+            if record is not None:
+                if record["file_name"] in files:
+                    self._report("duplicate_image_file", f"{where}: {file_name} occurs twice")
+                files.add(record["file_name"])
+        order = sorted(found, key=lambda n: (isinstance(n, str), n))
+        for position, number in enumerate(order):
+            record = found[number]
+            if record is not None:
+                record["image_id"] = position + 1  # the ids of a file may be text
+        return {number: found[number] for number in order}
+
+    def _image(self, entry: Mapping, file_name: str, where: str) -> dict[str, Any] | None:
+        path = self.images.find(file_name)
+        if path is None:
+            kind = "outside" if self.images.leads_outside(file_name) else "missing_image"
+            self._report(kind, f"{where}: no file {file_name} in {self.images.description}")
+            return None
+        record: dict[str, Any] = {"file_name": str(path), "annotations": []}
+        size = self._size(entry, where)
+        if size is None:
+            try:
+                header = image_header(str(path))
+            except OSError as error:
+                self.problems.add("unreadable_image", path, str(error))
+                return None
+            size = header.width, header.height
+            self._report("missing_size", f"{where} ({file_name}) has no width and height")
+        record["width"], record["height"] = size
+        return record
+
+    def _size(self, entry: Mapping, where: str) -> tuple[int, int] | None:
+        values = []
+        for key in ("width", "height"):
+            value = _as_integer(entry.get(key))
+            if value in (None, 0):
+                return None
+            if isinstance(value, float) and value.is_integer():
+                value = int(value)
+            if not isinstance(value, int) or value < 0 or isinstance(value, bool):
+                self._report("wrong_type", f"{where}: '{key}' is {shown(entry[key])}")
+                return None
+            values.append(value)
+        return values[0], values[1]
+
+    def _annotation(
+        self, entry: Mapping, record: Mapping, index: Mapping[int, int], cvat: bool, where: str
+    ) -> dict[str, Any] | None:
+        category = self._integer(entry, "category_id", where)
+        if category not in index:
+            kind = "unknown_category" if "category_id" in entry else "missing_field"
+            self._report(kind, f"{where}: category_id is {shown(entry.get('category_id'))}")
+            return None
+        size = record["height"], record["width"]
+        try:
+            segmentation = parse_segmentation(entry.get("segmentation"), size)
+        except MaskError as error:
+            kind, reason = error.args
+            self._report(kind, f"{where}: {reason}")
+            if kind != "degenerate_polygon":
+                return None
+            segmentation = None
+        box = self._box(entry, where)
+        if box is None and segmentation is None:
+            if "bbox" not in entry:
+                self._report("missing_field", f"{where} has neither 'bbox' nor 'segmentation'")
+            return None
+        if box is not None and (box[2] <= 0 or box[3] <= 0):
+            if segmentation is None:
+                self._report("empty_box", f"{where}: the box is {box}")
+                return None
+            box = None  # that of the mask
+        if segmentation is None:
+            self._report("missing_mask", f"{where} has no mask")
+        iscrowd = self._crowd(entry, where)
+        if cvat and isinstance(entry.get("segmentation"), dict):
+            iscrowd = 0
+        area = entry.get("area")
+        known = is_number(area) and area > 0
+        annotation = make_annotation(
+            index[category],
+            box=box,
+            segmentation=segmentation,
+            iscrowd=iscrowd,
+            area=area if known else None,
+            size=size,
+        )
+        if min(annotation["bbox"][2:]) <= 0:
+            self._report("empty_box", f"{where}: the mask has the box {annotation['bbox']}")
+            return None
+        return annotation
+
+    def _box(self, entry: Mapping, where: str) -> list[float] | None:
+        box = entry.get("bbox")
+        if box is None or box == []:
+            return None
+        if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
+            self._report("invalid_box", f"{where}: 'bbox' is {shown(box)}")
+            return None
+        return [float(value) for value in box]
+
+    def _crowd(self, entry: Mapping, where: str) -> int:
+        if _as_integer(entry.get("ignore", 0)) == 1:
+            self._report("ignored_annotation", f"{where} has ignore: 1")
+            return 1
+        if "iscrowd" not in entry:
+            return 0
+        value = entry["iscrowd"]
+        if value is None:
+            self._report("null_field", f"{where}: 'iscrowd' is null")
+            return 0
+        number = int(value) if isinstance(value, bool) else _as_integer(value)
+        if isinstance(value, str) and number in (0, 1):
+            self._report("quoted_number", f"{where}: 'iscrowd' is {shown(value)}")
+        if number not in (0, 1):
+            self._report("wrong_type", f"{where}: 'iscrowd' is {shown(value)} instead of 0 or 1")
+            return 0
+        return int(number)
+
+    def _masks_are_marked_crowd(self) -> bool:
+        """Whether all run-length encoded masks, and only those, are marked ``iscrowd: 1``."""
+        entries = [e for e in self.content["annotations"] if isinstance(e, dict)]
+        masks = [e for e in entries if isinstance(e.get("segmentation"), dict)]
+        others = [e for e in entries if not isinstance(e.get("segmentation"), dict)]
+        marked = bool(masks) and all(_as_integer(e.get("iscrowd")) == 1 for e in masks)
+        marked = marked and all(_as_integer(e.get("iscrowd", 0)) != 1 for e in others)
+        if marked:
+            self._report("masks_marked_crowd", f"{len(masks)} masks have iscrowd: 1")
+        return marked
+
+
+def read_splits(files: Sequence[tuple[str, Path, ImageIndex]], problems: Problems) -> list[Split]:
+    """Read the JSON files of a dataset.
+
+    Args:
+        files: (name of the split, JSON file, where its images are) of each.
+        problems: where problems are reported.
+    """
+    readers = [CocoReader(file, images, name, problems) for name, file, images in files]
+    used = set().union(*(reader.used_categories() for reader in readers))
+    for reader in readers:
+        name = reader.categories.get(0)
+        if name is not None and 0 not in used and name in reader.supercategories():
+            problems.add("dropped_category", reader.file, f"category 0 ({name}) has no annotation")
+            del reader.categories[0]
+    return [reader.split() for reader in readers]
+
+
+def looks_like_coco(content: Any) -> bool:
+    """Whether JSON content is a COCO instances file."""
+    return (
+        isinstance(content, dict)
+        and isinstance(content.get("images"), list)
+        and isinstance(content.get("annotations"), list)
+        and not any("segments_info" in e for e in _objects(content["annotations"]))
+    )
+
+
+def _objects(entries: list) -> Iterator[dict]:
+    return (entry for entry in entries if isinstance(entry, dict))
+
+
+def _structure(content: Any, file: Path) -> dict[str, list]:
+    """Check the top level of the JSON.
+
+    Raises:
+        UserError: it is not that of COCO instances.
+    """
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{file} is not COCO annotations: it contains a {type(content).__name__} instead of an "
+            "object with 'images', 'annotations' and 'categories'; name the annotation file"
+        )
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content.get(key), list):
+            state = "has no" if key not in content else f"has {shown(content[key])} as"
+            raise UserError(
+                f"{file} is not complete COCO annotations: it {state} list '{key}'; export it again"
+            )
+    return content
+
+
+def _as_integer(value: Any) -> Any:
+    """Return the integer that a value stands for (also ``1.0`` and ``"1"``), else the value."""
+    if isinstance(value, str) and _INTEGER.fullmatch(value):
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return None if isinstance(value, bool | list | dict) else value

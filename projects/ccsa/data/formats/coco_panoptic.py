@@ -1,0 +1,144 @@
+"""COCO panoptic: a JSON file per split, PNGs whose colors are segment ids, and images."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ccsa.data.formats.image_files import ImageIndex
+from ccsa.data.formats.layout import SPLIT_NAMES, images_in, json_kind, split_of
+from ccsa.data.formats.panoptic_json import PanopticJson, read_panoptic_json
+from ccsa.data.formats.panoptic_png import read_segment_ids
+from ccsa.data.problems import Problems
+from ccsa.data.records import Split, image_header, make_annotation, rle_of_mask
+from ccsa.errors import UserError
+
+
+def matches(folder: Path) -> bool:
+    """Whether the folder contains panoptic JSON files."""
+    return bool(_files(folder))
+
+
+def read(folder: Path, problems: Problems) -> list[Split]:
+    """Read every split of the folder. Things also become instances, whose masks are RLEs."""
+    return [_split(folder, split, file, problems) for split, file in _files(folder).items()]
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    places = [folder, folder / "annotations"]
+    for file in [f for place in places for f in sorted(place.glob("*.json"))[:20]]:
+        if json_kind(file) == "coco_panoptic":
+            found.setdefault(split_of(file.stem) or "train", file)
+    return found
+
+
+def _split(folder: Path, name: str, file: Path, problems: Problems) -> Split:
+    content = read_panoptic_json(file)
+    categories = [content.categories[number] for number in sorted(content.categories)]
+    index = {category.id: i for i, category in enumerate(categories)}
+    split = Split(
+        name,
+        [category.name for category in categories],
+        source=file,
+        stuff=[category.name for category in categories if not category.isthing],
+    )
+    pngs = _png_folder(folder, file)
+    images = _image_index(folder, file, name, pngs)
+    names = _image_names(content)
+    for annotation in content.annotations.values():
+        where = f"image {annotation.image_id}"
+        png = pngs / annotation.file_name
+        path = images.find(names.get(annotation.image_id, annotation.file_name))
+        path = path or _same_stem(images, annotation.file_name)
+        if path is None:
+            problems.add("missing_image", file, f"{where}: no image in {images.description}")
+            continue
+        if not png.is_file() or not png.resolve().is_relative_to(folder.resolve()):
+            problems.add("missing_label", file, f"{where}: no file {png}")
+            continue
+        unknown = [s.category_id for s in annotation.segments if s.category_id not in index]
+        if unknown:
+            problems.add("unknown_category", file, f"{where}: category {unknown[0]}")
+            continue
+        try:
+            header = image_header(str(path))
+            ids = read_segment_ids(png)
+        except (OSError, UserError) as error:
+            problems.add("unreadable_label", png, str(error))
+            continue
+        size = header.height, header.width
+        if ids.shape != size:
+            problems.add(
+                "label_size", png, f"{ids.shape[1]} x {ids.shape[0]} pixels, the image {size[::-1]}"
+            )
+            continue
+        problem = _segment_problem(ids, [s.id for s in annotation.segments])
+        if problem:
+            problems.add("segment_mismatch", png, f"{where}: {problem}")
+            continue
+        record: dict[str, Any] = {
+            "file_name": str(path),
+            "image_id": len(split.records) + 1,
+            "height": size[0],
+            "width": size[1],
+            "pan_seg_file_name": str(png),
+            "segments_info": [],
+            "annotations": [],
+        }
+        for segment in annotation.segments:
+            category, crowd = index[segment.category_id], int(segment.iscrowd)
+            record["segments_info"].append(
+                {"id": segment.id, "category_id": category, "iscrowd": crowd}
+            )
+            if categories[category].isthing:
+                rle = rle_of_mask(ids == segment.id)
+                record["annotations"].append(
+                    make_annotation(category, segmentation=rle, iscrowd=crowd, size=size)
+                )
+        split.records.append(record)
+    return split
+
+
+def _segment_problem(ids: np.ndarray, listed: list[int]) -> str:
+    shown = set(np.unique(ids).tolist()) - {0}
+    if len(set(listed)) < len(listed):
+        return "a segment id occurs twice in the JSON"
+    if lacking := sorted(set(listed) - shown):
+        return f"segment {lacking[0]} is in the JSON but not in the PNG"
+    if extra := sorted(shown - set(listed)):
+        return f"segment {extra[0]} is in the PNG but not in the JSON"
+    return ""
+
+
+def _png_folder(folder: Path, file: Path) -> Path:
+    places = [file.with_suffix(""), folder / file.stem, folder / "annotations" / file.stem]
+    found = next((place for place in places if place.is_dir()), None)
+    if found is None:
+        raise UserError(
+            f"{file} has no folder of panoptic PNGs (looked for {', '.join(map(str, places[:2]))}); "
+            "put them there"
+        )
+    return found
+
+
+def _image_index(folder: Path, file: Path, split: str, pngs: Path) -> ImageIndex:
+    token = file.stem.rpartition("_")[2]
+    names = dict.fromkeys((token, *SPLIT_NAMES[split]))
+    places = [place / name for name in names for place in (folder, folder / "images")]
+    places += [folder / "images", folder]
+    chosen = next((p for p in places if images_in(p) and p != pngs), folder)
+    return ImageIndex([chosen], root=folder)
+
+
+def _image_names(content: PanopticJson) -> dict[Any, str]:
+    return {
+        image["id"]: str(image["file_name"])
+        for image in content.images
+        if isinstance(image, dict) and "id" in image and "file_name" in image
+    }
+
+
+def _same_stem(images: ImageIndex, name: str) -> Path | None:
+    found = [path for path in images.files() if path.stem == Path(name).stem]
+    return found[0] if len(found) == 1 else None

@@ -1,0 +1,102 @@
+"""Instance label images: one integer per object and 0 for background, often as 16-bit TIFF.
+
+All objects are of one class, named in ``classes.txt`` or ``object``.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ccsa.data.formats.label_images import read_label
+from ccsa.data.formats.layout import find_pairs, matched, read_class_names
+from ccsa.data.problems import Problems
+from ccsa.data.records import Split, image_header, make_annotation, rle_of_mask
+from ccsa.errors import UserError
+
+FOLDER_NAMES = ("masks", "labels", "instances", "instance_labels")
+_LOOKED_AT = 12  # label images that decide about the format
+
+
+def matches(folder: Path) -> bool:
+    """Whether label images number objects: deep integers, or values that are single regions."""
+    pairs = find_pairs(folder, FOLDER_NAMES)
+    if not pairs:
+        return False
+    names = read_class_names(folder, Problems())
+    if names is not None and len(names) > 1:
+        return False
+    labels = [label for _, label in matched(pairs[0], Problems())][:_LOOKED_AT]
+    return bool(labels) and all(_numbers_objects(label) for label in labels)
+
+
+def read(folder: Path, problems: Problems) -> list[Split]:
+    """Read every split of the folder."""
+    pairs = find_pairs(folder, FOLDER_NAMES)
+    if not pairs:
+        raise UserError(f"{folder} has no folders of images and labels; see docs/OWN_DATA.md")
+    names = read_class_names(folder, problems) or ["object"]
+    splits = []
+    for pair in pairs:
+        split = Split(pair.split, names[:1], source=pair.labels)
+        for image, label in matched(pair, problems):
+            record = _record(image, label, problems)
+            if record is not None:
+                split.records.append({**record, "image_id": len(split.records) + 1})
+        splits.append(split)
+    return splits
+
+
+def _record(image: Path, label: Path, problems: Problems) -> dict[str, Any] | None:
+    try:
+        header = image_header(str(image))
+    except OSError as error:
+        problems.add("unreadable_image", image, str(error))
+        return None
+    try:
+        values = read_label(label)
+    except UserError as error:
+        problems.add("unreadable_label", label, str(error))
+        return None
+    size = header.height, header.width
+    if values.shape != size:
+        problems.add(
+            "label_size",
+            label,
+            f"the label has {values.shape[1]} x {values.shape[0]} pixels, its image "
+            f"{size[1]} x {size[0]}",
+        )
+        return None
+    annotations = []
+    for number in np.unique(values):
+        if number:
+            rle = rle_of_mask(values == number)
+            annotations.append(make_annotation(0, segmentation=rle, size=size))
+    return {
+        "file_name": str(image),
+        "height": size[0],
+        "width": size[1],
+        "annotations": annotations,
+    }
+
+
+def _numbers_objects(file: Path) -> bool:
+    """Whether the values of a label image are numbers of objects rather than classes."""
+    try:
+        values = read_label(file)
+    except UserError:
+        return False
+    numbers = np.unique(values)
+    numbers = numbers[numbers > 0]
+    if len(numbers) == 0:
+        return True  # nothing speaks against it
+    if values.dtype.itemsize > 1 and values.max() > 255:
+        return True
+    if values.dtype.itemsize == 1 and 255 in numbers:
+        return False  # the ignore value of class masks
+    if len(numbers) < 3:
+        return values.dtype.itemsize > 1
+    # Classes occur in several regions; an object is one region.
+    regions = [cv2.connectedComponents((values == n).astype(np.uint8))[0] - 1 for n in numbers[:20]]
+    return bool(np.mean(regions) < 1.2)

@@ -1,0 +1,192 @@
+"""What every reader of a user's data produces: splits of Detectron2's standard dicts.
+
+An annotation is ``{"category_id", "bbox", "bbox_mode", "iscrowd", "area"}`` and, if the object has
+a mask, ``"segmentation"``: polygons (a list of ``[x, y, ...]``) or a compressed RLE whose counts
+are text. ``category_id`` is an index into the classes of the split.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pycocotools.mask as coco_mask
+from detectron2.structures import BoxMode
+from PIL import Image
+
+Polygons = list[list[float]]
+Rle = dict[str, Any]
+
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".jp2", ".gif", ".avif"),
+)
+ROTATING = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+_ORIENTATION = 0x0112
+
+
+@dataclass
+class Split:
+    """One split of a dataset.
+
+    Attributes:
+        name: ``train``, ``val`` or ``test``.
+        classes: class names; ``category_id`` of the annotations is an index into them.
+        records: Detectron2's standard dicts.
+        source: the annotation file, or the folder of images.
+        stuff: names of the classes that are not countable objects (panoptic data only).
+    """
+
+    name: str
+    classes: list[str]
+    records: list[dict[str, Any]] = field(default_factory=list)
+    source: Path = Path()
+    stuff: list[str] = field(default_factory=list)
+
+
+class Header(NamedTuple):
+    """What the header of an image file says, without decoding its pixels.
+
+    Attributes:
+        width, height: as displayed, that is, after the EXIF orientation.
+        stored: (width, height) as stored.
+        mode: Pillow's mode, e.g. ``RGB``, ``L``, ``I;16``.
+        orientation: the EXIF orientation, 1 for none.
+        frames: number of pages.
+    """
+
+    width: int
+    height: int
+    stored: tuple[int, int]
+    mode: str
+    orientation: int
+    frames: int
+
+
+@lru_cache(maxsize=200_000)
+def image_header(file: str) -> Header:
+    """Read the header of an image file.
+
+    Raises:
+        OSError: the file does not exist, is not a regular file, or is not an image.
+    """
+    path = Path(file)
+    if not path.is_file():  # opening a named pipe would wait forever
+        raise FileNotFoundError(f"{file} is not a file")
+    try:
+        with Image.open(path) as image:
+            orientation = int(image.getexif().get(_ORIENTATION, 1) or 1)
+            stored, mode = image.size, image.mode
+            frames = getattr(image, "n_frames", 1)
+    except OSError:
+        raise
+    except Exception as error:  # Pillow's plug-ins raise many kinds for damaged files
+        raise OSError(f"{file} is not a readable image ({error})") from error
+    width, height = stored[::-1] if orientation in ROTATING else stored
+    return Header(width, height, stored, mode, orientation, frames)
+
+
+def make_annotation(
+    category: int,
+    *,
+    box: Sequence[float] | None = None,
+    segmentation: Polygons | Rle | None = None,
+    iscrowd: int = 0,
+    area: float | None = None,
+    size: tuple[int, int],
+) -> dict[str, Any]:
+    """Return an annotation in Detectron2's standard form.
+
+    Args:
+        category: index of the class.
+        box: ``[x, y, width, height]`` in pixels; by default that of the mask.
+        segmentation: polygons or a compressed RLE; None for a box without mask.
+        iscrowd: 1 for a crowd region.
+        area: in pixels; by default that of the mask, or of the box if there is no mask.
+        size: (height, width) of the image.
+    """
+    rle = None
+    if segmentation and (box is None or area is None):
+        rle = (
+            segmentation if isinstance(segmentation, dict) else rle_of_polygons(segmentation, size)
+        )
+    if box is None:
+        box = polygon_box(segmentation) if isinstance(segmentation, list) else rle_box(rle)
+    if area is None:
+        area = float(coco_mask.area(rle)) if rle is not None else float(box[2] * box[3])
+    annotation = {
+        "category_id": category,
+        "bbox": [float(value) for value in box],
+        "bbox_mode": BoxMode.XYWH_ABS,
+        "iscrowd": iscrowd,
+        "area": area,
+    }
+    if segmentation:
+        annotation["segmentation"] = segmentation
+    return annotation
+
+
+def polygon_box(polygons: Any) -> list[float]:
+    """Return the box ``[x, y, width, height]`` around polygons."""
+    xs = [x for polygon in polygons for x in polygon[0::2]]
+    ys = [y for polygon in polygons for y in polygon[1::2]]
+    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+
+
+def rle_box(rle: Any) -> list[float]:
+    """Return the box ``[x, y, width, height]`` around the pixels of an RLE."""
+    return coco_mask.toBbox(rle).tolist()
+
+
+def rle_of_polygons(polygons: Polygons, size: tuple[int, int]) -> Rle:
+    """Rasterize polygons as the COCO API does.
+
+    Args:
+        polygons: lists ``[x, y, ...]`` in pixels, at least three points each.
+        size: (height, width) of the image.
+    """
+    return as_text(coco_mask.merge(coco_mask.frPyObjects(polygons, *size)))
+
+
+def rle_of_mask(mask: np.ndarray) -> Rle:
+    """Encode a mask (H, W) of any type, nonzero inside, as a compressed RLE."""
+    return as_text(coco_mask.encode(np.asfortranarray(mask != 0).astype(np.uint8, order="F")))
+
+
+def as_text(rle: Rle) -> Rle:
+    """Return the RLE with counts as text, which JSON can store."""
+    counts = rle["counts"]
+    text = counts.decode("ascii") if isinstance(counts, bytes) else counts
+    return {"size": [int(n) for n in rle["size"]], "counts": text}
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number. (To Python, true is an integer.)"""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def use_one_mask_format(splits: Sequence[Split]) -> str:
+    """Give all masks the format that ``INPUT.MASK_FORMAT`` can name once.
+
+    Returns:
+        ``polygon`` if every mask consists of polygons; otherwise every mask becomes an RLE and
+        ``bitmask`` is returned.
+    """
+    masks = [
+        (record, annotation)
+        for split in splits
+        for record in split.records
+        for annotation in record.get("annotations", ())
+        if "segmentation" in annotation
+    ]
+    # Crowd regions are always RLE and are never trained, so they do not decide.
+    if all(isinstance(a["segmentation"], list) for _, a in masks if not a["iscrowd"]):
+        return "polygon"
+    for record, annotation in masks:
+        if isinstance(annotation["segmentation"], list):
+            size = record["height"], record["width"]
+            annotation["segmentation"] = rle_of_polygons(annotation["segmentation"], size)
+    return "bitmask"
