@@ -127,7 +127,7 @@ class CCNetHead(SupervisedHead):
         return {
             "input_shape": input_shape,
             "in_feature": only_feature(cfg),
-            "context": keys.CONTEXT,
+            "context": keys.BLOCKS,
             "consistency": consistency,
             "consistency_at": keys.CCL.AT,
             **auxiliary_arguments(cfg),
