@@ -56,7 +56,9 @@ class FolderDataset:
     @property
     def annotations(self) -> list[dict[str, Any]]:
         """All annotations of all splits."""
-        return [a for records in self.splits.values() for r in records for a in r.get("annotations", ())]
+        return [
+            a for records in self.splits.values() for r in records for a in r.get("annotations", ())
+        ]
 
     @property
     def has_boxes(self) -> bool:
@@ -98,11 +100,11 @@ def read_folder(path: str | Path, *, format: str | None = None) -> FolderDataset
     Example:
         >>> read_folder("no/such/folder")
         Traceback (most recent call last):
-        ccsa.errors.UserError: --data no/such/folder does not exist; name a folder or a COCO JSON file
+        ccsa.errors.UserError: --data no/such/folder does not exist; name a folder or a COCO file
     """
     path = Path(path).expanduser()
     if not path.exists():
-        raise UserError(f"--data {path} does not exist; name a folder or a COCO JSON file")
+        raise UserError(f"--data {path} does not exist; name a folder or a COCO file")
     if path.is_file():
         return read_coco_files(path, path.parent)
     if format is not None:
@@ -161,7 +163,7 @@ def _detect(folder: Path) -> str:
 
 
 def _assemble(root: Path, name: str, splits: list[Split], problems: Problems) -> FolderDataset:
-    """Bring the classes of all splits together, and create the validation split if it is missing."""
+    """Merge the classes of all splits, and create the validation split if it is missing."""
     splits = [split for split in splits if split.records or split.classes]
     if not any(split.name == "train" for split in splits):
         raise UserError(
@@ -189,7 +191,7 @@ def _assemble(root: Path, name: str, splits: list[Split], problems: Problems) ->
 
 
 def _merge_classes(splits: Sequence[Split], problems: Problems) -> list[str]:
-    """Number the classes of all splits alike, matched by name, those of the training split first."""
+    """Number the classes of all splits alike, matched by name, in the order of training."""
     ordered = sorted(splits, key=lambda split: SPLITS.index(split.name))
     first = ordered[0]
     classes = list(first.classes)

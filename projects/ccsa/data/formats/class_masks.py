@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ccsa.data.formats.label_images import read_label
+from ccsa.data.formats.label_reader import read_label
 from ccsa.data.formats.layout import find_pairs, matched, read_class_names
 from ccsa.data.problems import Problems
 from ccsa.data.records import Split, image_header

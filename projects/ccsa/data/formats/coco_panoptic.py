@@ -116,7 +116,7 @@ def _png_folder(folder: Path, file: Path) -> Path:
     found = next((place for place in places if place.is_dir()), None)
     if found is None:
         raise UserError(
-            f"{file} has no folder of panoptic PNGs (looked for {', '.join(map(str, places[:2]))}); "
+            f"{file} has no folder of panoptic PNGs (looked for {places[0]} and {places[1]}); "
             "put them there"
         )
     return found

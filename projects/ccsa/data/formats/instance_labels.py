@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ccsa.data.formats.label_images import read_label
+from ccsa.data.formats.label_reader import read_label
 from ccsa.data.formats.layout import find_pairs, matched, read_class_names
 from ccsa.data.problems import Problems
 from ccsa.data.records import Split, image_header, make_annotation, rle_of_mask

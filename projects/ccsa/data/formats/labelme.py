@@ -46,12 +46,11 @@ def matches(folder: Path) -> bool:
 def read(folder: Path, problems: Problems) -> list[Split]:
     """Read every split of the folder; without folders of splits, everything is ``train``."""
     places = {
-        split: place
-        for split, place in split_folders(folder).items()
-        if any(place.rglob("*.json"))
+        split: place for split, place in split_folders(folder).items() if any(place.rglob("*.json"))
     }
     contents = {
-        split: _read_files(place, problems) for split, place in (places or {"train": folder}).items()
+        split: _read_files(place, problems)
+        for split, place in (places or {"train": folder}).items()
     }
     labels = {
         str(shape["label"]).strip()

@@ -54,7 +54,7 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def json_kind(file: Path) -> str | None:
-    """Return ``coco``, ``coco_panoptic`` or ``labelme``, by the beginning and end of a JSON file."""
+    """Return ``coco``, ``coco_panoptic`` or ``labelme``, by both ends of a JSON file."""
     if not file.is_file():
         return None
     with file.open("rb") as stream:

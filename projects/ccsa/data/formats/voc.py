@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ccsa.data.formats.label_images import read_label
+from ccsa.data.formats.label_reader import read_label
 from ccsa.data.formats.layout import SPLIT_NAMES, images_in, labels_by_stem, read_class_names
 from ccsa.data.formats.text_files import read_text
 from ccsa.data.problems import Problems

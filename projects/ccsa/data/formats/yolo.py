@@ -85,7 +85,9 @@ def _image_folder(folder: Path, settings: dict[str, Any], aliases: tuple[str, ..
     for alias in aliases:
         value = settings.get(alias)
         if isinstance(value, str):
-            parts = [part for part in Path(value.replace("\\", "/")).parts if part not in ("..", ".")]
+            parts = [
+                part for part in Path(value.replace("\\", "/")).parts if part not in ("..", ".")
+            ]
             for start in range(len(parts)):  # the path may be that of another machine
                 if images_in(folder.joinpath(*parts[start:])):
                     return folder.joinpath(*parts[start:])
@@ -161,7 +163,9 @@ def _annotations(
         if not all(-1 <= share <= 2 for share in shares):  # also false for nan
             bad = next(share for share in shares if not -1 <= share <= 2)
             kind = "invalid_box" if is_box else "invalid_polygon"
-            problems.add(kind, file, f"{where} has the coordinate {bad}; they are shares from 0 to 1")
+            problems.add(
+                kind, file, f"{where} has the coordinate {bad}; they are shares from 0 to 1"
+            )
             continue
         if not all(-_MARGIN <= share <= 1 + _MARGIN for share in shares):
             kind = "box_outside_image" if is_box else "polygon_outside_image"
