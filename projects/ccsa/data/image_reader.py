@@ -19,6 +19,7 @@ Range = tuple[float, float]
 PERCENTILES = (0.1, 99.9)
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 _PNG_DEPTH, _PNG_COLOR = 24, 25  # bytes of a PNG file with bits per channel and type of color
+_TIFF_BITS = 258  # the tag of a TIFF file with bits per channel
 _SAMPLE = 1 << 16  # pixels of an image that its percentiles are computed from
 
 
@@ -148,12 +149,16 @@ def intensity_percentiles(files: Sequence[str | Path]) -> Range | None:
 
 
 def _is_deep_color(path: Path) -> bool:
-    """Whether a PNG has color in 16 bits, which Pillow would reduce to the upper 8."""
+    """Whether a PNG or TIFF has color in 16 bits, which Pillow would reduce to the upper 8."""
     with path.open("rb") as file:
         head = file.read(_PNG_COLOR + 1)
-    return (
-        head.startswith(b"\x89PNG") and len(head) > _PNG_COLOR and head[_PNG_DEPTH] == 16
-    ) and head[_PNG_COLOR] in (2, 6)
+    if head.startswith(b"\x89PNG") and len(head) > _PNG_COLOR:
+        return head[_PNG_DEPTH] == 16 and head[_PNG_COLOR] in (2, 6)
+    if head.startswith((b"II*\0", b"MM\0*")):
+        with Image.open(path) as image:
+            bits = image.tag_v2.get(_TIFF_BITS, (8,))
+            return image.mode not in _DEEP_MODES and max(np.ravel(bits)) > 8
+    return False
 
 
 def _decode_deep(path: Path) -> np.ndarray:
