@@ -1,0 +1,246 @@
+"""Box and mask AP, computed by pycocotools as COCO defines them, for data of any origin.
+
+Detectron2's COCOEvaluator needs a JSON file in which every annotation has ``iscrowd``, ``area``,
+a mask and an id above 0. This evaluator also takes datasets that have no JSON file, fills what is
+missing, and reports AP at the model's own limit of detections next to COCO's limit of 100.
+"""
+
+import contextlib
+import copy
+import io
+import itertools
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pycocotools.mask as coco_mask
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import COCOEvaluator
+from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
+from detectron2.structures import BoxMode
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from ccsa.errors import UserError
+from ccsa.utils.files import write_text
+
+logger = logging.getLogger(__name__)
+
+COCO_LIMIT = 100  # detections per image in COCO's definition of AP
+GROUND_TRUTH = "ground_truth.json"
+
+
+class InstanceEvaluator(COCOEvaluator):
+    """Box and mask AP of a dataset of instances.
+
+    Args:
+        dataset_name: a registered dataset; with ``json_file`` in its metadata, or with standard
+            dicts only.
+        output_dir: where predictions, and the ground truth of a dataset without JSON, are written.
+        max_detections: the model's limit of detections per image. If it is above 100, ``AP@<limit>``
+            and ``AP50@<limit>`` are reported next to COCO's AP, which counts 100.
+
+    Raises:
+        UserError: the dataset has no class names.
+    """
+
+    def __init__(
+        self, dataset_name: str, output_dir: str | Path, *, max_detections: int = COCO_LIMIT
+    ):
+        metadata = MetadataCatalog.get(dataset_name)
+        name = dataset_name
+        if not metadata.get("json_file"):
+            file = Path(output_dir) / GROUND_TRUTH
+            write_text(file, json.dumps(coco_dict(dataset_name)))
+            name = f"{dataset_name}/ground_truth"  # metadata of its own, of this folder
+            MetadataCatalog.pop(name, None)
+            MetadataCatalog.get(name).set(
+                json_file=str(file), thing_classes=list(metadata.thing_classes)
+            )
+        super().__init__(name, output_dir=str(output_dir))
+        self._limit = max_detections
+        if not self._do_evaluation:
+            return
+        complete_annotations(self._coco_api.dataset["annotations"])
+        self._coco_api = _indexed(self._coco_api.dataset)
+        self._mask_truth = _indexed(_ignoring_boxes(self._coco_api.dataset))
+
+    def _eval_predictions(self, predictions: Sequence[Mapping], img_ids: Any = None) -> None:
+        """Compute the metrics of boxes, and of masks if there are any (overrides Detectron2's)."""
+        results = list(itertools.chain(*(entry["instances"] for entry in predictions)))
+        tasks = self._tasks or self._tasks_from_predictions(results)
+        self._map_categories(results)
+        if self._output_dir:
+            file = Path(self._output_dir) / "coco_instances_results.json"
+            write_text(file, json.dumps(results))
+        if not self._do_evaluation:
+            logger.info("The dataset has no annotations, so nothing is evaluated.")
+            return
+        for task in sorted(tasks):
+            self._results[task] = self._metrics(task, results, img_ids)
+
+    def _map_categories(self, results: list[dict[str, Any]]) -> None:
+        """Replace the class indices of a model by the category ids of the JSON, in place."""
+        ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
+        if ids is None:
+            ids = {c["id"]: i for i, c in enumerate(self._coco_api.dataset["categories"])}
+        categories = {index: number for number, index in ids.items()}
+        for result in results:
+            if result["category_id"] not in categories:
+                raise UserError(
+                    f"the model predicts class {result['category_id']}, but {self._metadata.name} "
+                    f"has {len(categories)} classes; make the numbers of classes equal"
+                )
+            result["category_id"] = categories[result["category_id"]]
+
+    def _metrics(self, task: str, results: list[dict[str, Any]], img_ids: Any) -> dict[str, float]:
+        names = self._metadata.get("thing_classes")
+        if not results:
+            return self._derive_coco_results(None, task, class_names=names)
+        truth = self._mask_truth if task == "segm" else self._coco_api
+        evaluation = _evaluate(truth, results, task, COCO_LIMIT, img_ids)
+        metrics = self._derive_coco_results(evaluation, task, class_names=names)
+        if self._limit > COCO_LIMIT and task in ("bbox", "segm"):
+            stats = _evaluate(truth, results, task, self._limit, img_ids).stats
+            for key, value in zip(("AP", "AP50"), stats, strict=False):
+                metrics[f"{key}@{self._limit}"] = float(100 * value if value >= 0 else "nan")
+            logger.info(
+                "%s AP counts %d detections per image as COCO does; with the model's limit of %d it "
+                "is %.1f.",
+                *(task, COCO_LIMIT, self._limit, metrics[f"AP@{self._limit}"]),
+            )
+        return metrics
+
+
+def coco_dict(dataset_name: str) -> dict[str, Any]:
+    """Return a dataset of Detectron2's standard dicts as the content of a COCO JSON file.
+
+    Category ids are class indices + 1, and annotation ids start at 1.
+
+    Raises:
+        UserError: the dataset has no class names.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    classes = metadata.get("thing_classes")
+    if not classes:
+        raise UserError(
+            f"dataset '{dataset_name}' has no thing_classes in its metadata; set them: "
+            f"MetadataCatalog.get('{dataset_name}').set(thing_classes=[...])"
+        )
+    images, annotations = [], []
+    for record in DatasetCatalog.get(dataset_name):
+        image_id = record["image_id"]
+        images.append(
+            {
+                "id": image_id,
+                "file_name": str(record["file_name"]),
+                "width": record["width"],
+                "height": record["height"],
+            }
+        )
+        for annotation in record.get("annotations", ()):
+            box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS)
+            entry = {
+                "id": len(annotations) + 1,
+                "image_id": image_id,
+                "category_id": annotation["category_id"] + 1,
+                "bbox": [float(value) for value in box],
+                "iscrowd": annotation.get("iscrowd", 0),
+            }
+            if annotation.get("segmentation"):
+                entry["segmentation"] = _json_mask(annotation["segmentation"])
+            if annotation.get("area") is not None:
+                entry["area"] = annotation["area"]
+            annotations.append(entry)
+    sizes = {image["id"]: (image["height"], image["width"]) for image in images}
+    for entry in annotations:
+        entry.setdefault("area", _area(entry, sizes[entry["image_id"]]))
+    categories = [{"id": i + 1, "name": name} for i, name in enumerate(classes)]
+    return {
+        "info": {},
+        "images": images,
+        "annotations": annotations,
+        "categories": categories,
+    }
+
+
+def complete_annotations(annotations: list[dict[str, Any]]) -> None:
+    """Fill in place what COCO's evaluation needs and a JSON file may lack: ``iscrowd``, ``area``,
+    and ids above 0 of which none occurs twice."""
+    numbers = [annotation.get("id") for annotation in annotations]
+    renumber = None in numbers or 0 in numbers or len(set(numbers)) < len(numbers)
+    for number, annotation in enumerate(annotations, 1):
+        if renumber:
+            annotation["id"] = number
+        annotation["iscrowd"] = int(annotation.get("iscrowd") or 0)
+        if annotation.get("area") is None:
+            annotation["area"] = _area(annotation, None)
+
+
+def _area(annotation: Mapping[str, Any], size: tuple[int, int] | None) -> float:
+    """Return the area of the mask, or of the box if there is no mask or no size to draw it in."""
+    mask = annotation.get("segmentation")
+    if isinstance(mask, dict) and isinstance(mask["counts"], str | bytes):
+        return float(coco_mask.area(mask))
+    if isinstance(mask, dict):
+        return float(sum(mask["counts"][1::2]))
+    if mask and size is None:
+        xs = [x for polygon in mask for x in polygon[0::2]]
+        ys = [y for polygon in mask for y in polygon[1::2]]
+        size = int(max(ys)) + 2, int(max(xs)) + 2
+    if mask and size is not None:
+        return float(coco_mask.area(coco_mask.merge(coco_mask.frPyObjects(mask, *size))))
+    return float(annotation["bbox"][2] * annotation["bbox"][3])
+
+
+def _json_mask(mask: Any) -> Any:
+    if isinstance(mask, dict) and isinstance(mask["counts"], bytes):
+        return {**mask, "counts": mask["counts"].decode("ascii")}
+    return mask
+
+
+def _ignoring_boxes(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ground truth of masks: an object that only has a box becomes a region in which
+    detections are neither right nor wrong."""
+    annotations = copy.copy(dataset["annotations"])
+    lacking = [i for i, annotation in enumerate(annotations) if not annotation.get("segmentation")]
+    for i in lacking:
+        x, y, width, height = annotations[i]["bbox"]
+        corners = [x, y, x + width, y, x + width, y + height, x, y + height]
+        annotations[i] = {**annotations[i], "segmentation": [corners], "iscrowd": 1}
+    if lacking:
+        logger.warning(
+            "%d of %d objects have no mask: mask AP counts the others only, box AP counts all",
+            *(len(lacking), len(annotations)),
+        )
+    return {**dataset, "annotations": annotations}
+
+
+def _indexed(dataset: Mapping[str, Any]) -> COCO:
+    with contextlib.redirect_stdout(io.StringIO()):
+        api = COCO()
+        api.dataset = dict(dataset)
+        api.createIndex()
+    return api
+
+
+def _evaluate(
+    truth: COCO, results: list[dict[str, Any]], task: str, limit: int, img_ids: Any
+) -> COCOeval:
+    """Run COCO's evaluation with a limit of detections per image."""
+    if task == "segm":  # with a box, its area would decide about small, medium and large
+        results = [{k: v for k, v in result.items() if k != "bbox"} for result in results]
+    else:
+        results = copy.deepcopy(results)
+    with contextlib.redirect_stdout(io.StringIO()):
+        found = truth.loadRes(results)
+    evaluation = (COCOeval if limit == COCO_LIMIT else COCOevalMaxDets)(truth, found, task)
+    evaluation.params.maxDets = [1, 10, limit]
+    if img_ids is not None:
+        evaluation.params.imgIds = img_ids
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return evaluation
