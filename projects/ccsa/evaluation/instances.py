@@ -39,8 +39,8 @@ class InstanceEvaluator(COCOEvaluator):
         dataset_name: a registered dataset; with ``json_file`` in its metadata, or with standard
             dicts only.
         output_dir: where predictions, and the ground truth of a dataset without JSON, are written.
-        max_detections: the model's limit of detections per image. If it is above 100, ``AP@<limit>``
-            and ``AP50@<limit>`` are reported next to COCO's AP, which counts 100.
+        max_detections: the model's limit of detections per image. Above 100, ``AP@<limit>`` and
+            ``AP50@<limit>`` are reported next to COCO's AP, which counts 100.
 
     Raises:
         UserError: the dataset has no class names.
@@ -107,8 +107,8 @@ class InstanceEvaluator(COCOEvaluator):
             for key, value in zip(("AP", "AP50"), stats, strict=False):
                 metrics[f"{key}@{self._limit}"] = float(100 * value if value >= 0 else "nan")
             logger.info(
-                "%s AP counts %d detections per image as COCO does; with the model's limit of %d it "
-                "is %.1f.",
+                "%s AP counts %d detections per image, as COCO does; with the model's limit of %d "
+                "it is %.1f.",
                 *(task, COCO_LIMIT, self._limit, metrics[f"AP@{self._limit}"]),
             )
         return metrics
