@@ -178,7 +178,7 @@ def test_models_with_less(mmseg):
     state = {k: v for k, v in mmseg[1].items() if "auxiliary" not in k and ".cca." not in k}
     options = model_options(convert_state_dict(state, "mmseg"))
     assert options["MODEL.SEM_SEG_HEAD.AUX.WEIGHT"] == 0
-    assert options["MODEL.SEM_SEG_HEAD.CONTEXT"] == []
+    assert options["MODEL.SEM_SEG_HEAD.BLOCKS"] == []
 
 
 @pytest.mark.parametrize("prefix", ["", "backbone."])

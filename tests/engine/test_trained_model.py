@@ -59,5 +59,6 @@ def test_weights_are_those_named_and_random_ones_are_asked_for(run, config):
     with pytest.raises(UserError, match="add --weights"):
         named()
     near = run.with_name("runn")
-    with pytest.raises(UserError, match=f"--weights {near} is not there; {run.parent} has run"):
+    reason = rf"--weights {near} does not exist in {run.parent}; did you mean run\? Available: run"
+    with pytest.raises(UserError, match=reason):
         named(weights=str(near))

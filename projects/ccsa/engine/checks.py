@@ -103,7 +103,8 @@ def check_dataset(name: str) -> None:
     known = DatasetCatalog.list()
     if name not in known:
         hint = suggestion(name, known, listed=0, limit=4)
-        raise UserError(f"there is no dataset '{name}'{hint or '; a built-in one is digits_train'}")
+        hint = hint or "; did you mean one of the built-in datasets, digits_train and digits_val?"
+        raise UserError(f"there is no dataset '{name}'{hint}")
     metadata = MetadataCatalog.get(name)
     if metadata.get("built_in", False):
         return

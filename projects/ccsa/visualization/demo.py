@@ -18,6 +18,7 @@ from tqdm import tqdm
 from ccsa.errors import UserError
 from ccsa.inference.predictor import Predictor
 from ccsa.modeling.clip import Clip, takes_clips
+from ccsa.utils.images import write_image
 from ccsa.visualization import media
 from ccsa.visualization.painter import class_metadata, draw_outputs
 
@@ -73,7 +74,7 @@ class Demo:
         drawn = self.draw([image])
         if window:
             return window.show(drawn)
-        media.write_image(target, drawn)
+        write_image(target, drawn)
         return True
 
     def draw_video(self, source: str | int, target: Path | None, window: "Window | None") -> bool:

@@ -13,8 +13,9 @@ from torch import nn
 from ccsa.data.video.clips import clip_dataset
 from ccsa.errors import UserError
 from ccsa.inference.predictor import Predictor
+from ccsa.utils.images import write_image
 from ccsa.visualization.annotations import draw_annotations
-from ccsa.visualization.media import read_image, read_record, write_image
+from ccsa.visualization.media import read_image, read_record
 from ccsa.visualization.painter import class_metadata, draw_outputs, output_kind
 
 SCORE_THRESHOLD = 0.5

@@ -30,7 +30,7 @@ def model_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
         if not any(key.startswith(f"{AUX}.") for key in state):
             options["MODEL.SEM_SEG_HEAD.AUX.WEIGHT"] = 0.0
         if not any(key.startswith(f"{HEAD}.attention.") for key in state):
-            options["MODEL.SEM_SEG_HEAD.CONTEXT"] = []
+            options["MODEL.SEM_SEG_HEAD.BLOCKS"] = []
     for option, key in size_keys(state).items():
         options[option] = _width(state, key)
     return options
