@@ -194,3 +194,12 @@ def test_yaml_of_the_readme_inserts_its_blocks():
         with torch.device("meta"):
             model = build_model(cfg)
         assert len(list(context_blocks(model))) >= len(cfg.MODEL.CONTEXT.BLOCKS) > 0
+
+
+def test_worked_examples_of_contributing_run(tmp_path):
+    script = tmp_path / "examples.py"
+    examples = "\n\n".join(fenced(ROOT / "CONTRIBUTING.md", "python"))
+    calls = "\n".join(f"{name}()" for name in re.findall(r"^def (test_\w+)", examples, re.M))
+    script.write_text(f"{examples}\n\n{calls}\n", encoding="utf-8")
+    run = subprocess.run([sys.executable, str(script)], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
