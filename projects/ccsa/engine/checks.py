@@ -15,8 +15,7 @@ from detectron2.utils.file_io import Detectron2Handler, PathManager
 from iopath.common.file_io import get_cache_dir
 
 from ccsa.blocks import CrissCross
-from ccsa.data.mapper import build_train_mapper
-from ccsa.data.video.clips import clip_dataset
+from ccsa.data.loaders import build_train_mapper, clip_records
 from ccsa.engine.solver import check_solver
 from ccsa.errors import UserError, suggestion
 from ccsa.inference import build_semantic_inference
@@ -41,7 +40,7 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
         raise UserError("DATASETS.TRAIN is empty; name a dataset, e.g. \"('digits_train',)\"")
     for name in (() if args.eval_only else cfg.DATASETS.TRAIN) + tuple(cfg.DATASETS.TEST):
         check_dataset(name)
-        clip_dataset(cfg, [name])  # raw frames may be missing
+        clip_records(cfg, [name])  # the raw frames of a video dataset may be missing
     if not args.resume:
         check_weights(cfg.MODEL.WEIGHTS)
         if args.eval_only and not cfg.MODEL.WEIGHTS:
