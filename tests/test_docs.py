@@ -203,3 +203,22 @@ def test_worked_examples_of_contributing_run(tmp_path):
     script.write_text(f"{examples}\n\n{calls}\n", encoding="utf-8")
     run = subprocess.run([sys.executable, str(script)], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+def test_examples_and_references_of_docstrings_are_rendered(site):
+    """A doctest outside "Examples:" becomes a quotation, and a Sphinx role stays as it is."""
+    for path in (site / "api").glob("*.html"):
+        text = path.read_text("utf-8")
+        assert "<blockquote>" not in text, path
+        assert not re.search(r":(class|func|mod|meth):", text), path
+
+
+@of_document(DOCUMENTS)
+def test_lists_and_tables_are_written_for_both_renderers(document):
+    """Python-Markdown, unlike GitHub, needs four spaces for a nested list, and an empty line before
+    a list or table."""
+    text = FENCE.sub("", document.read_text("utf-8"))
+    item = r"(?:[*-]|\d+\.) "
+    assert not re.findall(rf"^ {{1,3}}{item}.*", text, re.MULTILINE)
+    paragraph = r"^(?![*|#<]|- |\d+\. |\s).+\n"
+    assert not re.findall(rf"{paragraph}(?:{item}|\|).*", text, re.MULTILINE)
