@@ -5,7 +5,7 @@ PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
 CONFIG := configs/digits/ccnet_mask_rcnn.yaml
 
-.PHONY: setup train far-cue benchmark test lint format clean
+.PHONY: setup train far-cue benchmark docs test lint format clean
 
 setup: $(READY)
 
@@ -21,6 +21,10 @@ far-cue: setup
 
 benchmark: setup
 	@$(PYTHON) -m benchmarks
+
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
+	@echo "open site/index.html, or run '$(PYTHON) -m mkdocs serve' for the search"
 
 lint: setup
 	@$(PYTHON) -m ruff check .

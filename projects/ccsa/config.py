@@ -2,6 +2,9 @@
 
 from detectron2.config import CfgNode
 
+# Former names of keys. Files, the config.yaml of existing runs, and KEY VALUE pairs may use them.
+RENAMED_KEYS = {"MODEL.SEM_SEG_HEAD.CONTEXT": "MODEL.SEM_SEG_HEAD.BLOCKS"}
+
 
 def add_ccsa_config(cfg: CfgNode) -> None:
     """Add the keys of ccsa to ``cfg``, and Detectron2's own where ccsa's default differs."""
@@ -86,7 +89,7 @@ def _add_semantic_keys(cfg: CfgNode) -> None:
     # What a pixel of each class weighs in the main losses; [] is all the same.
     keys.CLASS_WEIGHTS = []
     # CCNetHead: its context blocks in order, {block: registered name, **keywords}; [] is R = 0.
-    keys.CONTEXT = [{"block": "CrissCross", "recurrence": 2}]
+    keys.BLOCKS = [{"block": "CrissCross", "recurrence": 2}]
 
     keys.AUX = CfgNode()
     # CCNetHead, FCNHead: the feature that the auxiliary FCN reads.

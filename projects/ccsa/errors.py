@@ -77,9 +77,12 @@ def suggestion(
     Example:
         >>> suggestion("CrisCros", ["CrissCross", "NonLocal"])
         '; did you mean CrissCross? Available: CrissCross, NonLocal'
+        >>> suggestion("mask", ["CrissCross", "NonLocal"])
+        '; available: CrissCross, NonLocal'
     """
     near = near_misses(name, valid, limit=limit, cutoff=cutoff)
-    text = f"; did you mean {' or '.join(near)}?" if near else ""
+    choices = " or ".join(filter(None, [", ".join(near[:-1]), *near[-1:]]))
+    text = f"; did you mean {choices}?" if near else ""
     if listed and valid:
         names = ", ".join(list(valid)[:listed]) + (", ..." if len(valid) > listed else "")
         text += f"{'' if near else ';'} {'Available' if near else 'available'}: {names}"

@@ -13,10 +13,9 @@ import fnmatch
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from tabulate import tabulate
 from torch import Tensor, nn
 
-from ccsa.blocks import build_block
+from ccsa.blocks.spec import parse_block_spec
 from ccsa.errors import UserError, suggestion
 
 CHILD = "context"
@@ -78,10 +77,10 @@ def insert_blocks(model: nn.Module, blocks: Iterable[Mapping[str, Any]]) -> list
     ] = {}  # by path: target, channels, blocks
     paths: dict[int, str] = {}  # one module may have several names; the first one found is its path
     placements = []
-    for spec in blocks:
-        at, name, given, keywords = _parse(spec)
+    for mapping in blocks:
+        spec = parse_block_spec(mapping, placed=True)
         seen: set[int] = set()
-        for path, target, channels in _targets(model, at):
+        for path, target, channels in _targets(model, spec.at):
             if id(target) in seen:
                 continue
             seen.add(id(target))
@@ -89,20 +88,20 @@ def insert_blocks(model: nn.Module, blocks: Iterable[Mapping[str, Any]]) -> list
                 raise UserError(
                     f"{path} already has a '{CHILD}'; list all blocks of one place in one call"
                 )
-            width = given or channels
+            width = spec.channels or channels
             if width is None:
                 raise UserError(
                     f"cannot tell how many channels {path} ({type(target).__name__}) returns; "
                     "add 'channels: N' to its line"
                 )
-            block = build_block(name, width, **keywords).train(target.training)
+            block = spec.build(width).train(target.training)
             like = next((p for p in target.parameters() if p.is_floating_point()), None)
             if like is not None:
                 block.to(like.device, like.dtype)
             path = paths.setdefault(id(target), path)
             built.setdefault(path, (target, width, []))[2].append(block)
             count = sum(p.numel() for p in block.parameters())
-            placements.append(Placement(path, name, width, count))
+            placements.append(Placement(path, spec.block, width, count))
 
     for target, width, chain in built.values():
         target.add_module(CHILD, chain[0] if len(chain) == 1 else nn.Sequential(*chain))
@@ -124,21 +123,25 @@ def context_blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def placement_table(placements: Iterable[Placement]) -> str:
-    """The placements as text, for the log."""
-    return tabulate(placements, headers=Placement._fields, tablefmt="github", intfmt=",")
+    """Return the placements as a Markdown table, for the log: one row per placement.
 
-
-def _parse(spec: Mapping[str, Any]) -> tuple[str, str, int | None, dict[str, Any]]:
-    if not isinstance(spec, Mapping):
-        raise UserError(f"a context block is a mapping {{at: ..., block: ...}}, not {spec!r}")
-    keywords = dict(spec)
-    at, name = keywords.pop("at", None), keywords.pop("block", None)
-    given = keywords.pop("channels", None)
-    if not (isinstance(at, str) and at and isinstance(name, str)):
-        raise UserError(f"a context block needs 'at' (a module path) and 'block' (a name): {spec}")
-    if given is not None and (not isinstance(given, int) or given < 1):
-        raise UserError(f"'channels' must be a positive integer, not {given!r}: {spec}")
-    return at, name, given, keywords
+    Example:
+        >>> print(placement_table([Placement("layer3.0", "CrissCross", 256, 1536)]))
+        | path     | block      | channels | parameters |
+        |----------|------------|----------|------------|
+        | layer3.0 | CrissCross |      256 |      1,536 |
+    """
+    cells = [Placement._fields]
+    cells += [(path, block, f"{c:,}", f"{count:,}") for path, block, c, count in placements]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    rows = [
+        (path.ljust(widths[0]), block.ljust(widths[1]), c.rjust(widths[2]), count.rjust(widths[3]))
+        for path, block, c, count in cells
+    ]
+    rows.insert(1, tuple("-" * width for width in widths))
+    text = [f"| {' | '.join(row)} |" for row in rows]
+    text[1] = text[1].replace(" ", "-")
+    return "\n".join(text)
 
 
 def _targets(model: nn.Module, at: str) -> list[tuple[str, nn.Module, int | None]]:

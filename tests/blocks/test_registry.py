@@ -66,7 +66,7 @@ def test_a_registered_class_is_built_with_channels_and_keywords(monkeypatch):
     ("name", "words"),
     [
         ("CrisCross", ["'CrisCross'", "did you mean CrissCross"]),
-        ("nonlocal", ["'nonlocal'", "there are"]),
+        ("nonlocal", ["'nonlocal'", "did you mean NonLocal? Available: "]),
         ("Zebra", ["'Zebra'", *(cls.__name__ for cls in BLOCKS)]),
         ("", ["''", "CrissCross"]),
     ],

@@ -26,7 +26,9 @@ def test_what_does_not_load_is_said_in_one_line_a_kind(tmp_path, logged):
     checkpointer.load(str(tmp_path / "file.pth"))
 
     lines = checkpointer.report.lines
-    assert lines == [r.getMessage() for r in logged.records if r.name == "ccsa.checkpoint"]
+    assert lines == [
+        r.getMessage() for r in logged.records if r.name == "ccsa.checkpoint.checkpointer"
+    ]
     warned = [r.getMessage() for r in logged.records if r.levelno >= logging.WARNING]
     assert warned == lines[1:3] and not any("\n" in line for line in lines)
     loaded, missing, shape, unexpected = lines
@@ -87,7 +89,7 @@ def test_the_report_says_how_much_was_loaded(tmp_path, logged):
     del state["2.bias"], state["1.num_batches_tracked"]
     torch.save(state, tmp_path / "file.pth")
     Checkpointer(net(), training=True).load(str(tmp_path / "file.pth"))
-    lines = [r.getMessage() for r in logged.records if r.name == "ccsa.checkpoint"]
+    lines = [r.getMessage() for r in logged.records if r.name == "ccsa.checkpoint.checkpointer"]
     loaded, missing = lines
     assert loaded == "weights: 7 of the model's 8 tensors loaded" and "2.bias" in missing
 

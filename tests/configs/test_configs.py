@@ -10,7 +10,8 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_backbone
 
-from ccsa.data.mapper import SemanticMapper, build_train_mapper
+from ccsa.data.loaders import build_train_mapper
+from ccsa.data.mapper import SemanticMapper
 from ccsa.data.semantic import FAMILIES
 from ccsa.engine import Trainer
 from ccsa.engine.checks import check_model
@@ -38,7 +39,7 @@ HEAD = "MODEL.SEM_SEG_HEAD."
 SANET = ("SANET.BLOCKS", "SANET.CHANNELS")
 # By the last word of a name: the keys in which it differs from the configuration without it.
 TWINS = {
-    **{word: {HEAD + "CONTEXT"} for word in ("r0", "r1", "r3", "nonlocal")},
+    **{word: {HEAD + "BLOCKS"} for word in ("r0", "r1", "r3", "nonlocal")},
     **{word: {HEAD + "SANET.BLOCKS"} for word in ("se", "noblock")},
     "ccl": {HEAD + "CCL.ENABLED"},
     "ohem": {HEAD + "OHEM.ENABLED"},
@@ -239,7 +240,7 @@ def test_the_plain_fcn_trains_as_sanet_does(root, name):
 # The semantic configurations of digits: the one that each derives from, and what differs.
 DIGITS = {
     "ccnet": ("fcn", {HEAD + "NAME"}),
-    "ccnet_r0": ("ccnet", {HEAD + "CONTEXT"}),
+    "ccnet_r0": ("ccnet", {HEAD + "BLOCKS"}),
     "sanet": ("fcn", {HEAD + key for key in ("NAME", "IN_FEATURES", *SANET)}),
     "senet": ("sanet", {HEAD + "SANET.BLOCKS"}),
     "sanet_noblock": ("sanet", {HEAD + "SANET.BLOCKS"}),
@@ -252,7 +253,7 @@ def test_semantic_configs_of_digits_are_twins(root, name):
     cfg = load(root, f"digits/{name}.yaml")
     assert differences(cfg, load(root, f"digits/{other}.yaml")) == keys
     blocks = cfg.MODEL.SEM_SEG_HEAD
-    blocks = blocks.CONTEXT if name.startswith("ccnet") else blocks.SANET.BLOCKS
+    blocks = blocks.BLOCKS if name.startswith("ccnet") else blocks.SANET.BLOCKS
     wanted = {
         "ccnet": ["CrissCross"],
         "sanet": ["SqueezeAttention"],
@@ -299,10 +300,10 @@ def test_blocks_are_what_the_names_say(root):
     stem = "cityscapes/ccnet_R_101_os8_769_60k"
     loops = {"": 2, "_r1": 1, "_r3": 3}
     for suffix, recurrence in loops.items():
-        (line,) = load(root, f"{stem}{suffix}.yaml").MODEL.SEM_SEG_HEAD.CONTEXT
+        (line,) = load(root, f"{stem}{suffix}.yaml").MODEL.SEM_SEG_HEAD.BLOCKS
         assert (line["block"], line["recurrence"]) == ("CrissCross", recurrence)
-    assert load(root, f"{stem}_r0.yaml").MODEL.SEM_SEG_HEAD.CONTEXT == []
-    (line,) = load(root, f"{stem}_nonlocal.yaml").MODEL.SEM_SEG_HEAD.CONTEXT
+    assert load(root, f"{stem}_r0.yaml").MODEL.SEM_SEG_HEAD.BLOCKS == []
+    (line,) = load(root, f"{stem}_nonlocal.yaml").MODEL.SEM_SEG_HEAD.BLOCKS
     assert line["block"] == "NonLocal"
     stem = "pascal_context/sanet_R_50_os8_480_20ep"
     blocks = {"": "SqueezeAttention", "_se": "SqueezeExcitation"}
@@ -349,7 +350,7 @@ def test_configs_of_converted_weights_differ_as_the_programs_do(root):
         assert found == backbone
         keys = cfg.MODEL.SEM_SEG_HEAD
         assert head == (keys.ACTIVATION, keys.ALIGN_CORNERS, keys.AUX.CHANNELS)
-        assert [line["recurrence"] for line in keys.CONTEXT] == [2]
+        assert [line["recurrence"] for line in keys.BLOCKS] == [2]
         assert sliding == cfg.TEST.SLIDING_WINDOW.ENABLED and cfg.INPUT.MIN_SIZE_TEST == 0
         assert cfg.DATASETS.TEST == ("cityscapes_sem_seg_val",)
 

@@ -104,3 +104,41 @@ def test_processors_are_asked_for_bfloat16(monkeypatch):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda a=amx: a, raising=False)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda a=avx: a, raising=False)
         assert setup.has_bfloat16() is (amx or avx)
+
+
+FORMER, NAME = "MODEL.SEM_SEG_HEAD.CONTEXT", "MODEL.SEM_SEG_HEAD.BLOCKS"
+
+
+def test_the_former_name_of_a_key_is_accepted_in_files_and_options(root, tmp_path, caplog):
+    file = tmp_path / "x.yaml"
+    base = f"_BASE_: {root / 'configs/digits/ccnet.yaml'}\n"
+    file.write_text(base + "MODEL: {SEM_SEG_HEAD: {CONTEXT: [{block: NonLocal}]}}")
+    assert setup_cfg(args(file)).MODEL.SEM_SEG_HEAD.BLOCKS == [{"block": "NonLocal"}]
+    assert f"{FORMER} has been renamed and is read as {NAME}" in caplog.text
+    assert str(file) in caplog.text
+    derived = tmp_path / "y.yaml"  # the new name in a file whose base has the former one
+    derived.write_text("_BASE_: x.yaml\nMODEL: {SEM_SEG_HEAD: {BLOCKS: []}}")
+    assert setup_cfg(args(derived)).MODEL.SEM_SEG_HEAD.BLOCKS == []
+    cfg = setup_cfg(args(file, FORMER, "[{'block': 'CrissCross'}]"))
+    assert cfg.MODEL.SEM_SEG_HEAD.BLOCKS == [{"block": "CrissCross"}]
+    file.write_text(base + "MODEL: {SEM_SEG_HEAD: {CONTEXT: [], BLOCKS: []}}")
+    with pytest.raises(UserError, match=f"gives {FORMER} and {NAME}.*remove {FORMER}"):
+        setup_cfg(args(file))
+
+
+def test_bases_may_be_a_list_in_which_later_files_win(root, tmp_path):
+    (tmp_path / "a.yaml").write_text("SOLVER: {MAX_ITER: 1, STEPS: [5]}\nSEED: 3")
+    (tmp_path / "b.yaml").write_text("SOLVER: {MAX_ITER: 2, STEPS: [6, 7]}")
+    file = tmp_path / "x.yaml"
+    file.write_text(f"_BASE_: [{root / 'configs/digits/ccnet.yaml'}, a.yaml, b.yaml]\nSEED: 4")
+    cfg = setup_cfg(args(file))
+    assert (cfg.SOLVER.MAX_ITER, tuple(cfg.SOLVER.STEPS), cfg.SEED) == (2, (6, 7), 4)
+    assert cfg.MODEL.SEM_SEG_HEAD.NAME == "CCNetHead"
+
+
+def test_files_that_are_not_configurations_are_named(tmp_path):
+    file = tmp_path / "x.yaml"
+    for text, words in (("[1]", "x.yaml is not a configuration"), ("_BASE_: x.yaml", "each other")):
+        file.write_text(text)
+        with pytest.raises(UserError, match=words):
+            setup_cfg(args(file))

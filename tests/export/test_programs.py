@@ -24,7 +24,7 @@ def semantic(cfg):
     cfg.MODEL.PLAIN.CHANNELS, cfg.MODEL.PLAIN.STRIDES = [4, 8], [2, 2]
     head = cfg.MODEL.SEM_SEG_HEAD
     head.NAME, head.IN_FEATURES, head.NUM_CLASSES, head.CONVS_DIM = "CCNetHead", ["conv2"], 5, 8
-    head.NORM, head.AUX.WEIGHT, head.CONTEXT, head.ALIGN_CORNERS = "BN", 0.0, [BLOCK], True
+    head.NORM, head.AUX.WEIGHT, head.BLOCKS, head.ALIGN_CORNERS = "BN", 0.0, [BLOCK], True
 
 
 def plain(cfg):

@@ -4,15 +4,18 @@ import argparse
 import logging
 import platform
 import warnings
-from collections.abc import Iterator
-from pathlib import Path
 
 import torch
-import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from ccsa.config import add_ccsa_config
-from ccsa.errors import UserError, suggestion
+from ccsa.engine.config_files import (
+    existing_file,
+    merge_content,
+    merge_options,
+    read_config_file,
+)
+from ccsa.errors import UserError
 from ccsa.modeling.pixels import with_pixel_constants
 
 logger = logging.getLogger(__name__)
@@ -33,7 +36,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     cfg = get_cfg()
     add_ccsa_config(cfg)
     _merge_file(cfg, args.config_file)
-    _merge_options(cfg, getattr(args, "opts", None) or [])
+    merge_options(cfg, list(getattr(args, "opts", None) or []))
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     _thaw_random_weights(cfg)
     cfg = with_pixel_constants(cfg)
@@ -111,49 +114,5 @@ def _merge_file(cfg: CfgNode, file: str) -> None:
         raise UserError(
             "no configuration given; add --config-file, e.g. configs/digits/ccnet_mask_rcnn.yaml"
         )
-    if not Path(file).is_file():
-        folder = Path(file).parent
-        names = sorted(p.name for p in folder.glob("*.yaml")) if folder.is_dir() else []
-        hint = suggestion(Path(file).name, names, listed=8)
-        raise UserError(f"--config-file {file} does not exist in {folder}{hint}")
-    try:
-        loaded = CfgNode(CfgNode.load_yaml_with_base(file, allow_unsafe=False))
-        for key in _flat_keys(loaded):
-            _check_key(cfg, key, f"in {file}")
-        cfg.merge_from_other_cfg(loaded)
-    except (OSError, ValueError, AssertionError, AttributeError, yaml.YAMLError) as error:
-        raise UserError(f"{file} cannot be used: {error}") from error
-
-
-def _merge_options(cfg: CfgNode, options: list[str]) -> None:
-    for word in options:
-        if word.startswith("--"):
-            raise UserError(f"{word} comes too late: put it before the first KEY VALUE pair")
-    if len(options) % 2:
-        raise UserError(
-            f"options come in pairs KEY VALUE, but there are {len(options)}: {' '.join(options)}"
-        )
-    for key, value in zip(options[::2], options[1::2], strict=True):
-        _check_key(cfg, key, "on the command line")
-        try:
-            cfg.merge_from_list([key, value])
-        except (ValueError, AssertionError, SyntaxError, AttributeError) as error:
-            raise UserError(f"{key} cannot be '{value}': {error}") from error
-
-
-def _check_key(cfg: CfgNode, key: str, where: str) -> None:
-    """Refuse a key that the configuration does not have, with its near misses."""
-    node = cfg
-    for part in key.split("."):
-        if not isinstance(node, CfgNode) or part not in node:
-            hint = suggestion(key, list(_flat_keys(cfg)), listed=0, cutoff=0.5)
-            raise UserError(f"there is no key {key} ({where}){hint}")
-        node = node[part]
-
-
-def _flat_keys(cfg: CfgNode, prefix: str = "") -> Iterator[str]:
-    for key, value in cfg.items():
-        if isinstance(value, CfgNode | dict) and value:
-            yield from _flat_keys(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key
+    existing_file(file, "--config-file")
+    merge_content(cfg, read_config_file(file), file)

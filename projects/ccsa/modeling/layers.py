@@ -1,7 +1,6 @@
 """What the semantic heads share: layers, resizing, and words for wrong settings."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import fvcore.nn.weight_init as weight_init
 import torch
@@ -9,7 +8,6 @@ import torch.nn.functional as F
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from torch import Tensor, nn
 
-from ccsa.blocks import build_block
 from ccsa.errors import one_of
 
 NORMS = ("BN", "SyncBN", "FrozenBN", "GN", "LN", "naiveSyncBN", "naiveSyncBN_N", "nnSyncBN")
@@ -58,24 +56,6 @@ def classifier(in_channels: int, num_classes: int, std: float = 0.01) -> nn.Conv
     nn.init.normal_(conv.weight, std=std)
     nn.init.zeros_(conv.bias)
     return conv
-
-
-def chain_blocks(channels: int, blocks: Sequence[Mapping[str, Any]]) -> nn.Module:
-    """Context blocks in the order listed, ``{block: registered name, **keywords}`` each; an
-    identity for none.
-
-    Raises:
-        ValueError: a line without ``block``, an unknown block, or a keyword that it refuses.
-    """
-    built = []
-    for spec in blocks:
-        if not isinstance(spec, Mapping) or not isinstance(spec.get("block"), str):
-            raise ValueError(f"a context block is a mapping {{block: name, ...}}, not {spec!r}")
-        keywords = {key: value for key, value in spec.items() if key != "block"}
-        built.append(build_block(spec["block"], channels, **keywords))
-    if len(built) == 1:
-        return built[0]
-    return nn.Sequential(*built) if built else nn.Identity()
 
 
 def feature(shapes: Mapping[str, ShapeSpec], name: str) -> ShapeSpec:

@@ -373,7 +373,7 @@ def test_an_unknown_meta_architecture_is_refused_with_the_known_ones(name):
 
 def test_a_line_that_does_not_fit_the_model_is_a_value_error():
     cfg = config("mask_rcnn", [{"at": "backbone.bottom_up.res6", "block": "CrissCross"}])
-    with pytest.raises(ValueError, match=r"backbone\.bottom_up has no 'res6'; did you mean 'res"):
+    with pytest.raises(ValueError, match=r"backbone\.bottom_up has no 'res6'; did you mean res"):
         build_model(cfg)
 
 

@@ -143,7 +143,7 @@ def test_every_key_reaches_the_head(shapes):
         ALIGN_CORNERS=True,
         IGNORE_VALUE=0,
         LOSS_WEIGHT=2.0,
-        CONTEXT=[{"block": "NonLocal", "reduction": 4}],
+        BLOCKS=[{"block": "NonLocal", "reduction": 4}],
         AUX__CHANNELS=9,
         AUX__IN_FEATURE="res3",
         AUX__WEIGHT=0.1,
@@ -176,12 +176,12 @@ def test_every_key_reaches_the_head(shapes):
 @pytest.mark.parametrize("recurrence", [1, 2, 3])
 def test_recurrence_by_key(shapes, recurrence):
     block = {"block": "CrissCross", "recurrence": recurrence}
-    head = build_sem_seg_head(config(CONTEXT=[block]), shapes)
+    head = build_sem_seg_head(config(BLOCKS=[block]), shapes)
     assert head.attention.recurrence == recurrence
 
 
 def test_no_context_leaves_no_parameters(shapes):
-    head = build_sem_seg_head(config(CONTEXT=[]), shapes)
+    head = build_sem_seg_head(config(BLOCKS=[]), shapes)
     assert not [name for name, _ in head.named_parameters() if name.startswith("attention")]
 
 
@@ -194,8 +194,8 @@ def test_no_context_leaves_no_parameters(shapes):
         ({"ACTIVATION": "gelu"}, "relu, leaky_relu"),
         ({"NORM": "batch"}, "SyncBN"),
         ({"NUM_CLASSES": 5, "CLASS_WEIGHTS": [1, 2]}, "each of the 5 classes"),
-        ({"CONTEXT": [{"block": "CrisCross"}]}, "CrissCross"),
-        ({"CONTEXT": [{"recurrence": 2}]}, "block: name"),
+        ({"BLOCKS": [{"block": "CrisCross"}]}, "CrissCross"),
+        ({"BLOCKS": [{"recurrence": 2}]}, "block: name"),
         ({"CCL__ENABLED": True, "CCL__AT": "fusion"}, "context_input, context_output"),
     ],
 )

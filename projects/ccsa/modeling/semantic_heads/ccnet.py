@@ -23,8 +23,9 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
+from ccsa.blocks.spec import build_blocks
 from ccsa.errors import one_of
-from ccsa.modeling.layers import chain_blocks, classifier, conv_norm_act
+from ccsa.modeling.layers import classifier, conv_norm_act
 from ccsa.modeling.losses.category_consistent import CategoryConsistentLoss
 from ccsa.modeling.semantic_heads.base import (
     Criterion,
@@ -102,7 +103,7 @@ class CCNetHead(SupervisedHead):
         layer = {"norm": norm, "activation": activation}
         width = input_shape[in_feature].channels
         self.reduction = conv_norm_act(width, channels, 3, **layer)
-        self.attention = chain_blocks(channels, context)
+        self.attention = build_blocks(channels, context)
         self.refine = conv_norm_act(channels, channels, 3, **layer)
         self.fusion = conv_norm_act(width + channels, channels, 3, **layer)
         self.dropout = nn.Dropout2d(dropout)
@@ -127,7 +128,7 @@ class CCNetHead(SupervisedHead):
         return {
             "input_shape": input_shape,
             "in_feature": only_feature(cfg),
-            "context": keys.CONTEXT,
+            "context": keys.BLOCKS,
             "consistency": consistency,
             "consistency_at": keys.CCL.AT,
             **auxiliary_arguments(cfg),

@@ -26,8 +26,9 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
+from ccsa.blocks.spec import build_blocks
 from ccsa.errors import one_of
-from ccsa.modeling.layers import chain_blocks, classifier, conv_norm_act, feature
+from ccsa.modeling.layers import classifier, conv_norm_act, feature
 from ccsa.modeling.losses.cross_entropy import presence_loss
 from ccsa.modeling.semantic_heads.base import FCN, Criterion, SemanticHead, common_arguments
 
@@ -117,7 +118,7 @@ class SANetHead(SemanticHead):
             project = conv_norm_act(
                 input_shape[name].channels, stage_channels, 1, norm=norm, activation=activation
             )
-            self.stages[name] = nn.Sequential(project, chain_blocks(stage_channels, blocks))
+            self.stages[name] = nn.Sequential(project, build_blocks(stage_channels, blocks))
 
         total = stage_channels * len(used)
         self.dropout = nn.Dropout2d(dropout)

@@ -16,7 +16,8 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor
 
-from ccsa.errors import at_least
+from ccsa.blocks.spec import BlockSpec, parse_block_spec
+from ccsa.errors import UserError, at_least
 from ccsa.modeling.clip import Clip, takes_clips
 from ccsa.modeling.semantic_heads.ccnet import CCNetHead
 
@@ -53,8 +54,8 @@ class VideoCCNetHead(CCNetHead):
             raise ValueError(
                 f"labelled must be the index of one of {frames} frames, not {labelled}"
             )
-        context = [_in_3d(spec) if isinstance(spec, Mapping) else spec for spec in context]
-        super().__init__(input_shape, context=context, **rest)
+        blocks = [_three_dimensional(parse_block_spec(spec)) for spec in context]
+        super().__init__(input_shape, context=blocks, **rest)
         self.frames, self.labelled = frames, labelled
 
     @classmethod
@@ -85,8 +86,13 @@ class VideoCCNetHead(CCNetHead):
         return x.unflatten(0, (-1, self.frames))
 
 
-def _in_3d(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A context block's line, for maps of three dimensions."""
-    if spec.get("dims", 3) != 3:
-        raise ValueError(f"the blocks of a video head have dims: 3, not {dict(spec)}")
-    return {"dims": 3, **spec}
+def _three_dimensional(spec: BlockSpec) -> BlockSpec:
+    """Return the specification with ``dims: 3``, for feature maps (B, C, T, h, w).
+
+    Raises:
+        UserError: the specification states other dimensions.
+    """
+    dims = spec.keywords.get("dims", 3)
+    if dims != 3:
+        raise UserError(f"the blocks of a video head need dims: 3, not {dims!r} ({spec.block})")
+    return spec._replace(keywords={"dims": 3, **spec.keywords})

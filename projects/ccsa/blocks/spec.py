@@ -1,0 +1,107 @@
+"""Block specifications: the ``{block: name, **keywords}`` mappings of configurations.
+
+This is the only parser of such mappings. Semantic heads and :func:`ccsa.insertion.insert_blocks`
+use it, so a mistake gives the same message everywhere.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from ccsa.blocks.registry import build_block
+from ccsa.errors import UserError
+
+
+class BlockSpec(NamedTuple):
+    """A parsed block specification.
+
+    Attributes:
+        block: the name of the block in :data:`ccsa.blocks.CONTEXT_BLOCK_REGISTRY`.
+        keywords: the block's own keywords.
+        at: the dotted path of the module after which the block runs; empty inside a head.
+        channels: the number of channels the block is built for, if the specification states it.
+    """
+
+    block: str
+    keywords: dict[str, Any]
+    at: str = ""
+    channels: int | None = None
+
+    def build(self, channels: int) -> nn.Module:
+        """Return a new block for feature maps of ``channels`` channels.
+
+        Raises:
+            UserError: an unknown block, an unknown keyword, or a value that the block rejects.
+        """
+        return build_block(self.block, channels, **self.keywords)
+
+
+def parse_block_spec(spec: Any, *, placed: bool = False) -> BlockSpec:
+    """Parse one block specification.
+
+    Args:
+        spec: a mapping with ``block`` (a registered name) and the block's own keywords. A
+            :class:`BlockSpec` is returned unchanged.
+        placed: whether the mapping also has ``at`` (required) and ``channels`` (optional), as
+            :func:`ccsa.insertion.insert_blocks` takes them.
+
+    Returns:
+        The parsed specification. Whether the block and its keywords exist is checked when the block
+        is built.
+
+    Raises:
+        UserError: ``spec`` is not a mapping of this form.
+
+    Example:
+        >>> parse_block_spec({"block": "CrissCross", "recurrence": 3})
+        BlockSpec(block='CrissCross', keywords={'recurrence': 3}, at='', channels=None)
+    """
+    if isinstance(spec, BlockSpec):
+        return spec
+    form = "{at: module path, block: name, ...}" if placed else "{block: name, ...}"
+    if not (isinstance(spec, Mapping) and all(isinstance(key, str) for key in spec)):
+        raise UserError(f"a context block is a mapping {form}, not {spec!r}")
+    keywords = dict(spec)
+    block = keywords.pop("block", None)
+    at = keywords.pop("at", "") if placed else ""
+    channels = keywords.pop("channels", None) if placed else None
+    if not isinstance(block, str) or (placed and not (isinstance(at, str) and at)):
+        needed = "'at' (a module path) and 'block' (a name)" if placed else "'block' (a name)"
+        raise UserError(f"a context block is a mapping {form} and needs {needed}, not {spec!r}")
+    if channels is not None and (
+        isinstance(channels, bool) or not isinstance(channels, int) or channels < 1
+    ):
+        raise UserError(f"'channels' must be a positive integer, not {channels!r}: {spec!r}")
+    if "channels" in keywords:
+        raise UserError(
+            f"'channels' is set by the head that contains the block: remove it from {spec!r}"
+        )
+    return BlockSpec(block, keywords, at, channels)
+
+
+def build_blocks(channels: int, specs: Iterable[Any]) -> nn.Module:
+    """Build the listed blocks as one module that runs them in order.
+
+    Args:
+        channels: C of the feature maps, (B, C, *spatial).
+        specs: block specifications; see :func:`parse_block_spec`.
+
+    Returns:
+        The block itself for one specification, an ``nn.Sequential`` for several, and an
+        ``nn.Identity`` for none.
+
+    Raises:
+        UserError: a specification that cannot be parsed or built.
+
+    Example:
+        >>> build_blocks(64, [{"block": "SqueezeExcitation"}])
+        SqueezeExcitation(
+          (fc1): Linear(in_features=64, out_features=4, bias=True)
+          (fc2): Linear(in_features=4, out_features=64, bias=True)
+        )
+    """
+    blocks = [parse_block_spec(spec).build(channels) for spec in specs]
+    if len(blocks) == 1:
+        return blocks[0]
+    return nn.Sequential(*blocks) if blocks else nn.Identity()

@@ -1,0 +1,152 @@
+"""Reading of configuration files and of KEY VALUE pairs.
+
+Files are read by fvcore: ``_BASE_`` names one file or a list of files, relative to the file that
+names them. Later files win, mappings are merged, and lists are replaced. Keys that were renamed
+are accepted under their former name.
+"""
+
+import io
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode
+
+from ccsa.config import RENAMED_KEYS
+from ccsa.errors import UserError, suggestion
+
+logger = logging.getLogger(__name__)
+
+
+class _ConfigFile(CfgNode):
+    """Translates the renamed keys of each file before fvcore merges it with its bases."""
+
+    @classmethod
+    def _open_cfg(cls, filename: str) -> io.StringIO:
+        with super()._open_cfg(filename) as stream:
+            content = yaml.safe_load(stream)
+        if content is None:
+            content = {}
+        if not isinstance(content, dict):
+            raise UserError(
+                f"{filename} is not a configuration: it holds a {type(content).__name__} instead "
+                "of keys; write KEY: VALUE entries"
+            )
+        translate_renamed_keys(content, filename)
+        return io.StringIO(yaml.safe_dump(content, sort_keys=False))
+
+
+def read_config_file(file: str) -> dict[str, Any]:
+    """Return the content of a YAML file, merged with its ``_BASE_`` files.
+
+    Raises:
+        UserError: the file or one of its bases cannot be read or is not a configuration.
+    """
+    try:
+        return _ConfigFile.load_yaml_with_base(file, allow_unsafe=False)
+    except UserError:
+        raise
+    except RecursionError as error:
+        raise UserError(
+            f"{file} cannot be used: its _BASE_ files refer to each other; remove one of them"
+        ) from error
+    except (OSError, ValueError, TypeError, AssertionError, AttributeError) as error:
+        raise UserError(f"{file} cannot be used: {error}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{file} cannot be used: {error}") from error
+
+
+def translate_renamed_keys(content: dict[str, Any], file: str) -> None:
+    """Replace the renamed keys in the content of one file, in place.
+
+    Raises:
+        UserError: the file gives a key under both names.
+    """
+    for old, new in RENAMED_KEYS.items():
+        *parents, name = old.split(".")
+        node: Any = content
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or name not in node:
+            continue
+        *new_parents, new_name = new.split(".")
+        target = content
+        for parent in new_parents:
+            target = target.setdefault(parent, {})
+        if new_name in target:
+            raise UserError(
+                f"{file} gives {old} and {new}, which are the same key; remove {old}, "
+                "its former name"
+            )
+        target[new_name] = node.pop(name)
+        logger.warning(f"{file}: {old} has been renamed and is read as {new}")
+
+
+def merge_content(cfg: CfgNode, content: Mapping[str, Any], file: str) -> None:
+    """Merge the content of a file, as :func:`read_config_file` returns it, into ``cfg``.
+
+    Raises:
+        UserError: a key does not exist, or a value has the wrong type.
+    """
+    loaded = CfgNode(content)
+    for key in flat_keys(loaded):
+        check_key(cfg, key, f"in {file}")
+    try:
+        cfg.merge_from_other_cfg(loaded)
+    except (ValueError, AssertionError, AttributeError) as error:
+        raise UserError(f"{file} cannot be used: {error}") from error
+
+
+def merge_options(cfg: CfgNode, options: list[str]) -> None:
+    """Merge ``KEY VALUE ...`` from the command line into ``cfg``.
+
+    Raises:
+        UserError: the words are not pairs, a key does not exist, or a value has the wrong type.
+    """
+    for word in options:
+        if word.startswith("--"):
+            raise UserError(f"{word} comes too late: put it before the first KEY VALUE pair")
+    if len(options) % 2:
+        raise UserError(
+            f"options come in pairs KEY VALUE, but there are {len(options)}: {' '.join(options)}"
+        )
+    for given, value in zip(options[::2], options[1::2], strict=True):
+        key = RENAMED_KEYS.get(given, given)
+        if key != given:
+            logger.warning(f"{given} has been renamed and is read as {key}")
+        check_key(cfg, key, "on the command line")
+        try:
+            cfg.merge_from_list([key, value])
+        except (ValueError, AssertionError, SyntaxError, AttributeError) as error:
+            raise UserError(f"{key} cannot be '{value}': {error}") from error
+
+
+def check_key(cfg: CfgNode, key: str, where: str) -> None:
+    """Raise a UserError with the most similar keys if ``cfg`` does not have ``key``."""
+    node = cfg
+    for part in key.split("."):
+        if not isinstance(node, CfgNode) or part not in node:
+            hint = suggestion(key, list(flat_keys(cfg)), listed=0, cutoff=0.5)
+            raise UserError(f"there is no key {key} ({where}){hint}")
+        node = node[part]
+
+
+def flat_keys(cfg: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted names of all keys that hold a value."""
+    for key, value in cfg.items():
+        if isinstance(value, CfgNode | dict) and value:
+            yield from flat_keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def existing_file(file: str, option: str) -> str:
+    """Return ``file``; raise a UserError that lists its neighbors if it does not exist."""
+    if not Path(file).is_file():
+        folder = Path(file).parent
+        names = sorted(p.name for p in folder.glob("*.yaml")) if folder.is_dir() else []
+        hint = suggestion(Path(file).name, names, listed=8)
+        raise UserError(f"{option} {file} does not exist in {folder}{hint}")
+    return file
