@@ -13,8 +13,7 @@ from detectron2.utils.file_io import PathManager
 from torch import nn
 
 from ccsa.blocks import CrissCross
-from ccsa.data.mapper import build_train_mapper
-from ccsa.data.video.clips import clip_dataset
+from ccsa.data.loaders import build_train_mapper, clip_records
 from ccsa.engine.solver import build_optimizer
 from ccsa.engine.weights import check_weights
 from ccsa.errors import UserError, suggestion
@@ -44,7 +43,7 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
         raise UserError("DATASETS.TRAIN is empty; name a dataset, e.g. \"('digits_train',)\"")
     for name in (() if args.eval_only else cfg.DATASETS.TRAIN) + tuple(cfg.DATASETS.TEST):
         check_dataset(name)
-        clip_dataset(cfg, [name])  # raises an error if raw frames are missing
+        clip_records(cfg, [name])  # raises an error if raw frames are missing
     if not args.resume:
         check_weights(cfg.MODEL.WEIGHTS)
         if args.eval_only and not cfg.MODEL.WEIGHTS:

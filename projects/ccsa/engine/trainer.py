@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import DatasetEvaluator
@@ -23,8 +22,7 @@ from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 from torch import nn
 
 from ccsa.checkpoint import Checkpointer
-from ccsa.data.mapper import build_test_mapper, build_train_mapper
-from ccsa.data.video.clips import clip_dataset
+from ccsa.data.loaders import build_test_loader, build_train_loader
 from ccsa.engine.hooks import LogGamma, TerminalWriter
 from ccsa.engine.solver import build_lr_scheduler, build_optimizer
 from ccsa.errors import UserError
@@ -126,15 +124,11 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
-        clips = clip_dataset(cfg, cfg.DATASETS.TRAIN)
-        return build_detection_train_loader(cfg, mapper=build_train_mapper(cfg), **clips)
+        return build_train_loader(cfg)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
-        clips = clip_dataset(cfg, [dataset_name])
-        return build_detection_test_loader(
-            cfg, dataset_name, mapper=build_test_mapper(cfg), **clips
-        )
+        return build_test_loader(cfg, dataset_name)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
