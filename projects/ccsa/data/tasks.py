@@ -245,7 +245,7 @@ def _require_masks(data: FolderDataset, model: str) -> None:
     """
     annotations = [a for a in data.annotations if not a["iscrowd"]]
     masks = sum("segmentation" in a for a in annotations)
-    if 2 * masks <= len(annotations):
+    if 2 * masks < len(annotations):
         raise UserError(
             f"{data.root}: {len(annotations) - masks} of {len(annotations)} annotations have no "
             f"mask, which {model} needs; add masks, or train a box model, e.g. with "

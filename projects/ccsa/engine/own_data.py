@@ -73,6 +73,8 @@ def apply_own_data(cfg: CfgNode, args: argparse.Namespace, written: Collection[s
     epochs = getattr(args, "epochs", None)
     if epochs is not None and epochs < 1:
         raise UserError(f"--epochs must be at least 1, not {epochs}")
+    if epochs is not None and "SOLVER.MAX_ITER" in written:
+        raise UserError("--epochs and SOLVER.MAX_ITER both set the length of the run; remove one")
     given = _given_source(args, cfg)
     if given is None:
         for option in ("images", "val", "val_images", "data_format"):
