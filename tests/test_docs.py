@@ -160,6 +160,45 @@ def test_quoted_commands_name_files_and_targets_that_exist(document):
     assert not missing, missing
 
 
+@of_document(CURRENT)
+def test_quoted_commands_use_options_that_exist(document):
+    import detectron2.engine.defaults
+
+    shared = "".join(path.read_text("utf-8") for path in ROOT.glob("projects/ccsa/engine/*.py"))
+    parser = Path(detectron2.engine.defaults.__file__).read_text("utf-8")
+    unknown = []
+    commands = r"python (?:(tools/\w+\.py)|-m ((?:benchmarks|experiments)[\w.]*))([^\n#;]*)"
+    for tool, module, words in re.findall(commands, code(document.read_text("utf-8"))):
+        path = ROOT / (tool or module.replace(".", "/"))
+        if not path.exists():
+            path = path.with_suffix(".py")
+        source = (path / "__main__.py" if path.is_dir() else path).read_text("utf-8") + shared
+        if "default_argument_parser" in source:
+            source += parser
+        options = re.findall(r"(?<!\S)--[a-z][\w-]*", words)
+        unknown += [f"{path.name} {name}" for name in options if f'"{name}"' not in source]
+    assert not unknown, unknown
+
+
+@of_document(CURRENT)
+def test_quoted_configuration_keys_exist(document):
+    from detectron2.config import CfgNode, get_cfg
+
+    from ccsa import add_ccsa_config
+
+    cfg = get_cfg()
+    add_ccsa_config(cfg)
+    unknown = []
+    pattern = r"\b(?:MODEL|INPUT|SOLVER|TEST|DATASETS|DATALOADER)(?:\.[A-Z][A-Z0-9_]*)+\b"
+    for key in re.findall(pattern, code(document.read_text("utf-8"))):
+        node = cfg
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, CfgNode) else None
+        if node is None:
+            unknown.append(key)
+    assert not unknown, unknown
+
+
 def test_the_readme_is_a_hub():
     text = README.read_text("utf-8")
     assert len(text.splitlines()) < 120
