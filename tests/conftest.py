@@ -1,5 +1,5 @@
-"""What the tests share: one thread (two may run at once), a tiny configuration, where the published
-outputs lie, folders of runs."""
+"""Fixtures of all tests. Every test process uses one thread, because two may run at the same
+time."""
 
 import argparse
 import json
@@ -16,24 +16,26 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items):
-    """The slow files first, and of them the longest: begun last, it would run on alone."""
+    """Run the slow files first, and the longest one before all others: started last, it would
+    still run when everything else has finished."""
     items.sort(key=lambda item: ("slow" not in item.keywords, item.path.name != "test_train.py"))
 
 
 @pytest.fixture(scope="session")
 def root() -> Path:
+    """Return the root folder of the repository."""
     return ROOT
 
 
 @pytest.fixture(scope="session")
 def vectors() -> Path:
-    """The folder with outputs of the published programs; see its README."""
+    """Return the folder with outputs of the published programs; see its README."""
     return ROOT / "tests" / "vectors"
 
 
 @pytest.fixture
 def logged(caplog, monkeypatch):
-    """Warnings of every logger, also where a test before this one has set up logging."""
+    """Capture the warnings of every logger, even if an earlier test has set up logging."""
     for name in ("ccsa", "fvcore", "detectron2"):
         monkeypatch.setattr(logging.getLogger(name), "propagate", True)
     caplog.set_level(logging.WARNING)
@@ -42,8 +44,8 @@ def logged(caplog, monkeypatch):
 
 @pytest.fixture
 def make_run(root, tmp_path):
-    """Run folders as tools/train_net.py leaves them, with results that are made up: None for an
-    unfinished run. ``options`` are KEY VALUE words."""
+    """Return a function that makes a run folder like that of tools/train_net.py, with the given
+    results (None for an unfinished run). ``options`` are KEY VALUE words."""
 
     def make(folder, results, config="digits/fcn.yaml", memory=2**30, options=()) -> Path:
         path = tmp_path / folder

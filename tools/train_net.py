@@ -15,8 +15,9 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Mapping
 
-STARTED = time.perf_counter()  # before the imports, which a user waits for as well
+STARTED = time.perf_counter()  # before the imports, whose time counts as well
 
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, launch
@@ -38,20 +39,20 @@ from ccsa.errors import reports_user_errors
 
 @reports_user_errors
 def work(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Train or evaluate; runs in every process of the job."""
+    """Train or evaluate. Every process of the job runs this function."""
     start_run(cfg)
     if args.eval_only:
         model = Trainer.build_model(cfg)
         checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
-        results = Trainer.test(cfg, model)
+        results: Mapping = Trainer.test(cfg, model)
     else:
         trainer = Trainer(cfg)
         trainer.resume_or_load(resume=args.resume)
         trainer.train()
-        model, results = trainer.checkpointer.model, trainer.results
+        model, results = trainer.checkpointer.model, trainer.results or {}
     if comm.is_main_process():
-        finish_run(cfg, model, results or {}, time.perf_counter() - STARTED)
+        finish_run(cfg, model, results, time.perf_counter() - STARTED)
 
 
 @reports_user_errors
@@ -64,7 +65,7 @@ def main() -> None:
     cfg.OUTPUT_DIR = str(folder)
     cfg.freeze()
     if cfg.MODEL.DEVICE == "cpu":
-        # Detectron2's launch takes NCCL and counts GPUs wherever it sees one.
+        # Otherwise Detectron2's launch would choose NCCL on a machine that has a GPU.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     print(describe_device(cfg.MODEL.DEVICE))
     print(f"output: {folder}")
@@ -77,7 +78,7 @@ def main() -> None:
             dist_url=args.dist_url,
             args=(cfg, args),
         )
-    except ProcessExitedException as error:  # the process has said why
+    except ProcessExitedException as error:  # the process has reported the error
         sys.exit(error.exit_code)
 
 

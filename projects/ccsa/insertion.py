@@ -13,7 +13,6 @@ import fnmatch
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from tabulate import tabulate
 from torch import Tensor, nn
 
 from ccsa.blocks.spec import parse_block_spec
@@ -124,8 +123,25 @@ def context_blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def placement_table(placements: Iterable[Placement]) -> str:
-    """The placements as text, for the log."""
-    return tabulate(placements, headers=Placement._fields, tablefmt="github", intfmt=",")
+    """Return the placements as a Markdown table, for the log: one row per placement.
+
+    Example:
+        >>> print(placement_table([Placement("layer3.0", "CrissCross", 256, 1536)]))
+        | path     | block      | channels | parameters |
+        |----------|------------|----------|------------|
+        | layer3.0 | CrissCross |      256 |      1,536 |
+    """
+    cells = [Placement._fields]
+    cells += [(path, block, f"{c:,}", f"{count:,}") for path, block, c, count in placements]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    rows = [
+        (path.ljust(widths[0]), block.ljust(widths[1]), c.rjust(widths[2]), count.rjust(widths[3]))
+        for path, block, c, count in cells
+    ]
+    rows.insert(1, tuple("-" * width for width in widths))
+    text = [f"| {' | '.join(row)} |" for row in rows]
+    text[1] = text[1].replace(" ", "-")
+    return "\n".join(text)
 
 
 def _targets(model: nn.Module, at: str) -> list[tuple[str, nn.Module, int | None]]:

@@ -10,7 +10,8 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_backbone
 
-from ccsa.data.mapper import SemanticMapper, build_train_mapper
+from ccsa.data.loaders import build_train_mapper
+from ccsa.data.mapper import SemanticMapper
 from ccsa.data.semantic import FAMILIES
 from ccsa.engine import Trainer
 from ccsa.engine.checks import check_model

@@ -77,7 +77,11 @@ def test_a_damaged_image_is_named_with_the_cure(record, mapper, tmp_path, how):
     with pytest.raises(UserError) as error:
         mapper(record)
     text = str(error.value)
-    assert record["file_name"] in text and "--resume" in text and "good copy" in text
+    assert (
+        record["file_name"] in text
+        and "--resume" in text
+        and "replace it with an intact copy" in text
+    )
     assert "\n" not in text
 
 

@@ -1,4 +1,4 @@
-"""Weights that are looked for before a run starts."""
+"""The check of MODEL.WEIGHTS before a run starts."""
 
 import http.server
 import threading
@@ -8,7 +8,7 @@ import urllib.request
 import pytest
 from support.refusals import message
 
-from ccsa.engine.checks import check_weights
+from ccsa.engine.weights import check_weights
 
 
 def test_no_weights_are_fine():
@@ -25,11 +25,11 @@ def test_weights_of_timm_are_its_own_or_a_file(tmp_path):
     check_weights(f"timm://{tmp_path}/w.safetensors")
     check_weights("timm://hub")
     text = message(check_weights, "timm://nowhere/w.pth")
-    assert text.startswith("weights nowhere/w.pth are not there")
+    assert text.startswith("weights nowhere/w.pth do not exist")
 
 
 @pytest.mark.parametrize(
-    ("name", "what"), [("nowhere/model.pth", "are not there"), (".", "is a folder")]
+    ("name", "what"), [("nowhere/model.pth", "do not exist"), (".", "is a folder")]
 )
 def test_weights_that_are_not_there_are_named_with_the_cure(name, what):
     text = message(check_weights, name)
@@ -48,7 +48,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def server():
-    """A web server with one file, /w.pth; its address, and what was asked of it."""
+    """Start a web server with one file, /w.pth; yields its address and a list of the requests."""
     asked = []
 
     class Handler(http.server.BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""What a run refuses before it starts."""
+"""Errors that check_run raises before a run starts."""
 
 import argparse
 import os
@@ -39,9 +39,9 @@ def config(root):
 
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
-    """In a folder where no dataset lies."""
+    """Change into a folder without any dataset."""
     if "DETECTRON2_DATASETS" in os.environ:
-        pytest.skip("DETECTRON2_DATASETS is set: the places of datasets are fixed")
+        pytest.skip("DETECTRON2_DATASETS is set, so that the folder of the datasets is fixed")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -145,7 +145,7 @@ def test_every_place_is_looked_at(dataset, tmp_path, key):
 def test_built_in_datasets_are_not_looked_for(elsewhere):
     for name in ("digits_train", "digits_val", "digits_val_sem_seg"):
         check_dataset(name)
-    assert not list(elsewhere.iterdir())  # nor written yet
+    assert not list(elsewhere.iterdir())  # and they are not written yet
 
 
 # Processes.
@@ -181,7 +181,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(config):
 
 def test_a_batch_is_held_against_the_reference_world_size(config):
     opts = ["MODEL.DEVICE", "cpu", "SOLVER.REFERENCE_WORLD_SIZE", "8", "SOLVER.IMS_PER_BATCH"]
-    # It scales with the processes, so it need not divide by their number.
+    # The batch scales with the number of processes, so it need not be divisible by it.
     check_processes(config(*opts, 16), arguments(num_gpus=3, opts=opts))
     text = message(check_processes, config(*opts, 12), arguments())
     assert "12" in text and "REFERENCE_WORLD_SIZE 8" in text
@@ -226,7 +226,7 @@ def test_a_model_that_cannot_be_built_is_refused_with_the_reason(config, opts, w
 
 
 def test_the_model_is_built_without_memory(config, monkeypatch):
-    """A layer of it would need 37 TB: more than any machine promises."""
+    """One layer would need 37 TB, more memory than any machine can allocate."""
     start = time.perf_counter()
     check_model(config("MODEL.ROI_BOX_HEAD.NUM_FC", 1, "MODEL.ROI_BOX_HEAD.FC_DIM", 2 * 10**9))
     assert time.perf_counter() - start < 5
@@ -236,10 +236,10 @@ def test_the_model_is_built_without_memory(config, monkeypatch):
     check_model(config())
     tensors = [*built[0].parameters(), *built[0].buffers()]
     assert tensors and {t.device.type for t in tensors if t.numel() > 1000} == {"meta"}
-    assert torch.zeros(1).device.type == "cpu"  # and nothing after it goes there
+    assert torch.zeros(1).device.type == "cpu"  # later tensors are not on the meta device
 
 
-# All of it.
+# The whole run.
 
 
 def test_a_run_is_checked_in_all_parts(config, tmp_path):

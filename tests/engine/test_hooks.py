@@ -1,4 +1,4 @@
-"""Gamma as a scalar, and the line of progress."""
+"""The logged scalar gamma, and the line of progress."""
 
 import logging
 import re
@@ -30,7 +30,7 @@ def net(specs=SPECS):
 
 
 class Loop(TrainerBase):
-    """Every step moves gamma of the first block by a half."""
+    """A training loop in which every step adds 0.5 to gamma of the first block."""
 
     def __init__(self, model):
         super().__init__()

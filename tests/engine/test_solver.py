@@ -1,4 +1,4 @@
-"""The poly schedule and the learning rate of what is not pretrained, by value."""
+"""Values of the poly schedule and of the learning rates inside and outside the backbone."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def model():
 
 
 def rates(cfg, model):
-    """The rate of the first group in each iteration, and after the last."""
+    """Return the learning rate of the first group in each iteration, and after the last one."""
     optimizer = Trainer.build_optimizer(cfg, model)
     scheduler = Trainer.build_lr_scheduler(cfg, optimizer)
     values = []
@@ -158,7 +158,8 @@ def groups(optimizer):
 
 @pytest.mark.parametrize("factor", [1.0, 10.0])
 def test_adamw_has_the_groups_of_sgd(cfg, model, factor):
-    """Rates and decay as SGD has them: norms without decay, heads at their factor."""
+    """AdamW uses the learning rates and weight decays of SGD: no decay for norms, a factor for
+    heads."""
     cfg.SOLVER.HEAD_LR_FACTOR, cfg.SOLVER.WEIGHT_DECAY_NORM = factor, 0.0
     sgd = build_optimizer(cfg, model)
     cfg.SOLVER.OPTIMIZER = "AdamW"

@@ -1,4 +1,4 @@
-"""Which configuration, weights and device a tool for trained models takes."""
+"""The configuration, weights and device that a tool for trained models uses."""
 
 import argparse
 
@@ -14,7 +14,7 @@ CONFIG = "far_cue/any_plain.yaml"
 
 @pytest.fixture
 def run(make_run):
-    """A run from a machine with a GPU."""
+    """Return the folder of a run from a machine with a GPU."""
     folder = make_run("run", None, config=CONFIG)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     config["MODEL"]["DEVICE"] = "cuda"
@@ -29,7 +29,7 @@ def config(root):
 
 
 def named(*opts, weights=None, config_file="", **keywords):
-    """Weights and device of the configuration."""
+    """Return the weights and device of the configuration."""
     args = argparse.Namespace(weights=weights, config_file=config_file, opts=list(opts))
     model = trained_cfg(args, **keywords).MODEL
     return model.WEIGHTS, model.DEVICE
@@ -54,7 +54,9 @@ def test_weights_are_those_named_and_random_ones_are_asked_for(run, config):
     assert named("MODEL.WEIGHTS", file, config_file=config)[0] == file
     assert named("MODEL.WEIGHTS", "other.pth", weights=file, config_file=config)[0] == file
     assert named("MODEL.WEIGHTS", "", config_file=config)[0] == ""
-    with pytest.raises(UserError, match=r"names no weights; .* MODEL\.WEIGHTS \"\" for random"):
+    with pytest.raises(
+        UserError, match=r"does not name any weights; .* MODEL\.WEIGHTS \"\" for random"
+    ):
         named(config_file=config)
     with pytest.raises(UserError, match="add --weights"):
         named()

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.builtin import register_all_ade20k, register_all_cityscapes
 from detectron2.utils.env import seed_all_rng
 from support import layouts
 
 from ccsa.data import semantic
-from ccsa.data.mapper import SemanticMapper, build_train_mapper
+from ccsa.data.loaders import build_train_mapper, load_records
+from ccsa.data.mapper import SemanticMapper
 from ccsa.data.preparation.plans import carry_out
-from ccsa.data.video.clips import clip_dataset
 from ccsa.engine import Trainer, check_run
 from ccsa.inference import build_semantic_inference
 
@@ -115,8 +115,7 @@ def test_training_data_at_full_size(configure, file, tmp_path):
     mapper = build_train_mapper(cfg)
     assert isinstance(mapper, SemanticMapper)
     (name,) = cfg.DATASETS.TRAIN
-    records = clip_dataset(cfg, [name]).get("dataset") or DatasetCatalog.get(name)
-    item = mapper(records[0])
+    item = mapper(load_records(cfg, name)[0])
     size = item["image"].shape[-2:]
     if file.stem.startswith("ccnet3d"):
         assert item["image"].shape[:-2] == (1 if file.stem.endswith("_T1") else 5, 3)

@@ -48,7 +48,10 @@ def test_windows_and_scales_are_evaluated(configure, tmp_path):
 
 def test_what_would_fail_later_is_said_before(configure, tmp_path):
     for options, text in (
-        (["INPUT.CLIP.SOURCE", "labelled"], "has a neighbour where INPUT.CLIP looks"),
+        (
+            ["INPUT.CLIP.SOURCE", "labelled"],
+            "has a neighbor at the distance that INPUT.CLIP asks for",
+        ),
         (["INPUT.CLIP.LABELLED", "first"], "LABELLED must be one of last, middle"),
         (["MODEL.SEM_SEG_HEAD.NAME", "FCNHead"], "needs MODEL.SEM_SEG_HEAD.NAME VideoCCNetHead"),
     ):

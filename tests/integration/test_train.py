@@ -1,4 +1,4 @@
-"""The main job in its short form, and what users do with its result."""
+"""A short training run of the main example, and the uses of its result."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from support.run_tools import NO_TEST, call, train
 
 pytestmark = pytest.mark.slow
 BLOCK = "backbone.bottom_up.res4.0.context"
-AP_BOUND = 15.0  # 24 where this was written; a block that loses its input stays near 0
+AP_BOUND = 15.0  # 24 is typical; a block that loses its input stays near 0
 
 
 def metrics(folder):
@@ -19,7 +19,7 @@ def metrics(folder):
 
 @pytest.fixture(scope="module")
 def trained(root, place):
-    """A run of 200 iterations and what it printed."""
+    """Train for 200 iterations and return the run folder and the output."""
     printed = train(
         *(root, place, "SOLVER.MAX_ITER", 200, "SOLVER.STEPS", "(160,)"),
         *("SOLVER.CHECKPOINT_PERIOD", 100, "OUTPUT_DIR", "main"),

@@ -1,4 +1,4 @@
-"""Training that is interrupted, that meets a bad file, in two processes, on COCO's layout."""
+"""Training that is interrupted, that meets a corrupt image, in two processes, on COCO's layout."""
 
 import json
 import os
@@ -26,11 +26,11 @@ def test_an_interrupt_leaves_a_checkpoint_to_resume_from(root, place):
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        # A shell lets what it starts in the background ignore interrupts; children inherit that.
+        # A shell makes its background processes ignore interrupts, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     log = place / "stopped/log.txt"
-    give_up = time.monotonic() + 600  # on a busy machine the scenes alone take minutes
+    give_up = time.monotonic() + 600  # on a busy machine, writing the scenes takes minutes
     while process.poll() is None and time.monotonic() < give_up:
         if log.exists() and "  20/" in log.read_text():
             break

@@ -1,10 +1,13 @@
-"""What a clip is: its keys, its offsets, and the clips of a video."""
+"""Clips: their keys, their offsets, the clips of a video, and which models take them."""
 
 import pytest
 from detectron2.config import get_cfg
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch import nn
 
 from ccsa.config import add_ccsa_config
 from ccsa.errors import UserError
+from ccsa.modeling import VideoSemanticSegmentor
 from ccsa.modeling.clip import Clip, takes_clips
 
 
@@ -46,8 +49,9 @@ def test_offsets(cfg, frames, labelled, step, offsets):
 )
 def test_wrong_keys_are_named_with_the_right_ones(cfg, key, value, text):
     cfg.INPUT.CLIP[key] = value
-    with pytest.raises(UserError, match=text):
+    with pytest.raises(UserError) as error:
         Clip.of(cfg)
+    assert str(error.value) == text and error.value.__cause__ is None
 
 
 @pytest.mark.parametrize(
@@ -66,7 +70,7 @@ def test_a_video_gives_a_clip_for_each_frame(clip, frames, wanted):
 
 
 def test_a_clip_comes_as_soon_as_its_last_frame():
-    """So that a camera's picture is not held back."""
+    """The frame of a camera must not be delayed."""
     given = []
 
     def camera():
@@ -86,3 +90,27 @@ def test_video_models_take_clips_wrapped_or_not(cfg):
     assert not takes_clips(cfg)
     cfg.MODEL.CONTEXT.META_ARCHITECTURE = "VideoSemanticSegmentor"
     assert takes_clips(cfg)
+
+
+def test_a_meta_architecture_declares_that_it_takes_clips(cfg, monkeypatch):
+    class OwnVideo(nn.Module):
+        takes_clips = True
+
+    class Inherited(VideoSemanticSegmentor):
+        pass
+
+    class OwnImages(nn.Module):
+        pass
+
+    monkeypatch.setattr(META_ARCH_REGISTRY, "_obj_map", dict(META_ARCH_REGISTRY._obj_map))
+    for model in (OwnVideo, Inherited, OwnImages):
+        META_ARCH_REGISTRY.register(model)
+    for name, declared in (
+        *(("OwnVideo", True), ("Inherited", True), ("VideoSemanticSegmentor", True)),
+        *(("OwnImages", False), ("GeneralizedRCNN", False), ("DenseSegmentor", False)),
+        *(("PanopticFPN", False), ("NoSuchModel", False), ("ContextModel", False)),
+    ):
+        cfg.MODEL.META_ARCHITECTURE = name
+        assert takes_clips(cfg) is declared
+        cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.CONTEXT.META_ARCHITECTURE = "ContextModel", name
+        assert takes_clips(cfg) is declared

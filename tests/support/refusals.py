@@ -1,4 +1,4 @@
-"""What a check says when it refuses."""
+"""The message of the error that a check raises."""
 
 import pytest
 
@@ -6,6 +6,7 @@ from ccsa.errors import UserError
 
 
 def message(check, *args):
+    """Return the message, a single line, of the UserError that ``check(*args)`` raises."""
     with pytest.raises(UserError) as error:
         check(*args)
     text = str(error.value)

@@ -1,28 +1,30 @@
-"""Tools as programs of their own, in a folder of their own."""
+"""Run the tools as separate programs in a separate folder."""
 
 import os
 import subprocess
 import sys
 
 CONFIG = "configs/digits/ccnet_mask_rcnn.yaml"
-ALL_BOXES = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0)  # a few iterations are sure of nothing
-NO_TEST = ("DATASETS.TEST", "[]")  # where only training is looked at
+ALL_BOXES = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0)  # scores are low after few iterations
+NO_TEST = ("DATASETS.TEST", "[]")  # for tests of training only
 
 
 def command(root, tool, *words):
+    """Return the command line that runs a file of the folder tools."""
     return [sys.executable, str(root / "tools" / tool), *map(str, words)]
 
 
-def environment(place):
-    return {**os.environ, "DETECTRON2_DATASETS": str(place / "datasets")}
+def environment(folder):
+    """Return the environment of a tool whose datasets are in ``folder / "datasets"``."""
+    return {**os.environ, "DETECTRON2_DATASETS": str(folder / "datasets")}
 
 
-def call(root, place, tool, *words, status=0):
-    """Run a tool in ``place``; gives what it printed."""
+def call(root, folder, tool, *words, status=0):
+    """Run a tool in ``folder``, check its exit status and return its output."""
     done = subprocess.run(
         command(root, tool, *words),
-        cwd=place,
-        env=environment(place),
+        cwd=folder,
+        env=environment(folder),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -31,5 +33,6 @@ def call(root, place, tool, *words, status=0):
     return done.stdout
 
 
-def train(root, place, *words, config=CONFIG, **kwargs):
-    return call(root, place, "train_net.py", "--config-file", root / config, *words, **kwargs)
+def train(root, folder, *words, config=CONFIG, **kwargs):
+    """Run tools/train_net.py in ``folder`` and return its output."""
+    return call(root, folder, "train_net.py", "--config-file", root / config, *words, **kwargs)

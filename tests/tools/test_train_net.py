@@ -35,7 +35,11 @@ def run(tool, root, tmp_path, monkeypatch, capsys):
     ("config", "words", "said"),
     [
         (COCO, [], ["coco_2017_train", "cocodataset.org", "DETECTRON2_DATASETS", DIGITS]),
-        ("configs/digits/mask_rcn.yaml", [], ["mask_rcn.yaml is not there", "has mask_rcnn.yaml"]),
+        (
+            "configs/digits/mask_rcn.yaml",
+            [],
+            ["mask_rcn.yaml does not exist in", "did you mean mask_rcnn.yaml"],
+        ),
         (DIGITS, ["SOLVER.MAX_ITR", "3"], ["SOLVER.MAX_ITR", "SOLVER.MAX_ITER"]),
         (DIGITS, ["DATASETS.TRAIN", "('digit_train',)"], ["digit_train", "digits_train"]),
         (DIGITS, ["MODEL.WEIGHTS", "gone.pth"], ["gone.pth", "MODEL.WEIGHTS"]),

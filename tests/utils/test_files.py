@@ -1,4 +1,4 @@
-"""A file is complete or absent."""
+"""Atomic writing of files."""
 
 import pytest
 

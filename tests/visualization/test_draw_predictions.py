@@ -1,6 +1,7 @@
 """Pictures of predictions beside ground truth, by their pixels."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -226,7 +227,7 @@ def test_a_failure_leaves_the_picture_that_was_there(dataset, tmp_path, monkeypa
     def fail(self, *args, **kwargs):
         raise OSError("no space left")
 
-    monkeypatch.setattr(Image.Image, "save", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(UserError, match=r"cannot write .*drawn\.png"):
         draw_predictions(config(), Stub("instances"), dataset("instances"), path)
     assert path.read_bytes() == b"before"

@@ -5,38 +5,14 @@ equations 4 and 5. There is no official code. The paper leaves open the pooling 
 sizes, reduction, norm, upsampling and the activations: each is a keyword here.
 """
 
-import math
-from collections.abc import Callable
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ccsa.blocks.base import GatedBlock
+from ccsa.blocks.layers import ACTIVATIONS, NORMS
 from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY
-from ccsa.errors import at_least, one_of
+from ccsa.errors import UserError, at_least, one_of
 
-
-def _group_norm(channels: int) -> nn.Module:
-    """Up to 32 groups of at least two channels, so that a 1x1 map has something to normalise by."""
-    if channels == 1:
-        return nn.Identity()
-    groups = math.gcd(32, channels)
-    return nn.GroupNorm(groups // 2 if groups == channels else groups, channels)
-
-
-NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "GN": _group_norm,
-    "BN": nn.BatchNorm2d,
-    "SyncBN": nn.SyncBatchNorm,
-    "none": lambda channels: nn.Identity(),
-}
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "none": nn.Identity,
-    "relu": lambda: nn.ReLU(inplace=True),
-    "leaky_relu": lambda: nn.LeakyReLU(0.01, inplace=True),
-    "silu": nn.SiLU,
-    "sigmoid": nn.Sigmoid,
-}
 ALIGN_CORNERS = {"bilinear": False, "nearest": None}
 
 
@@ -82,9 +58,9 @@ class SqueezeAttention(GatedBlock):
         at_least(1, channels=channels, out_channels=out_channels, pool=pool, reduction=reduction)
         at_least(1, kernel_size=kernel_size)
         if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd, not {kernel_size}")
+            raise UserError(f"kernel_size must be odd, not {kernel_size}")
         if residual and out_channels != channels:
-            raise ValueError(
+            raise UserError(
                 f"out_channels {out_channels} beside {channels} channels needs residual=False"
             )
         make_norm = one_of(NORMS, norm, "norm")

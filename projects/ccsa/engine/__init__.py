@@ -1,4 +1,4 @@
-"""Training and evaluation engine: set-up shared by every tool, trainer, run folders."""
+"""Training and evaluation: the set-up shared by all tools, checks, the trainer, and run folders."""
 
 from ccsa.engine.checks import check_run
 from ccsa.engine.run_lifecycle import finish_run, start_run

@@ -1,177 +1,159 @@
-"""Checks before a run starts: what would fail later, in minutes or in the middle, fails here in
-seconds."""
+"""Checks before a run starts: mistakes that would stop it after minutes are reported within
+seconds, before any file is written."""
 
 import argparse
 import os
-import urllib.parse
-import urllib.request
 from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
-from detectron2.utils.file_io import Detectron2Handler, PathManager
-from iopath.common.file_io import get_cache_dir
+from detectron2.utils.file_io import PathManager
+from torch import nn
 
 from ccsa.blocks import CrissCross
-from ccsa.data.mapper import build_train_mapper
-from ccsa.data.video.clips import clip_dataset
-from ccsa.engine.solver import check_solver
+from ccsa.data.loaders import build_train_mapper, clip_records
+from ccsa.engine.solver import build_optimizer
+from ccsa.engine.weights import check_weights
 from ccsa.errors import UserError, suggestion
 from ccsa.inference import build_semantic_inference
-from ccsa.modeling.backbones.timm_models import HUB, SCHEME
 from ccsa.ops.criss_cross.dispatch import choose, requested_backend
 
-# Metadata in which Detectron2 keeps where a dataset lies.
-_PLACES = (
+# Keys under which Detectron2 stores the files and folders of a dataset in its metadata.
+_PATH_KEYS = (
     *("json_file", "image_root", "panoptic_json", "panoptic_root", "sem_seg_root"),
     *("image_dir", "gt_dir", "dirname"),
 )
 
 
 def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Check processes, datasets, weights, schedule, augmentation and the model that ``cfg`` names.
+    """Check the processes, datasets, weights, model, solver and augmentation of a run.
+
+    Args:
+        cfg: the configuration of the run.
+        args: the arguments of ``tools/train_net.py``: ``num_gpus``, ``num_machines``,
+            ``eval_only``, ``resume`` and ``opts``.
 
     Raises:
-        UserError: the first thing found that would keep the run from working, with its cure.
+        UserError: the first problem that would keep the run from working, and how to fix it.
     """
     check_processes(cfg, args)
     if not args.eval_only and not cfg.DATASETS.TRAIN:
         raise UserError("DATASETS.TRAIN is empty; name a dataset, e.g. \"('digits_train',)\"")
     for name in (() if args.eval_only else cfg.DATASETS.TRAIN) + tuple(cfg.DATASETS.TEST):
         check_dataset(name)
-        clip_dataset(cfg, [name])  # raw frames may be missing
+        clip_records(cfg, [name])  # raises an error if raw frames are missing
     if not args.resume:
         check_weights(cfg.MODEL.WEIGHTS)
         if args.eval_only and not cfg.MODEL.WEIGHTS:
             raise UserError(
                 "--eval-only has nothing to evaluate: add MODEL.WEIGHTS file.pth, "
-                "or --resume to take the last checkpoint of a run"
+                "or --resume to evaluate the last checkpoint of a run"
             )
-    if not args.eval_only:
-        check_solver(cfg)
-        build_train_mapper(cfg)
     if cfg.MODEL.CONTEXT.BLOCKS and cfg.MODEL.META_ARCHITECTURE != "ContextModel":
         raise UserError(
-            f"MODEL.CONTEXT.BLOCKS has blocks, but MODEL.META_ARCHITECTURE "
-            f"{cfg.MODEL.META_ARCHITECTURE} takes none: make that ContextModel and name it by "
-            "MODEL.CONTEXT.META_ARCHITECTURE"
+            f"MODEL.CONTEXT.BLOCKS lists blocks, but MODEL.META_ARCHITECTURE "
+            f"{cfg.MODEL.META_ARCHITECTURE} does not attach any: set MODEL.META_ARCHITECTURE to "
+            f"ContextModel and MODEL.CONTEXT.META_ARCHITECTURE to {cfg.MODEL.META_ARCHITECTURE}"
         )
-    check_model(cfg)
+    model = check_model(cfg)
+    if not args.eval_only:
+        build_optimizer(cfg, model)
+        build_train_mapper(cfg)
 
 
 def check_processes(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Refuse more GPUs than there are, SyncBN without them, and a batch that the processes cannot
-    share."""
-    there = torch.cuda.device_count()
+    """Check the number of processes against the GPUs, the norms and the batch size.
+
+    Raises:
+        UserError: more processes than GPUs, SyncBN in several CPU processes, or a batch that the
+            processes cannot share equally.
+    """
+    available = torch.cuda.device_count()
     if args.num_gpus < 1 or args.num_machines < 1:
         raise UserError("--num-gpus and --num-machines must be at least 1")
     on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda"
-    # One process is Detectron2's default and asks for no GPU; several on the CPU are asked for by
-    # MODEL.DEVICE cpu.
+    # One process is Detectron2's default and does not require a GPU. Several processes on the CPU
+    # must be requested explicitly with MODEL.DEVICE cpu.
     explicit_cpu = "cpu" in (getattr(args, "opts", None) or [])
-    if args.num_gpus > 1 and args.num_gpus > there and not (explicit_cpu and not on_gpu):
+    if args.num_gpus > 1 and args.num_gpus > available and not (explicit_cpu and not on_gpu):
         raise UserError(
-            f"--num-gpus {args.num_gpus}, but {there} CUDA devices are there; "
-            "use fewer, or MODEL.DEVICE cpu for that many CPU processes"
+            f"--num-gpus {args.num_gpus}, but {available} CUDA devices are available; "
+            "use fewer, or add MODEL.DEVICE cpu to run that many processes on the CPU"
         )
     if args.num_gpus * args.num_machines > 1 and not on_gpu and "SyncBN" in cfg.dump():
         raise UserError(
-            "SyncBN needs a GPU for each process; for several CPU processes use BN wherever it is "
-            "set, e.g. MODEL.RESNETS.NORM BN MODEL.SEM_SEG_HEAD.NORM BN"
+            "SyncBN needs a GPU for each process; for several CPU processes use BN wherever SyncBN "
+            "is set, e.g. MODEL.RESNETS.NORM BN MODEL.SEM_SEG_HEAD.NORM BN"
         )
     if args.eval_only:
         return
     batch, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE
     if reference and batch % reference:
         raise UserError(
-            f"SOLVER.IMS_PER_BATCH {batch} does not divide by REFERENCE_WORLD_SIZE {reference}; "
-            "add SOLVER.REFERENCE_WORLD_SIZE 0 to use batch size and learning rate as written"
+            f"SOLVER.IMS_PER_BATCH {batch} is not divisible by REFERENCE_WORLD_SIZE {reference}; "
+            "add SOLVER.REFERENCE_WORLD_SIZE 0 to use the batch size and learning rate as written"
         )
-    world = args.num_gpus * args.num_machines
-    if not reference and batch % world:
+    world_size = args.num_gpus * args.num_machines
+    if not reference and batch % world_size:
         raise UserError(
-            f"SOLVER.IMS_PER_BATCH {batch} cannot be shared by {world} processes; "
-            f"make it a multiple of {world}"
+            f"SOLVER.IMS_PER_BATCH {batch} cannot be shared equally by {world_size} processes; "
+            f"make it a multiple of {world_size}"
         )
 
 
 def check_dataset(name: str) -> None:
-    """Refuse a dataset that is not registered, or whose files are not there. Built-in ones are
-    written on first use."""
-    known = DatasetCatalog.list()
-    if name not in known:
-        hint = suggestion(name, known, listed=0, limit=4)
+    """Check that a dataset is registered and that its files exist. Built-in datasets are written
+    on first use, so that their files are not required.
+
+    Raises:
+        UserError: the dataset is unknown (the message names similar ones), or a file is missing
+            (the message says where to get it).
+    """
+    registered = DatasetCatalog.list()
+    if name not in registered:
+        hint = suggestion(name, registered, listed=0, limit=4)
         hint = hint or "; did you mean one of the built-in datasets, digits_train and digits_val?"
         raise UserError(f"there is no dataset '{name}'{hint}")
     metadata = MetadataCatalog.get(name)
     if metadata.get("built_in", False):
         return
-    for key in _PLACES:
-        place = metadata.get(key)
-        if place and not PathManager.exists(place):
+    for key in _PATH_KEYS:
+        path = metadata.get(key)
+        if path and not PathManager.exists(path):
             raise UserError(
-                f"dataset '{name}' is not there: no {Path(place).absolute()}. {_how_to_get(name)} "
-                "Or name the folder that has it: export DETECTRON2_DATASETS=FOLDER "
+                f"dataset '{name}' is missing: {Path(path).absolute()} does not exist. "
+                f"{_download_instructions(name)} "
+                "Or set the folder that contains it: export DETECTRON2_DATASETS=FOLDER "
                 f"(now {os.getenv('DETECTRON2_DATASETS', './datasets')}). "
                 "To try without a download: --config-file configs/digits/ccnet_mask_rcnn.yaml"
             )
 
 
-def _how_to_get(name: str) -> str:
+def _download_instructions(name: str) -> str:
     command = MetadataCatalog.get(name).get("prepare_command")
     if command:
         return f"docs/DATASETS.md shows its layout; then run '{command}'."
     if name.startswith("coco_2017"):
         return (
-            "Get train2017.zip, val2017.zip and annotations_trainval2017.zip from cocodataset.org "
-            "and unpack them into coco/ there (coco/train2017, coco/val2017, coco/annotations)."
+            "Download train2017.zip, val2017.zip and annotations_trainval2017.zip from "
+            "cocodataset.org and unpack them into the folder coco/ of the datasets "
+            "(coco/train2017, coco/val2017, coco/annotations)."
         )
-    return "Its layout is that of Detectron2's datasets/README.md."
+    return "Detectron2's datasets/README.md shows its layout."
 
 
-def check_weights(weights: str) -> None:
-    """Refuse weights that are not there; those named by URL are fetched into the cache now."""
-    if not weights:
-        return
-    cure = (
-        "name a .pth, .safetensors or .pkl file by MODEL.WEIGHTS, "
-        'or start from random weights by MODEL.WEIGHTS ""'
-    )
-    if weights == SCHEME + HUB:
-        return  # timm knows its address, and fetches it where it is loaded
-    file = weights.removeprefix(SCHEME)
-    if "://" not in file:
-        if Path(file).is_dir():
-            raise UserError(f"weights {file} is a folder; {cure}")
-        if not Path(file).is_file():
-            raise UserError(f"weights {file} are not there; {cure}")
-        return
-    try:
-        _reach(weights)
-        if not Path(PathManager.get_local_path(weights)).is_file():
-            raise FileNotFoundError("no such address")
-    except Exception as error:  # whatever the handler of that scheme raises
-        reason = getattr(error, "reason", None) or error or type(error).__name__
-        raise UserError(f"weights {weights} cannot be fetched ({reason}); {cure}") from error
+def check_model(cfg: CfgNode) -> nn.Module:
+    """Build the model on the meta device, that is without memory for its weights.
 
+    Returns:
+        The model, on the meta device. ``cfg`` stays as it is.
 
-def _reach(weights: str) -> None:
-    """Ask a web address that is not in the cache for its headers: a download has no time limit of
-    its own."""
-    prefix = Detectron2Handler.PREFIX
-    if weights.startswith(prefix):
-        weights = Detectron2Handler.S3_DETECTRON2_PREFIX + weights.removeprefix(prefix)
-    url = urllib.parse.urlparse(weights)
-    if url.scheme in ("http", "https") and not Path(get_cache_dir(), url.path.lstrip("/")).exists():
-        with urllib.request.urlopen(urllib.request.Request(weights, method="HEAD"), timeout=3):
-            pass
-
-
-def check_model(cfg: CfgNode) -> None:
-    """Build the model without memory for its weights: a bad block, placement or head shows here,
-    before any file is written; so does a backend in the environment that cannot run."""
+    Raises:
+        UserError: a setting of the model is wrong (a block, a location, a head, a test-time
+            option), or the requested backend of criss-cross attention cannot run.
+    """
     device = cfg.MODEL.DEVICE
     cfg = cfg.clone()
     cfg.defrost()
@@ -180,14 +162,19 @@ def check_model(cfg: CfgNode) -> None:
         with torch.device("meta"):
             model = build_model(cfg)
             build_semantic_inference(cfg, model)
-    except (ValueError, KeyError, AssertionError) as error:
+    except UserError:
+        raise
+    except (ValueError, KeyError, AssertionError) as error:  # raised by Detectron2
         text = error.args[0] if error.args else type(error).__name__
         if isinstance(error, KeyError) and not isinstance(text, str):
-            text = f"a setting has the value {text}, which is none of those known"
+            text = f"a setting has the value {text}, which is not among the supported ones"
         raise UserError(f"the model cannot be built: {text}") from error
     if requested_backend(None)[1] and any(isinstance(m, CrissCross) for m in model.modules()):
         x = torch.empty(1, 1, 1, 1, device=device)
         try:
             choose(None, x, x, x)
+        except UserError:
+            raise
         except ValueError as error:
             raise UserError(str(error)) from error
+    return model

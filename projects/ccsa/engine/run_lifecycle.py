@@ -1,4 +1,4 @@
-"""What a run says of itself: its log, its configuration, and where its results lie."""
+"""Start and end of a run: its log and configuration, and the results that it leaves."""
 
 import json
 import math
@@ -21,8 +21,13 @@ from ccsa.visualization import draw_predictions
 
 
 def start_run(cfg: CfgNode) -> None:
-    """Open the log of this process, write the configuration, seed everything. Call it once in every
-    process."""
+    """Open the log of this process, write the configuration into the run folder, and set the seeds.
+
+    Every process of the job calls this once. On the CPU, the processes share the threads.
+
+    Raises:
+        UserError: the configuration cannot be written.
+    """
     rank = comm.get_rank()
     for name in ("fvcore", "detectron2", "ccsa"):
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
@@ -35,35 +40,46 @@ def start_run(cfg: CfgNode) -> None:
 
 
 def finish_run(cfg: CfgNode, model: nn.Module, results: Mapping, seconds: float) -> None:
-    """Write results and a picture of predictions, and print the figure the run is judged by and
-    where everything lies."""
+    """Write the results and a picture of predictions, and print the main metric and all files.
+
+    Args:
+        cfg: the configuration of the run.
+        model: the trained or evaluated model.
+        results: ``{task: {metric: value}}``; with several test datasets
+            ``{dataset: {task: {metric: value}}}``.
+        seconds: the duration of the run.
+
+    Raises:
+        UserError: a file cannot be written, or an image of the test dataset cannot be read.
+    """
     folder = Path(cfg.OUTPUT_DIR)
     peak = peak_memory()
     record = {"results": results, "seconds": round(seconds, 1), "peak_memory_bytes": peak}
-    write_text(folder / RESULTS, json.dumps(_known_or_null(record), indent=2, allow_nan=False))
+    write_text(folder / RESULTS, json.dumps(_finite_or_none(record), indent=2, allow_nan=False))
     names = cfg.DATASETS.TEST
-    headline = main_metric(results.get(names[0], {}) if len(names) > 1 else results)
-    if headline:
-        name, value = headline
-        figure = "none (nothing was detected)" if math.isnan(value) else f"{value:.1f}"
-        memory = f", {peak / 2**30:.1f} GiB" if peak else ""
-        print(f"\n{name} {figure} in {seconds:.0f} s{memory}\n")
+    metric = main_metric(results.get(names[0], {}) if len(names) > 1 else results)
+    if metric:
+        name, value = metric
+        score = "none (nothing was detected)" if math.isnan(value) else f"{value:.1f}"
+        memory = "" if peak is None else f", {peak / 2**30:.1f} GiB"
+        print(f"\n{name} {score} in {seconds:.0f} s{memory}\n")
     if names:
         draw_predictions(cfg, model, names[0], folder / "predictions.png")
-    places = {
+    outputs = {
         "results": folder / RESULTS,
         "predictions": folder / "predictions.png",
         "weights": folder / "model_final.pth",
         "curves": f"tensorboard --logdir {folder}",
         "log": folder / "log.txt",
     }
-    for label, place in places.items():
-        if not isinstance(place, Path) or place.exists():
-            print(f"{label + ':':<13}{place}")
+    for label, output in outputs.items():
+        if not isinstance(output, Path) or output.exists():
+            print(f"{label + ':':<13}{output}")
 
 
-def _known_or_null(record: Any) -> Any:
-    """Without NaN (the figure of what never occurs) and infinity, which JSON does not have."""
+def _finite_or_none(record: Any) -> Any:
+    """Replace NaN (the score of a class that never occurs) and infinity by None in nested mappings,
+    because JSON has neither."""
     if isinstance(record, Mapping):
-        return {key: _known_or_null(value) for key, value in record.items()}
+        return {key: _finite_or_none(value) for key, value in record.items()}
     return None if isinstance(record, float) and not math.isfinite(record) else record

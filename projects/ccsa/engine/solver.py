@@ -1,5 +1,9 @@
-"""Optimizer and learning-rate schedule: Detectron2's, with the poly schedule of its DeepLab project
-and a learning rate of its own for what is not pretrained."""
+"""Optimizers and learning rate schedules.
+
+They are Detectron2's, with three additions: AdamW, a learning rate factor for everything outside
+the pretrained backbone (``SOLVER.HEAD_LR_FACTOR``), and the poly schedule of Detectron2's DeepLab
+project, learning rate = base * (1 - iteration / max_iter) ** power.
+"""
 
 from typing import Any
 
@@ -19,27 +23,33 @@ SCHEDULERS = ("WarmupPolyLR", "WarmupMultiStepLR", "WarmupCosineLR", "WarmupStep
 
 
 class PolyLR(WarmupPolyLR):
-    """The poly schedule of Detectron2's DeepLab, of the length that the configuration says, also
-    where a run is resumed with another one: that project keeps the old length in the checkpoint."""
+    """The poly schedule of Detectron2's DeepLab project, which can be resumed with another length.
+
+    The original stores its length in the checkpoint, so that a resumed run would ignore a new
+    ``SOLVER.MAX_ITER``.
+    """
 
     def state_dict(self) -> dict[str, Any]:
-        """What Detectron2's other schedules keep."""
+        """Return the state that Detectron2's other schedules store as well."""
         return {"base_lrs": self.base_lrs, "last_epoch": self.last_epoch}
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer that ``SOLVER.OPTIMIZER`` names; parameters outside the backbone learn at
-    ``SOLVER.HEAD_LR_FACTOR`` times ``SOLVER.BASE_LR``.
+    """Build the optimizer that ``SOLVER.OPTIMIZER`` names.
+
+    Parameters outside ``model.backbone`` get ``SOLVER.HEAD_LR_FACTOR`` times ``SOLVER.BASE_LR``.
+    This is the one place that checks the settings of the solver, those of the schedule included:
+    a schedule always belongs to an optimizer.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: a setting of the solver is wrong; see :func:`check_solver`.
     """
     check_solver(cfg)
     solver = cfg.SOLVER
     if solver.HEAD_LR_FACTOR == 1 and solver.OPTIMIZER == "SGD":
         return build_detectron2_optimizer(cfg, model)
 
-    def factor(name: str) -> float:
+    def lr_factor(name: str) -> float:
         head = 1.0 if name.startswith("backbone.") else solver.HEAD_LR_FACTOR
         bias = solver.BIAS_LR_FACTOR if name.endswith(".bias") else 1.0
         return head * bias
@@ -49,7 +59,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         base_lr=solver.BASE_LR,
         weight_decay_norm=solver.WEIGHT_DECAY_NORM,
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
-        lr_factor_func=factor,
+        lr_factor_func=lr_factor,
     )
     common = {"lr": solver.BASE_LR, "weight_decay": solver.WEIGHT_DECAY, "foreach": True}
     if solver.OPTIMIZER == "AdamW":
@@ -62,12 +72,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
-    """The schedule that ``SOLVER.LR_SCHEDULER_NAME`` names.
-
-    Raises:
-        UserError: there is none of that name.
-    """
-    check_solver(cfg)
+    """Build the learning rate schedule that ``SOLVER.LR_SCHEDULER_NAME`` names, for an optimizer
+    of :func:`build_optimizer`, which has checked the settings."""
     solver = cfg.SOLVER
     if solver.LR_SCHEDULER_NAME != "WarmupPolyLR":
         return build_detectron2_scheduler(cfg, optimizer)
@@ -83,16 +89,16 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRSche
 
 
 def check_solver(cfg: CfgNode) -> None:
-    """Refuse an optimizer or schedule that does not exist, and a factor that would stop or turn
-    learning.
+    """Check the names of the optimizer and schedule, and the factors of the learning rate.
 
     Raises:
-        UserError: with what is allowed.
+        UserError: an unknown name (the message lists the valid ones), or a factor that is not
+            above 0 and would therefore stop or reverse learning.
     """
     solver = cfg.SOLVER
-    for key, known in (("OPTIMIZER", OPTIMIZERS), ("LR_SCHEDULER_NAME", SCHEDULERS)):
-        if solver[key] not in known:
-            raise UserError(f"SOLVER.{key} '{solver[key]}' is not one of {', '.join(known)}")
+    for key, valid in (("OPTIMIZER", OPTIMIZERS), ("LR_SCHEDULER_NAME", SCHEDULERS)):
+        if solver[key] not in valid:
+            raise UserError(f"SOLVER.{key} '{solver[key]}' is not one of {', '.join(valid)}")
     for key in ("HEAD_LR_FACTOR", "POLY_LR_POWER"):
         if solver[key] <= 0:
             raise UserError(f"SOLVER.{key} must be above 0, not {solver[key]}")

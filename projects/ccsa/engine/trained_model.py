@@ -1,35 +1,37 @@
-"""The configuration of a trained model, for tools that show or export one."""
+"""The configuration of a trained model, for tools that draw or export one."""
 
 import argparse
 
 from detectron2.config import CfgNode
 
-from ccsa.engine.checks import check_model, check_weights
+from ccsa.engine.checks import check_model
 from ccsa.engine.setup import setup_cfg
+from ccsa.engine.weights import check_weights
 from ccsa.errors import UserError
 from ccsa.utils.run_folders import run_files
 
 
 def trained_cfg(args: argparse.Namespace, device: str = "") -> CfgNode:
-    """The frozen configuration that a command line names, with its weights in ``MODEL.WEIGHTS``:
-    those of ``args.weights``, else of the configuration. The model is known to build, the weights
-    to be there.
+    """Return the frozen configuration of a trained model, with its weights in ``MODEL.WEIGHTS``.
+
+    The weights are those of ``args.weights`` or else of the configuration. They exist, and the
+    model can be built.
 
     Args:
-        args: ``weights``, a run's folder or a file, or None; ``config_file``, empty for that of the
-            run; ``opts``, ``KEY VALUE ...``.
-        device: in place of the configuration's; ``opts`` may name another.
+        args: ``weights``, a run folder or a file, or None; ``config_file``, or an empty string for
+            the configuration of the run; ``opts``, a list ``[KEY, VALUE, ...]``.
+        device: replaces the device of the configuration; ``opts`` takes precedence over it.
 
     Raises:
-        UserError: configuration or weights are not named or not there, or do not build a model.
-            Random weights must be asked for, by ``MODEL.WEIGHTS ""`` in ``opts``.
+        UserError: the configuration or the weights are not given or do not exist, or the model
+            cannot be built. Random weights must be requested by ``MODEL.WEIGHTS ""`` in ``opts``.
     """
     if not (args.weights or args.config_file):
         raise UserError(
             "no weights given; add --weights with the folder of a run or a weights file"
         )
     recorded, weights = run_files(args.weights) if args.weights else ("", "")
-    # A run may have been trained on a device that is not here.
+    # The run may have been trained on a device that this machine does not have.
     device = device or ("" if args.config_file else "auto")
     options = ["MODEL.DEVICE", device] * bool(device) + list(args.opts)
     options += ["MODEL.WEIGHTS", weights] * bool(weights)
@@ -37,7 +39,8 @@ def trained_cfg(args: argparse.Namespace, device: str = "") -> CfgNode:
     cfg = setup_cfg(argparse.Namespace(config_file=file, opts=options))
     if not cfg.MODEL.WEIGHTS and "MODEL.WEIGHTS" not in options[::2]:
         raise UserError(
-            f'{file} names no weights; add --weights FILE, or MODEL.WEIGHTS "" for random ones'
+            f"{file} does not name any weights; add --weights FILE, "
+            'or MODEL.WEIGHTS "" for random weights'
         )
     check_weights(cfg.MODEL.WEIGHTS)
     check_model(cfg)

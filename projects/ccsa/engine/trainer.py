@@ -1,4 +1,8 @@
-"""The trainer: Detectron2's DefaultTrainer, at home on the CPU as well."""
+"""The trainer: Detectron2's DefaultTrainer, extended to train on the CPU as well.
+
+Mixed precision on CUDA is float16 with loss scaling, as in Detectron2. On other devices it is
+bfloat16, whose range needs no loss scaling (Detectron2's AMPTrainer requires CUDA).
+"""
 
 import logging
 import time
@@ -8,18 +12,17 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import build_model
+from detectron2.solver import LRScheduler
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 from torch import nn
 
 from ccsa.checkpoint import Checkpointer
-from ccsa.data.mapper import build_test_mapper, build_train_mapper
-from ccsa.data.video.clips import clip_dataset
+from ccsa.data.loaders import build_test_loader, build_train_loader
 from ccsa.engine.hooks import LogGamma, TerminalWriter
 from ccsa.engine.solver import build_lr_scheduler, build_optimizer
 from ccsa.errors import UserError
@@ -30,25 +33,27 @@ from ccsa.inference.precision import autocast
 logger = logging.getLogger(__name__)
 
 
-class _NoTraceback(logging.Filter):
-    """Keeps the training loop from logging a traceback of what is reported in one line anyway."""
+class _OmitReportedTracebacks(logging.Filter):
+    """Drops the traceback that Detectron2's training loop logs for an error that the command line
+    reports in one message."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         kind = record.exc_info[0] if record.exc_info else None
         return kind is None or not issubclass(kind, UserError | FloatingPointError)
 
 
-logging.getLogger("detectron2.engine.train_loop").addFilter(_NoTraceback())
+logging.getLogger("detectron2.engine.train_loop").addFilter(_OmitReportedTracebacks())
 
 
-class CpuAMPTrainer(SimpleTrainer):
-    """Mixed precision on the CPU: bfloat16, whose range needs no loss scaling."""
+class BFloat16Trainer(SimpleTrainer):
+    """A training step in bfloat16, for devices other than CUDA."""
 
     def run_step(self) -> None:
         start = time.perf_counter()
         data = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
-        with torch.autocast("cpu", torch.bfloat16):
+        device = next(self.model.parameters()).device.type
+        with torch.autocast(device, torch.bfloat16):
             loss_dict = self.model(data)
         self.optimizer.zero_grad()
         sum(loss_dict.values()).backward()
@@ -58,41 +63,51 @@ class CpuAMPTrainer(SimpleTrainer):
 
 
 class Trainer(DefaultTrainer):
-    """DefaultTrainer with: evaluators by dataset metadata, gloo processes and mixed precision on
-    the CPU, checkpoints that are never half written, gamma of every context block logged, and
-    memory shown without a GPU."""
+    """Detectron2's DefaultTrainer with these additions:
+
+    * evaluators are chosen by the metadata of the dataset;
+    * several processes (gloo) and mixed precision also work on the CPU;
+    * a checkpoint is complete or absent, and an interrupted run leaves one to resume from;
+    * the gamma of every context block is logged, and so is the memory without a GPU.
+
+    Example::
+
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=False)
+        results = trainer.train()
+    """
 
     def __init__(self, cfg: CfgNode):
         TrainerBase.__init__(self)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
-        on_cpu = torch.device(cfg.MODEL.DEVICE).type == "cpu"
+        on_cuda = torch.device(cfg.MODEL.DEVICE).type == "cuda"
 
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
-        # DDP refuses device_ids for a model on the CPU.
-        ids = {"device_ids": None} if on_cpu else {}
-        model = create_ddp_model(model, broadcast_buffers=False, **ids)
-        step = SimpleTrainer
+        # DDP rejects device_ids for a model on the CPU.
+        device_ids = {} if on_cuda else {"device_ids": None}
+        model = create_ddp_model(model, broadcast_buffers=False, **device_ids)
+        step_class = SimpleTrainer
         if cfg.SOLVER.AMP.ENABLED:
-            step = CpuAMPTrainer if on_cpu else AMPTrainer
-        self._trainer = step(model, data_loader, optimizer)
+            step_class = AMPTrainer if on_cuda else BFloat16Trainer
+        self._trainer = step_class(model, data_loader, optimizer)
 
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = Checkpointer(
             model, cfg.OUTPUT_DIR, training=True, trainer=weakref.proxy(self)
         )
         self.start_iter = 0
-        self.stepped: int | None = None  # the last iteration whose update was made
+        self.last_updated_iter: int | None = None  # the last iteration that updated the weights
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self.register_hooks([LogGamma(), *self.build_hooks()])
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
-        """The model on its device and in its memory format."""
+        """Return the model on the device and in the memory format of the configuration."""
         model = build_model(cfg)
-        if cfg.MODEL.CHANNELS_LAST:  # by hand: model.to() has one format for 2D and 3D weights
+        if cfg.MODEL.CHANNELS_LAST:  # model.to() would apply one format to 2D and 3D weights
             formats = {4: torch.channels_last, 5: torch.channels_last_3d}
             for weights in model.parameters():
                 if weights.ndim in formats:
@@ -104,20 +119,16 @@ class Trainer(DefaultTrainer):
         return build_optimizer(cfg, model)
 
     @classmethod
-    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer):
+    def build_lr_scheduler(cls, cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRScheduler:
         return build_lr_scheduler(cfg, optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
-        clips = clip_dataset(cfg, cfg.DATASETS.TRAIN)
-        return build_detection_train_loader(cfg, mapper=build_train_mapper(cfg), **clips)
+        return build_train_loader(cfg)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
-        clips = clip_dataset(cfg, [dataset_name])
-        return build_detection_test_loader(
-            cfg, dataset_name, mapper=build_test_mapper(cfg), **clips
-        )
+        return build_test_loader(cfg, dataset_name)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
@@ -126,16 +137,21 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> OrderedDict:
-        """Evaluate on every test dataset, in the precision that training uses."""
+        """Evaluate on every test dataset, in the precision of training.
+
+        Returns:
+            ``{task: {metric: value}}``; with several test datasets ``{dataset: {task: ...}}``.
+        """
         with autocast(cfg):
             return super().test(cfg, build_semantic_inference(cfg, model), evaluators)
 
     def run_step(self) -> None:
         super().run_step()
-        self.stepped = self.iter
+        self.last_updated_iter = self.iter
 
     def build_writers(self) -> list[EventWriter]:
-        # Left to the writer it comes in the midst of training, and an interrupt then breaks it.
+        # The writer would import TensorBoard in the middle of training, and an interrupt during
+        # that import would make every later import of it fail.
         import torch.utils.tensorboard  # noqa: F401
 
         folder = Path(self.cfg.OUTPUT_DIR)
@@ -147,21 +163,24 @@ class Trainer(DefaultTrainer):
 
     @property
     def results(self) -> dict | None:
-        """What the last evaluation of this run gave, on the main process."""
+        """Results of the last evaluation of this run (on the main process), or None."""
         return getattr(self, "_last_eval_results", None)
 
     def train(self) -> dict | None:
-        """Train to the end. A stop from outside, or a datum that cannot be read, first leaves a
+        """Train to the end. An interrupt, or a sample that cannot be read, first saves a
         checkpoint to resume from.
 
+        Returns:
+            The results of the last evaluation (on the main process), or None.
+
         Raises:
-            UserError: a datum that cannot be read, or a loss that is no longer finite.
+            UserError: a sample cannot be read, or the loss is not finite.
         """
         try:
             return super().train()
         except (KeyboardInterrupt, UserError):
-            if self.stepped is not None and comm.is_main_process():
-                self.iter = self.stepped  # one under way is not counted
+            if self.last_updated_iter is not None and comm.is_main_process():
+                self.iter = self.last_updated_iter  # the interrupted iteration does not count
                 self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
                 logger.info("stopped after %d iterations; --resume continues", self.iter + 1)
             raise

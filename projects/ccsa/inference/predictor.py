@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ccsa.inference.precision import autocast
-from ccsa.modeling.clip import takes_clips
+from ccsa.modeling.clip import Clip, takes_clips
 
 
 class Predictor:
@@ -27,7 +27,7 @@ class Predictor:
     def __init__(self, cfg: CfgNode, model: nn.Module):
         self.model = model
         self.format = cfg.INPUT.FORMAT
-        self.frames = cfg.INPUT.CLIP.FRAMES if takes_clips(cfg) else None
+        self.clip = Clip.of(cfg) if takes_clips(cfg) else None  # None for an image model
         self.resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
         self.cfg = cfg
 
@@ -54,7 +54,7 @@ class Predictor:
 
     def still(self, image: np.ndarray) -> np.ndarray:
         """The image, or for a video model a clip in which nothing moves: to measure, not to see."""
-        return image if self.frames is None else np.stack([image] * self.frames)
+        return image if self.clip is None else np.stack([image] * self.clip.frames)
 
     def _pixels(self, image: np.ndarray) -> Tensor:
         """(H, W, 3) RGB -> (C, h, w)."""

@@ -15,6 +15,7 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from torch import Tensor, nn
 
+from ccsa.data.transforms.flips import flip_permutation
 from ccsa.errors import one_of
 from ccsa.inference.sliding_window import AVERAGES, SlidingWindow, sem_seg_of
 
@@ -78,10 +79,7 @@ class SemanticTTA(nn.Module):
 
     def _mirror(self, scores: Tensor) -> Tensor:
         """(K, H, W) of a mirrored image, as of the image itself."""
-        order = list(range(len(scores)))
-        for a, b in self.flip_pairs:
-            order[a], order[b] = b, a
-        return scores[order].flip(-1)
+        return scores[flip_permutation(len(scores), self.flip_pairs)].flip(-1)
 
 
 def rescale(image: Tensor, scale: float) -> Tensor:

@@ -1,26 +1,37 @@
-"""What a clip is: how many frames, how far apart, which of them is labelled, where the others come
-from. The keys are those of ``INPUT.CLIP``."""
+"""Clips of video: the number of frames, their distance, and which frame is labeled.
+
+A model that is trained on clips declares it on its meta-architecture, as a class attribute
+``takes_clips = True``; :func:`takes_clips` reads it, and the settings are the keys of
+``INPUT.CLIP``.
+"""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from detectron2.config import CfgNode
+from detectron2.modeling import META_ARCH_REGISTRY
 
-from ccsa.errors import UserError, at_least, one_of
+from ccsa.errors import at_least, one_of
 
-LABELLED = {"last": lambda frames: frames - 1, "middle": lambda frames: frames // 2}
+LABELED = {"last": lambda frames: frames - 1, "middle": lambda frames: frames // 2}
 SOURCES = ("raw", "labelled")
+
+Frame = TypeVar("Frame")
 
 
 class Clip(NamedTuple):
-    """Frames in order of time.
+    """The frames of a clip, in order of time.
 
     Attributes:
-        frames: T.
-        labelled: index of the labelled frame, 0 to T - 1.
-        step: from one frame to the next, in frames of the source.
-        source: ``raw``, all frames of the video, or ``labelled``, those with labels alone.
+        frames: the number of frames T.
+        labelled: the index of the labeled frame, 0 to T - 1.
+        step: the distance of consecutive frames, in frames of the source.
+        source: ``raw`` (all frames of the video) or ``labelled`` (only frames with labels).
+
+    Example:
+        >>> Clip(frames=5, labelled=2, step=3).offsets
+        [-6, -3, 0, 3, 6]
     """
 
     frames: int
@@ -30,39 +41,43 @@ class Clip(NamedTuple):
 
     @classmethod
     def of(cls, cfg: CfgNode) -> "Clip":
-        """The clip that ``INPUT.CLIP`` describes.
+        """Return the clip that the keys of ``INPUT.CLIP`` describe.
 
         Raises:
-            UserError: a key that is out of its range.
+            UserError: a key is out of its range.
         """
         keys = cfg.INPUT.CLIP
-        try:
-            at_least(1, FRAMES=keys.FRAMES, STEP=keys.STEP)
-            labelled = one_of(LABELLED, keys.LABELLED, "LABELLED")(keys.FRAMES)
-            one_of(dict.fromkeys(SOURCES), keys.SOURCE, "SOURCE")
-        except ValueError as error:
-            raise UserError(f"INPUT.CLIP.{error}") from error
-        return cls(keys.FRAMES, labelled, keys.STEP, keys.SOURCE)
+        at_least(1, **{"INPUT.CLIP.FRAMES": keys.FRAMES, "INPUT.CLIP.STEP": keys.STEP})
+        labelled = one_of(LABELED, keys.LABELLED, "INPUT.CLIP.LABELLED")(keys.FRAMES)
+        source = one_of(SOURCES, keys.SOURCE, "INPUT.CLIP.SOURCE")
+        return cls(keys.FRAMES, labelled, keys.STEP, source)
 
     @property
     def offsets(self) -> list[int]:
-        """Where the frames lie from the labelled one, in frames of the source."""
+        """Return the offset of each frame from the labeled one, in frames of the source."""
         return [self.step * (i - self.labelled) for i in range(self.frames)]
 
-    def windows(self, frames: Iterable) -> Iterator[list]:
-        """A clip for each of the ``frames`` of a video, in order; beyond its ends the first or last
-        frame is repeated. Frames are held only as long as a clip needs them."""
+    def windows(self, frames: Iterable[Frame]) -> Iterator[list[Frame]]:
+        """Yield one clip for each frame of a video, in order.
+
+        Beyond the ends of the video its first or last frame is repeated. A frame is kept only as
+        long as a clip needs it.
+
+        Example:
+            >>> ["".join(window) for window in Clip(frames=3, labelled=1).windows("abc")]
+            ['aab', 'abc', 'bcc']
+        """
         before, after = -self.offsets[0], self.offsets[-1]
-        held: deque = deque(maxlen=before + 1 + after)
+        window: deque[Frame] = deque(maxlen=before + 1 + after)
         for frame in _repeat_ends(frames, before, after):
-            held.append(frame)
-            if len(held) == held.maxlen:
-                yield list(held)[:: self.step]
+            window.append(frame)
+            if len(window) == window.maxlen:
+                yield list(window)[:: self.step]
 
 
-def _repeat_ends(items: Iterable, before: int, after: int) -> Iterator:
-    """The items, the first ``before`` and the last ``after`` times more."""
-    last: list = []  # none before the first
+def _repeat_ends(items: Iterable[Frame], before: int, after: int) -> Iterator[Frame]:
+    """Yield the items; the first one ``before`` and the last one ``after`` more times."""
+    last: list[Frame] = []  # empty before the first item
     for item in items:
         yield from [item] * (1 if last else before + 1)
         last = [item]
@@ -70,8 +85,14 @@ def _repeat_ends(items: Iterable, before: int, after: int) -> Iterator:
 
 
 def takes_clips(cfg: CfgNode) -> bool:
-    """Whether the model of a configuration is one of video."""
-    model = cfg.MODEL
-    wrapped = model.META_ARCHITECTURE == "ContextModel"
-    name = model.CONTEXT.META_ARCHITECTURE if wrapped else model.META_ARCHITECTURE
-    return name == "VideoSemanticSegmentor"
+    """Return whether the meta-architecture of a configuration, also inside ContextModel, declares
+    that its inputs are clips: ``takes_clips = True`` in the class.
+
+    An unknown meta-architecture takes no clips; building the model reports it.
+    """
+    name = cfg.MODEL.META_ARCHITECTURE
+    if name == "ContextModel":
+        name = cfg.MODEL.CONTEXT.META_ARCHITECTURE
+    return name in META_ARCH_REGISTRY and bool(
+        getattr(META_ARCH_REGISTRY.get(name), "takes_clips", False)
+    )

@@ -1,1 +1,1 @@
-"""Helpers without a place in the field: files, memory, folders of runs."""
+"""Utilities without a topic of their own: files, memory and run folders."""

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from ccsa.errors import UserError
 from ccsa.inference.predictor import Predictor
-from ccsa.modeling.clip import Clip, takes_clips
+from ccsa.modeling.clip import Clip
+from ccsa.utils.images import write_image
 from ccsa.visualization import media
 from ccsa.visualization.painter import class_metadata, draw_outputs
 
@@ -33,7 +34,7 @@ class Demo:
 
     def __init__(self, cfg: CfgNode, model: nn.Module):
         self.predictor = Predictor(cfg, model)
-        self.clip = Clip.of(cfg) if takes_clips(cfg) else Clip(frames=1, labelled=0)
+        self.clip = self.predictor.clip or Clip(frames=1, labelled=0)
         self.metadata = class_metadata(cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else "")
         self.images = 0
         self.model_seconds = self.seconds = 0.0
@@ -73,7 +74,7 @@ class Demo:
         drawn = self.draw([image])
         if window:
             return window.show(drawn)
-        media.write_image(target, drawn)
+        write_image(target, drawn)
         return True
 
     def draw_video(self, source: str | int, target: Path | None, window: "Window | None") -> bool:

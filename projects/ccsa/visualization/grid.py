@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from detectron2.data import transforms as T
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
-from ccsa.data.video.clips import clip_dataset
+from ccsa.data.loaders import load_records
 from ccsa.errors import UserError
 from ccsa.inference.predictor import Predictor
+from ccsa.utils.images import write_image
 from ccsa.visualization.annotations import draw_annotations
-from ccsa.visualization.media import read_image, read_record, write_image
+from ccsa.visualization.media import read_image, read_record
 from ccsa.visualization.painter import class_metadata, draw_outputs, output_kind
 
 SCORE_THRESHOLD = 0.5
@@ -43,8 +43,7 @@ def draw_predictions(
     Raises:
         UserError: the dataset has no images, or one cannot be read.
     """
-    clips = clip_dataset(cfg, [dataset_name])
-    records = clips["dataset"] if clips else DatasetCatalog.get(dataset_name)
+    records = load_records(cfg, dataset_name)
     if not records:
         raise UserError(
             f"dataset '{dataset_name}' has no images to draw; look into its annotations"

@@ -150,12 +150,6 @@ def read_record(record: Mapping[str, Any]) -> np.ndarray:
     return np.stack([read_image(file) for file in record["clip_file_names"]])
 
 
-def write_image(path: Path, image: np.ndarray) -> None:
-    """Write (H, W, 3) RGB; the file is complete or absent."""
-    with atomic_write(path) as partial:
-        Image.fromarray(image).save(partial, quality=95)
-
-
 class Video:
     """Frames of a video file, a URL or a camera, (H, W, 3) RGB, uint8.
 

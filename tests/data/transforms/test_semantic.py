@@ -10,12 +10,8 @@ from detectron2.data import transforms as T
 from PIL import Image
 
 from ccsa import add_ccsa_config
-from ccsa.data.mapper import (
-    ReportingMapper,
-    SemanticMapper,
-    build_train_mapper,
-    common_flip_pairs,
-)
+from ccsa.data.loaders import build_train_mapper
+from ccsa.data.mapper import ReportingMapper, SemanticMapper, common_flip_pairs
 from ccsa.data.transforms.semantic import PadToSize, RandomScale, semantic_augmentations
 from ccsa.errors import UserError
 

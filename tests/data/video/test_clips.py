@@ -15,8 +15,9 @@ from fvcore.transforms.transform import Transform
 from PIL import Image
 
 from ccsa.config import add_ccsa_config
-from ccsa.data.mapper import ClipMapper, build_test_mapper, build_train_mapper
-from ccsa.data.video.clips import ClipInput, clip_dataset, frame_of, with_clips
+from ccsa.data.loaders import build_test_mapper, build_train_mapper, clip_records, load_records
+from ccsa.data.video.clips import frame_of, with_clips
+from ccsa.data.video.mapper import ClipInput, ClipMapper
 from ccsa.errors import UserError
 from ccsa.modeling.clip import Clip
 
@@ -150,7 +151,7 @@ def test_missing_frames_are_named(records, tmp_path):
 
 
 def test_clips_that_are_all_one_frame_are_refused(records):
-    with pytest.raises(UserError, match=r"no frame of .*labelled has a neighbour"):
+    with pytest.raises(UserError, match=r"no labeled frame of .*labelled has a neighbor"):
         with_clips(records[3:], Clip(3, 2, 1, "labelled"))
 
 
@@ -175,16 +176,19 @@ def cfg(records, monkeypatch):
 
 
 def test_only_video_models_get_clips(cfg):
-    (key,) = clip_dataset(cfg, ["video"])
-    assert key == "dataset" and isinstance(build_train_mapper(cfg), ClipMapper)
+    assert all("clip_file_names" in record for record in clip_records(cfg, ["video"]))
+    assert load_records(cfg, "video") == clip_records(cfg, ["video"])
+    assert isinstance(build_train_mapper(cfg), ClipMapper)
+    assert isinstance(build_test_mapper(cfg), ClipMapper)
     cfg.MODEL.META_ARCHITECTURE = "DenseSegmentor"
-    assert clip_dataset(cfg, ["video"]) == {}
+    assert clip_records(cfg, ["video"]) is None
+    assert load_records(cfg, "video") == DatasetCatalog.get("video")
     assert not isinstance(build_train_mapper(cfg), ClipMapper)
     assert not isinstance(build_test_mapper(cfg), ClipMapper)
 
 
 def test_frames_keep_their_order_and_the_labels_their_frame(cfg):
-    item = build_test_mapper(cfg)(clip_dataset(cfg, ["video"])["dataset"][1])
+    item = build_test_mapper(cfg)(load_records(cfg, "video")[1])
     assert item["image"].shape == (3, 3, H, W)
     assert [frame.unique().tolist() for frame in item["image"]] == [[4], [5], [200]]
     assert (item["height"], item["width"]) == (H, W)
@@ -200,7 +204,7 @@ def test_a_clip_is_augmented_as_one(cfg, records):
     keys = cfg.INPUT
     keys.SEM_SEG.SCALE_RANGE, keys.SEM_SEG.COLOR_JITTER.ENABLED = [0.5, 2.0], True
     keys.CROP.ENABLED, keys.CROP.TYPE, keys.CROP.SIZE = True, "absolute", [20, 28]
-    mapper, record = build_train_mapper(cfg), clip_dataset(cfg, ["video"])["dataset"][1]
+    mapper, record = build_train_mapper(cfg), load_records(cfg, "video")[1]
     random.seed(0), np.random.seed(0)
     seen = []
     for _ in range(12):
@@ -223,7 +227,7 @@ def test_a_clip_is_augmented_as_one(cfg, records):
 
 
 def test_a_frame_that_is_broken_or_of_another_size_is_named(cfg, tmp_path):
-    record = clip_dataset(cfg, ["video"])["dataset"][1]
+    record = load_records(cfg, "video")[1]
     other = tmp_path / "raw" / "A_f005.png"
     image(other, size=(H, 2 * W))
     with pytest.raises(UserError, match=r"cannot read .*A_f005\.png .*\(64, 24\).*\(32, 24\)"):

@@ -203,11 +203,11 @@ LACKS = "lacks .* weights of timm's"
         ("test_resnet", resnet_without("layer2.0.bn1.weight"), r"lacks 1 .*layer2\.0\.bn1\.weight"),
         ("test_resnet", resnet_with(layer1_0_bn1_bias=torch.ones(5)), "size mismatch .*bn1.bias"),
         ("test_resnet", {"model": [1]}, "model is a list"),
-        ("test_resnet", {}, "holds no weights"),
-        ("test_resnet", {"path": Path()}, "they name pathlib"),
+        ("test_resnet", {}, "contains no weights"),
+        ("test_resnet", {"path": Path()}, "they reference pathlib"),
         ("test_resnet", [1], "a list"),
-        ("test_resnet", b"text", "cut short, damaged"),
-        ("test_resnet", None, "are not there"),
+        ("test_resnet", b"text", "truncated, damaged"),
+        ("test_resnet", None, "do not exist"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(tmp_path, name, content, message):

@@ -14,7 +14,7 @@ import pycocotools.mask as coco_mask
 from tqdm import tqdm
 
 from ccsa.data.synthetic.digit_scenes import GROUNDS, SIZE, Scene, draw_scene, load_scans
-from ccsa.data.synthetic.storage import write_image
+from ccsa.utils.images import write_image
 
 THINGS = [str(digit) for digit in range(10)]
 THING_IDS = {digit + 1: digit for digit in range(10)}  # category id in the JSON: class
@@ -41,9 +41,8 @@ def write_split(folder: Path, split: str, count: int, seed: int) -> None:
         for mask, digit in zip(masks, scene.classes, strict=True):
             labels[mask] = digit
         stuff = np.where(labels < len(THINGS), 0, labels - len(THINGS) + 1).astype(np.uint8)
-        write_image(folder / split / f"{name}.jpg", scene.image)
-        # OpenCV writes BGR, so that the lowest byte of an id, its red, comes last.
-        rgb = np.stack([ids >> 16, ids >> 8, ids], axis=-1) & 255
+        write_image(folder / split / f"{name}.jpg", scene.image[..., ::-1])
+        rgb = np.stack([ids, ids >> 8, ids >> 16], axis=-1) & 255
         write_image(folder / f"panoptic_{split}" / f"{name}.png", rgb.astype(np.uint8))
         write_image(folder / f"panoptic_stuff_{split}" / f"{name}.png", stuff)
         write_image(folder / f"sem_seg_{split}" / f"{name}.png", labels)

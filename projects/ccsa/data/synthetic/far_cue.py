@@ -22,7 +22,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import load_sem_seg
 from tqdm import tqdm
 
-from ccsa.data.synthetic.storage import datasets_root, ensure_written, write_image, write_stamp
+from ccsa.data.synthetic.storage import datasets_root, ensure_written, write_stamp
+from ccsa.utils.images import write_image
 
 VERSION = 1  # of what is written; another one on disk is written anew
 COUNTS = {"train": 2000, "val": 500}
@@ -97,7 +98,7 @@ def write_far_cue(folder: Path, counts: dict[str, int] = COUNTS, seed: int = SEE
             rng = np.random.default_rng([seed, number, split == "val"])
             for index in tqdm(range(1, count + 1), desc=f"drawing far_cue_{name}", unit="image"):
                 image, labels = draw_image(rng, variant)
-                write_image(images / f"{index:04d}.png", image[..., ::-1])
+                write_image(images / f"{index:04d}.png", image)
                 write_image(semantic / f"{index:04d}.png", labels)
     write_stamp(folder, VERSION, seed, counts)
 

@@ -28,7 +28,8 @@ from ccsa.data.synthetic.far_cue import (
     pixels,
     register_split,
 )
-from ccsa.data.synthetic.storage import datasets_root, ensure_written, write_image, write_stamp
+from ccsa.data.synthetic.storage import datasets_root, ensure_written, write_stamp
+from ccsa.utils.images import write_image
 
 VERSION = 1  # of what is written; another one on disk is written anew
 COUNTS = {"train": 1000, "val": 250}
@@ -76,7 +77,7 @@ def write_moving_cue(folder: Path, counts: dict[str, int] = COUNTS, seed: int = 
         for index in tqdm(range(1, count + 1), desc=f"drawing moving_cue_{split}", unit="clip"):
             clip, labels = draw_clip(rng)
             for number, frame in enumerate(clip, 1):
-                write_image(images / f"{index:04d}_{number}.png", frame[..., ::-1])
+                write_image(images / f"{index:04d}_{number}.png", frame)
             write_image(semantic / f"{index:04d}_{FRAMES}.png", labels)
     write_stamp(folder, VERSION, seed, counts)
 

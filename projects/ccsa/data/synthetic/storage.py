@@ -11,8 +11,6 @@ import tempfile
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-import cv2
-import numpy as np
 from iopath.common.file_io import file_lock
 
 from ccsa.errors import UserError
@@ -57,26 +55,26 @@ def ensure_written(
         with file_lock(str(folder)):
             if not _is_current(folder, version, folders):  # another process may have been first
                 _replace(folder, folders, write)
+    except UserError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        # A single file could not be written; only this function knows the folder that users know.
+        raise _cannot_write(folder, error.__cause__) from error
     except OSError as error:
-        raise UserError(
-            f"cannot write the {name} dataset to {folder.absolute()} ({error}); "
-            "make room there, or name another place: export DETECTRON2_DATASETS=FOLDER"
-        ) from error
+        raise _cannot_write(folder, error) from error
     return folder
+
+
+def _cannot_write(folder: Path, reason: OSError) -> UserError:
+    return UserError(
+        f"cannot write the {folder.name} dataset to {folder.absolute()} ({reason}); "
+        "make room there, or name another place: export DETECTRON2_DATASETS=FOLDER"
+    )
 
 
 def write_stamp(folder: Path, version: int, seed: int, counts: Mapping[str, int]) -> None:
     """Write the version file, which says that the dataset is complete."""
     (folder / STAMP).write_text(json.dumps({"version": version, "seed": seed, **counts}))
-
-
-def write_image(path: Path, image: np.ndarray) -> None:
-    """Encode an image (OpenCV's order of channels) by the ending of ``path``. A full disk is an
-    OSError; cv2.imwrite may not notice."""
-    done, encoded = cv2.imencode(path.suffix, image)
-    if not done:
-        raise OSError(f"{path} could not be encoded")
-    path.write_bytes(encoded)
 
 
 def _read_stamp(folder: Path) -> dict:

@@ -1,4 +1,8 @@
-"""Mirroring where labels tell left from right: the mirror exchanges them."""
+"""Horizontal flips for labels that distinguish left from right: a flip exchanges them.
+
+:func:`flip_permutation` is the one definition of the exchange; training (labels) and test-time
+augmentation (scores) use it.
+"""
 
 from collections.abc import Iterable
 
@@ -6,66 +10,91 @@ import numpy as np
 from detectron2.data.transforms import Augmentation
 from fvcore.transforms.transform import HFlipTransform, NoOpTransform, Transform
 
+from ccsa.errors import UserError
+
 Pairs = Iterable[tuple[int, int]]
+LABELS = 256  # the number of values of an 8-bit label image
 
 
 class SwapFlipTransform(HFlipTransform):
-    """Detectron2's horizontal flip, which in a segmentation also exchanges the labels of ``pairs``.
+    """Detectron2's horizontal flip, which in a label image also exchanges the labels of ``pairs``.
 
-    It is its own inverse.
+    The transform is its own inverse.
+
+    Raises:
+        UserError: see :func:`flip_permutation`.
     """
 
     def __init__(self, width: int, pairs: Pairs):
         super().__init__(width)
-        self.pairs = tuple(pairs)
+        self.exchanged = {
+            label: other
+            for label, other in enumerate(flip_permutation(LABELS, pairs))
+            if label != other
+        }
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        """(H, W) labels, mirrored and exchanged, in a new array of the same type."""
-        mirrored = super().apply_segmentation(segmentation)
-        result = mirrored.copy()
-        for left, right in self.pairs:
-            result[mirrored == left] = right
-            result[mirrored == right] = left
+        """Return the (H, W) labels, flipped and exchanged, as a new array of the same type."""
+        flipped = super().apply_segmentation(segmentation)
+        result = flipped.copy()
+        for label, other in self.exchanged.items():
+            result[flipped == label] = other
         return result
 
 
 class RandomFlipWithSwap(Augmentation):
-    """Flip horizontally with probability ``prob``; ``pairs`` are the labels that a mirror
-    exchanges, ``flip_pairs`` of a dataset's metadata. Without pairs it is a plain flip."""
+    """Flip horizontally with probability ``prob`` and exchange the labels of ``pairs``.
+
+    Args:
+        prob: probability of a flip.
+        pairs: the labels to exchange, ``flip_pairs`` of a dataset's metadata. Without pairs this is
+            an ordinary flip.
+
+    Raises:
+        UserError: see :func:`flip_permutation`.
+    """
 
     def __init__(self, prob: float = 0.5, pairs: Pairs = ()):
         super().__init__()
         self.prob = prob
-        self.pairs = check_pairs(pairs)
+        self.pairs = check_pairs(pairs, LABELS)
 
     def get_transform(self, image: np.ndarray) -> Transform:
-        """A flip of ``image``, (H, W) or (H, W, C), or nothing."""
+        """Return a flip of ``image``, (H, W) or (H, W, C), or a transform that does nothing."""
         if self._rand_range() < self.prob:
             return SwapFlipTransform(image.shape[1], self.pairs)
         return NoOpTransform()
 
 
 def flip_permutation(classes: int, pairs: Pairs) -> list[int]:
-    """Where each class of a mirrored image's scores is found: ``scores[:, permutation].flip(-1)``
-    undoes the mirror for scores (N, classes, H, W)."""
+    """Return, for each class, the class that takes its role in a horizontally flipped image.
+
+    The permutation is its own inverse: ``scores[:, permutation].flip(-1)`` undoes the flip of an
+    image for scores (N, classes, H, W).
+
+    Raises:
+        UserError: a label occurs twice in ``pairs``, or is not one of the classes.
+
+    Example:
+        >>> flip_permutation(5, [(1, 3)])
+        [0, 3, 2, 1, 4]
+    """
     order = list(range(classes))
     for left, right in check_pairs(pairs, classes):
         order[left], order[right] = right, left
     return order
 
 
-def check_pairs(pairs: Pairs, classes: int | None = None) -> tuple[tuple[int, int], ...]:
-    """``pairs`` as a tuple.
+def check_pairs(pairs: Pairs, classes: int) -> tuple[tuple[int, int], ...]:
+    """Return ``pairs`` as a tuple of pairs of integers.
 
     Raises:
-        ValueError: a label in two pairs, or one that is not a class.
+        UserError: a label occurs twice, or is not one of the classes 0 to ``classes`` - 1.
     """
     pairs = tuple((int(left), int(right)) for left, right in pairs)
     labels = [label for pair in pairs for label in pair]
     if len(set(labels)) != len(labels):
-        raise ValueError(f"a label may be in one pair only, got {pairs}")
-    if labels and (min(labels) < 0 or (classes is not None and max(labels) >= classes)):
-        raise ValueError(
-            f"labels to exchange must be classes 0..{(classes or 256) - 1}, got {pairs}"
-        )
+        raise UserError(f"flip_pairs: a label may occur in one pair only, got {pairs}")
+    if labels and (min(labels) < 0 or max(labels) >= classes):
+        raise UserError(f"flip_pairs: labels must be classes 0..{classes - 1}, got {pairs}")
     return pairs

@@ -17,6 +17,8 @@ class VideoSemanticSegmentor(DenseSegmentor):
     """DenseSegmentor on clips: ``image`` of each input is (T, C, H, W), or (C, H, W) for T = 1;
     ``sem_seg`` and what comes out are of the labelled frame."""
 
+    takes_clips = True  # the data loaders read it, see ccsa.modeling.clip.takes_clips
+
     @configurable
     def __init__(self, **arguments: Any):
         super().__init__(**arguments)

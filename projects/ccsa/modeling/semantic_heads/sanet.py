@@ -177,7 +177,7 @@ class SANetHead(SemanticHead):
         stages = {
             name: head(features[name])
             for name, head in self.stages.items()
-            if joining or name == last
+            if joining or (name == last and self.dense_stage is not None)
         }
         outputs = {}
         if joining:

@@ -40,8 +40,11 @@ _managers: list[list[str]] = []  # one name each: of the use_backend around the 
 
 
 def _triton_version() -> tuple[int, ...] | None:
-    """Major and minor version of Triton, or None; it is not imported for that."""
-    if importlib.util.find_spec("triton") is None:
+    """Return the major and minor version of Triton without importing it, or None."""
+    try:
+        if importlib.util.find_spec("triton") is None:
+            return None
+    except (ImportError, ValueError):  # an import hook refuses it, or a stub without a spec
         return None
     for name in ("triton", "pytorch-triton", "pytorch-triton-rocm"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -175,10 +178,14 @@ def _listed(names) -> str:
     return ", ".join(names)
 
 
-@torch.compiler.assume_constant_result
 def _capability(device: int | None) -> tuple[int, int]:
-    """As torch.cuda.get_device_capability, which torch.compile does not trace."""
+    """Return the compute capability of a CUDA device; torch.compile takes it as a constant."""
     return torch.cuda.get_device_capability(device)
+
+
+# torch.compiler.assume_constant_result does this too, but it imports torch._dynamo, which takes
+# longer than the rest of this package.
+_capability._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache
