@@ -125,7 +125,7 @@ class LabelCheck:
             problems.add(
                 "ignored_class",
                 source,
-                f"the labels contain only 0 and {self.ignore}, but there are {self.classes} classes",
+                f"the labels contain only 0 and {self.ignore}, but {self.classes} classes exist",
             )
 
 
