@@ -17,7 +17,7 @@ from detectron2.config import CfgNode
 from tqdm import tqdm
 
 from ccsa.checkpoint import Checkpointer
-from ccsa.engine import Trainer, describe_device, trained_cfg
+from ccsa.engine import Trainer, add_config_arguments, describe_device, trained_cfg
 from ccsa.errors import UserError, reports_user_errors
 from ccsa.visualization import media
 from ccsa.visualization.demo import Demo, Window
@@ -32,9 +32,7 @@ def parse_args() -> argparse.Namespace:
         metavar="RUN_OR_FILE",
         help="folder of a run, or a .pth, .safetensors or .pkl file",
     )
-    parser.add_argument(
-        "--config-file", default="", metavar="FILE", help="by default that of the run"
-    )
+    add_config_arguments(parser, help="default: the configuration of the run")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--input", nargs="+", help="images, folders, globs, videos")
     source.add_argument("--video-input", metavar="FILE", help="one video, whatever it is called")
