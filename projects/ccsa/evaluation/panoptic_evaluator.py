@@ -13,7 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ccsa.data.panoptic import Segment, read_panoptic_json, segment_troubles, write_segment_ids
+from ccsa.data.panoptic import Segment, read_panoptic_json, segment_problems, write_segment_ids
 from ccsa.errors import UserError
 from ccsa.evaluation.panoptic_files import read_png, refuse_sizes, refuse_troubles
 from ccsa.evaluation.panoptic_quality import Counts, PanopticQuality, count_overlaps, count_shared
@@ -110,7 +110,7 @@ class PanopticQualityEvaluator(DatasetEvaluator):
             categories, names = self._truth.categories, ("list of segments", "map")
             refuse_troubles(annotation, {pair[0] for pair in shared}, self._truth, categories)
             shown = {pair[1] for pair in shared}
-            for _, trouble in segment_troubles(segments, shown, categories, names):
+            for _, trouble in segment_problems(segments, shown, categories, names):
                 raise UserError(f"{where}: {trouble}; the model is to return what fits together")
             self._counts[image_id] = count_shared(shared, annotation.segments, segments)
             if self._files:

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ccsa.data.formats.label_images import in_threads
 from ccsa.data.panoptic import (
     Annotation,
     PanopticJson,
     read_panoptic_json,
     read_segment_ids,
-    segment_troubles,
+    segment_problems,
 )
 from ccsa.errors import UserError
 from ccsa.evaluation.panoptic_quality import Counts, PanopticQuality, count_overlaps, count_shared
+from ccsa.utils.threads import map_in_threads
 
 
 def evaluate_files(
@@ -49,7 +49,7 @@ def evaluate_files(
     quality = PanopticQuality(truth.isthing)
     compare = partial(_compare, truth=truth, gt_dir=gt_dir, found=found, pred_dir=pred_dir)
     images = list(truth.annotations)
-    for counts in in_threads(compare, images, "panoptic quality"):
+    for counts in map_in_threads(compare, images, "panoptic quality"):
         quality.add(counts)
     return quality, truth
 
@@ -77,7 +77,7 @@ def refuse_troubles(
 ) -> None:
     """Raise a UserError of the first thing wrong with an image's segments; ``there`` are the ids in
     its PNG."""
-    for _, trouble in segment_troubles(annotation.segments, there, categories):
+    for _, trouble in segment_problems(annotation.segments, there, categories):
         raise UserError(
             f"image {annotation.image_id} ({annotation.file_name}, listed in {json.path}): "
             f"{trouble}; write PNG and JSON from the same segments"
