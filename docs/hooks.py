@@ -27,7 +27,6 @@ LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", 
 NOT_LISTED = ("__pycache__", ".egg-info")
 LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))")
 FENCE = re.compile(r"^\s*(```|~~~)")
-SPHINX_ROLE = re.compile(r":(?:class|func|mod|meth|attr|data|exc|obj):(?=<code)")
 
 _sources: dict[str, PurePosixPath] = {}  # page -> file of the repository that it shows
 
@@ -67,11 +66,6 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return "\n".join(
         text if is_code else LINK.sub(site_link, text) for text, is_code in _lines(markdown)
     )
-
-
-def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Show Sphinx roles in docstrings (``:class:`Name```) as plain code."""
-    return SPHINX_ROLE.sub("", html)
 
 
 def _page_of(path: PurePosixPath) -> str:

@@ -160,6 +160,45 @@ def test_quoted_commands_name_files_and_targets_that_exist(document):
     assert not missing, missing
 
 
+@of_document(CURRENT)
+def test_quoted_commands_use_options_that_exist(document):
+    import detectron2.engine.defaults
+
+    shared = "".join(path.read_text("utf-8") for path in ROOT.glob("projects/ccsa/engine/*.py"))
+    parser = Path(detectron2.engine.defaults.__file__).read_text("utf-8")
+    unknown = []
+    commands = r"python (?:(tools/\w+\.py)|-m ((?:benchmarks|experiments)[\w.]*))([^\n#;]*)"
+    for tool, module, words in re.findall(commands, code(document.read_text("utf-8"))):
+        path = ROOT / (tool or module.replace(".", "/"))
+        if not path.exists():
+            path = path.with_suffix(".py")
+        source = (path / "__main__.py" if path.is_dir() else path).read_text("utf-8") + shared
+        if "default_argument_parser" in source:
+            source += parser
+        options = re.findall(r"(?<!\S)--[a-z][\w-]*", words)
+        unknown += [f"{path.name} {name}" for name in options if f'"{name}"' not in source]
+    assert not unknown, unknown
+
+
+@of_document(CURRENT)
+def test_quoted_configuration_keys_exist(document):
+    from detectron2.config import CfgNode, get_cfg
+
+    from ccsa import add_ccsa_config
+
+    cfg = get_cfg()
+    add_ccsa_config(cfg)
+    unknown = []
+    pattern = r"\b(?:MODEL|INPUT|SOLVER|TEST|DATASETS|DATALOADER)(?:\.[A-Z][A-Z0-9_]*)+\b"
+    for key in re.findall(pattern, code(document.read_text("utf-8"))):
+        node = cfg
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, CfgNode) else None
+        if node is None:
+            unknown.append(key)
+    assert not unknown, unknown
+
+
 def test_the_readme_is_a_hub():
     text = README.read_text("utf-8")
     assert len(text.splitlines()) < 120
@@ -203,3 +242,22 @@ def test_worked_examples_of_contributing_run(tmp_path):
     script.write_text(f"{examples}\n\n{calls}\n", encoding="utf-8")
     run = subprocess.run([sys.executable, str(script)], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+def test_examples_and_references_of_docstrings_are_rendered(site):
+    """A doctest outside "Examples:" becomes a quotation, and a Sphinx role stays as it is."""
+    for path in (site / "api").glob("*.html"):
+        text = path.read_text("utf-8")
+        assert "<blockquote>" not in text, path
+        assert not re.search(r":(class|func|mod|meth):", text), path
+
+
+@of_document(DOCUMENTS)
+def test_lists_and_tables_are_written_for_both_renderers(document):
+    """Python-Markdown, unlike GitHub, needs four spaces for a nested list, and an empty line before
+    a list or table."""
+    text = FENCE.sub("", document.read_text("utf-8"))
+    item = r"(?:[*-]|\d+\.) "
+    assert not re.findall(rf"^ {{1,3}}{item}.*", text, re.MULTILINE)
+    paragraph = r"^(?![*|#<]|- |\d+\. |\s).+\n"
+    assert not re.findall(rf"{paragraph}(?:{item}|\|).*", text, re.MULTILINE)

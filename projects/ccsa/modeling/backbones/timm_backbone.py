@@ -115,7 +115,7 @@ class TimmBackbone(Backbone):
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Return feature maps by name, the finest first, of images (N, C, H, W)."""
-        return dict(zip(self._out_features, self._feature_maps(self.net, image), strict=True))
+        return dict(zip(self._out_features, self._channels_first(self.net(image)), strict=True))
 
     def train(self, mode: bool = True) -> "TimmBackbone":
         """Set the mode; frozen stages stay in evaluation mode and therefore drop nothing."""
@@ -147,8 +147,7 @@ class TimmBackbone(Backbone):
                 "and no ARGUMENTS work for every model"
             ) from error
 
-    def _feature_maps(self, net: nn.Module, image: Tensor) -> list[Tensor]:
-        maps = net(image)
+    def _channels_first(self, maps: list[Tensor]) -> list[Tensor]:
         return [x.permute(0, 3, 1, 2) for x in maps] if self._channels_last else maps
 
     def _find_size_divisibility(self, probe: nn.Module, in_channels: int) -> int:
@@ -169,11 +168,11 @@ class TimmBackbone(Backbone):
             ]
             image = torch.zeros(1, in_channels, size, size, device="meta")
             try:
-                maps = self._feature_maps(probe, image)
+                maps = probe(image)
             except _TIMM_ERRORS as error:
                 reason = str(error)
                 continue
-            shapes = [tuple(x.shape) for x in maps]
+            shapes = [tuple(x.shape) for x in self._channels_first(maps)]
             if shapes == expected:
                 return result
             reason = f"feature maps of {shapes}, not {expected}"

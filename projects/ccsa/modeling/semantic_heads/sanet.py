@@ -197,7 +197,7 @@ class SANetHead(SemanticHead):
         stages = {
             name: head(features[name])
             for name, head in self.stages.items()
-            if needs_all_stages or name == last
+            if needs_all_stages or (name == last and self.dense_stage is not None)
         }
         outputs: dict[str, Tensor] = {}
         if needs_all_stages:
