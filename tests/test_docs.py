@@ -235,9 +235,13 @@ def test_yaml_of_the_readme_inserts_its_blocks():
         assert len(list(context_blocks(model))) >= len(cfg.MODEL.CONTEXT.BLOCKS) > 0
 
 
-def test_worked_examples_of_contributing_run(tmp_path):
+@pytest.mark.parametrize(
+    "document", ["CONTRIBUTING.md", "docs/INSERTION.md", "docs/OPS.md", "docs/QUICK_START.md"]
+)
+def test_python_of_the_documents_runs(document, tmp_path):
+    """The examples of one document run one after the other, and then the tests among them."""
     script = tmp_path / "examples.py"
-    examples = "\n\n".join(fenced(ROOT / "CONTRIBUTING.md", "python"))
+    examples = "\n\n".join(fenced(ROOT / document, "python"))
     calls = "\n".join(f"{name}()" for name in re.findall(r"^def (test_\w+)", examples, re.M))
     script.write_text(f"{examples}\n\n{calls}\n", encoding="utf-8")
     run = subprocess.run([sys.executable, str(script)], cwd=ROOT, capture_output=True, text=True)
