@@ -30,7 +30,7 @@ from ccsa.engine.trainer import Trainer
 from ccsa.errors import reports_user_errors
 from ccsa.inference.predictor import Predictor
 from ccsa.insertion import context_blocks
-from ccsa.visualization.media import read_image
+from ccsa.utils.images import read_image
 
 
 def size(text: str) -> tuple[int, int]:
