@@ -1,15 +1,19 @@
-# make setup: the environment, once, into .venv      make train: the demonstration run      make test: lint and every test
-# make far-cue: how far criss-cross attention sees, as a table and a picture      make benchmark: its time and memory
+# make setup      creates the environment in .venv (once)
+# make train      trains and evaluates the demonstration model
+# make far-cue    measures how far criss-cross attention sees, as a table and a picture
+# make benchmark  measures the time and memory of criss-cross attention next to its peers
+# make docs       builds the documentation as a site, in site/
+# make test       runs lint and all tests
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
 CONFIG := configs/digits/ccnet_mask_rcnn.yaml
 
-.PHONY: setup train far-cue benchmark test lint format clean
+.PHONY: setup train far-cue benchmark docs test lint format clean
 
 setup: $(READY)
 
-$(READY): setup.py constraints.txt tools/setup_env.sh tools/install_detectron2.py
+$(READY): pyproject.toml constraints.txt tools/setup_env.sh tools/install_detectron2.py
 	@sh tools/setup_env.sh $(VENV)
 	@touch $@
 
@@ -22,12 +26,17 @@ far-cue: setup
 benchmark: setup
 	@$(PYTHON) -m benchmarks
 
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
+	@echo "open site/index.html, or run '$(PYTHON) -m mkdocs serve' for the search"
+
 lint: setup
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
+	@$(VENV)/bin/lint-imports --no-logo
 
-# One process per core with one thread each; a file's tests stay together, and share what they set up.
+# One process per core with one thread each. The tests of one file run in one process, because they share fixtures.
 test: lint
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile \
 		--no-loadscope-reorder
@@ -37,4 +46,4 @@ format: setup
 	@$(PYTHON) -m ruff format .
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache projects/*.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist site projects/*.egg-info

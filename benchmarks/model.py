@@ -9,23 +9,17 @@ from detectron2.layers import FrozenBatchNorm2d
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from benchmarks.attention import Options
 from benchmarks.cases import Call, step
 from benchmarks.report import Section
+from ccsa.analysis import count_flops
 from ccsa.engine.setup import setup_cfg
 from ccsa.engine.trainer import Trainer
 from ccsa.insertion import context_blocks
 
 CONFIGS = ("mask_rcnn.yaml", "ccnet_mask_rcnn.yaml", "nonlocal_mask_rcnn.yaml")
 OBJECTS = 8
-_FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_FUSED_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-CPU_ATTENTION = {  # torch counts that of GPUs alone
-    _FUSED: lambda query, key, value, *_, **__: sdpa_flop_count(query, key, value),
-    _FUSED_BACKWARD: lambda *shapes, **_: sdpa_backward_flop_count(*shapes[:4]),
-}
 
 
 def whole_model(options: Options, configs: Path, size: tuple[int, int] = (800, 1333)) -> Section:
@@ -46,10 +40,8 @@ def whole_model(options: Options, configs: Path, size: tuple[int, int] = (800, 1
     def turn(file: str) -> None:
         if file in work:
             calls[file]()
-            return
-        with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
-            calls[file]()
-        work[file] = counter.get_total_flops() // 2
+        else:
+            work[file] = count_flops(calls[file], ())
 
     times, memory = options.times_and_peaks({file: partial(turn, file) for file in calls})
     plain = times[CONFIGS[0]].median

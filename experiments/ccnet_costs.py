@@ -1,10 +1,14 @@
-"""CCNet's cost table (TPAMI 2020, tables of R and of the non-local block), computed.
+"""Compute CCNet's table of costs: what each context module adds to a network.
 
-What a context module adds on a 769x769 image: its input is (1, 512, 97, 97), query and key have 64
-channels, value has 512. The papers count a multiply-add as two FLOPs and leave out softmax and
-additions; memory is that of training.
+    python -m experiments.ccnet_costs
+
+The table covers the recurrence R and the non-local block (CCNet, TPAMI 2020). For an image of
+769x769 pixels the input of a module is (1, 512, 97, 97); query and key have 64 channels and value
+has 512. The paper counts a multiply-add as two FLOPs and leaves out softmax and additions; its
+memory is that of training.
 """
 
+import argparse
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,7 +16,7 @@ import torch
 from tabulate import tabulate
 from torch import nn
 
-from ccsa.analysis.flops import count_flops
+from ccsa.analysis import count_flops
 from ccsa.analysis.measure import peak_bytes
 from ccsa.blocks import CrissCross, NonLocal
 
@@ -20,20 +24,26 @@ SHAPE = (1, 512, 97, 97)
 CHANNELS = SHAPE[1]
 
 
-class Line(NamedTuple):
-    """A module and what the paper says that it adds: GFLOPs and MB."""
+class PublishedCost(NamedTuple):
+    """A module and the cost that the paper reports for it.
+
+    Attributes:
+        build: returns the module of this project.
+        gflops: the GFLOPs that the module adds, two for each multiply-add.
+        memory: the memory in MB that the module adds in training.
+    """
 
     name: str
     build: Callable[[], nn.Module]
-    flops: float
+    gflops: float
     memory: float
 
 
-LINES = [
-    Line("RCCA, R = 1", lambda: CrissCross(CHANNELS, recurrence=1), 8.3, 53),
-    Line("RCCA, R = 2", lambda: CrissCross(CHANNELS, recurrence=2), 16.5, 127),
-    Line("RCCA, R = 3", lambda: CrissCross(CHANNELS, recurrence=3), 24.7, 208),
-    Line(
+PUBLISHED_COSTS = [
+    PublishedCost("RCCA, R = 1", lambda: CrissCross(CHANNELS, recurrence=1), 8.3, 53),
+    PublishedCost("RCCA, R = 2", lambda: CrissCross(CHANNELS, recurrence=2), 16.5, 127),
+    PublishedCost("RCCA, R = 3", lambda: CrissCross(CHANNELS, recurrence=3), 24.7, 208),
+    PublishedCost(
         "non-local",
         lambda: NonLocal(CHANNELS, reduction=8, value_reduction=1, out_conv=False),
         108,
@@ -43,12 +53,13 @@ LINES = [
 
 
 def gflops(module: nn.Module) -> float:
-    """As the paper counts, two for a multiply-add."""
-    return 2 * count_flops(module, (torch.zeros(SHAPE),)) / 1e9
+    """Return the GFLOPs of a module as the paper counts them, two for each multiply-add."""
+    return 2 * count_flops(module, torch.zeros(SHAPE)) / 1e9
 
 
 def training_memory(module: nn.Module) -> float:
-    """MB at the peak of forward and backward, beyond weights, input and output."""
+    """Return the peak memory of a forward and backward pass in MB, beyond weights, input and
+    output."""
     x = torch.randn(SHAPE).contiguous(memory_format=torch.channels_last)
     grad = torch.ones_like(x)
 
@@ -61,20 +72,20 @@ def training_memory(module: nn.Module) -> float:
     return (peak_bytes(step, torch.device("cpu")) - grad.numel() * grad.element_size()) / 1e6
 
 
-def paper_table() -> str:
-    """The table, ours beside the paper's."""
+def cost_table() -> str:
+    """Return the table: the costs computed here next to those of the paper."""
     rows = []
-    for line in LINES:
-        module = line.build()
-        flops = gflops(module)
+    for published in PUBLISHED_COSTS:
+        module = published.build()
+        computed = gflops(module)
         rows.append(
             [
-                line.name,
-                f"+{flops:.2f}",
-                f"+{line.flops:g}",
-                f"{100 * (flops / line.flops - 1):+.1f} %",
+                published.name,
+                f"+{computed:.2f}",
+                f"+{published.gflops:g}",
+                f"{100 * (computed / published.gflops - 1):+.1f} %",
                 f"{training_memory(module):.0f}",
-                f"{line.memory:g}",
+                f"{published.memory:g}",
             ]
         )
     headers = [
@@ -85,8 +96,21 @@ def paper_table() -> str:
 
 
 NOTES = [
-    "GFLOPs count a multiply-add as two, as the paper does; the other tables of this project and "
+    "GFLOPs count a multiply-add as two, as in the paper; the other tables of this project and "
     "fvcore count it as one",
-    "memory here: peak of forward and backward beyond weights, input and output, on the CPU; the "
-    "paper's was read off a GPU, for its own implementation",
+    "memory measured here is the peak of a forward and backward pass on the CPU, beyond weights, "
+    "input and output; the paper read its memory off a GPU, for its own implementation",
 ]
+
+
+def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    print(cost_table())
+    for note in NOTES:
+        print(f"note: {note}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,41 +1,45 @@
 #!/usr/bin/env python
-"""Parameters, FLOPs, time and memory of a configuration's model, or CCNet's table of costs.
+"""Print the parameters, FLOPs, time and memory of a configuration's model for one image.
 
     python tools/analyze_model.py --config-file configs/ccnet_mask_rcnn.yaml
     python tools/analyze_model.py --config-file configs/lip/ccnet_R_50_os16_473_150ep.yaml
-    python tools/analyze_model.py --paper
 
-The model has random weights and sees one image, which is noise unless --image names one; what
-depends on the image (proposals, detections) is counted for it. One multiply-add is one FLOP, except
-with --paper.
+The model has random weights. Its input is one image of noise, or the file given by --image. Work
+that depends on the image (proposals and detections) is counted for that image. One multiply-add
+counts as one FLOP. CCNet's table of costs is computed by `python -m experiments.ccnet_costs`.
 """
 
 import argparse
 import logging
+from collections.abc import Mapping
 
 import numpy as np
 import torch
-from detectron2.modeling import ROIHeads
-from fvcore.nn import flop_count_table
-from tabulate import tabulate
 
+import ccsa  # noqa: F401  first, because it silences a warning of the imports below
+
+# isort: split
+from detectron2.modeling import ROIHeads
+from tabulate import tabulate
+from torch import nn
+
+from ccsa.analysis import count_parameters, flop_analysis, measure
 from ccsa.analysis.comparison import three_digits
-from ccsa.analysis.flops import flop_analysis
-from ccsa.analysis.measure import measure
 from ccsa.engine.setup import describe_device, setup_cfg
 from ccsa.engine.trainer import Trainer
 from ccsa.errors import reports_user_errors
 from ccsa.inference.predictor import Predictor
 from ccsa.insertion import context_blocks
-from ccsa.visualization.media import read_image
-from experiments.ccnet_costs import NOTES, paper_table
+from ccsa.utils.images import read_image
 
 
 def size(text: str) -> tuple[int, int]:
-    """``HEIGHTxWIDTH``."""
+    """Parse ``HEIGHTxWIDTH``."""
     parts = text.split("x")
     if len(parts) != 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
-        raise argparse.ArgumentTypeError(f"'{text}' is no size; give HEIGHTxWIDTH, e.g. 800x1333")
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a size; give HEIGHTxWIDTH, e.g. 800x1333"
+        )
     return int(parts[0]), int(parts[1])
 
 
@@ -43,32 +47,47 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--config-file", metavar="FILE")
-    what.add_argument("--paper", action="store_true", help="CCNet's table, ours beside the paper's")
+    parser.add_argument("--config-file", metavar="FILE", required=True)
     image = parser.add_mutually_exclusive_group()
-    image.add_argument("--image", metavar="FILE", help="prepared as at test time")
+    image.add_argument(
+        "--image", metavar="FILE", help="use this image, prepared as it is at test time"
+    )
     image.add_argument(
         "--size",
         type=size,
         metavar="HxW",
-        help="of the noise that the model sees, not resized; default: the configuration's test "
-        "size, 3 to 4",
+        help="use noise of this size, which is not resized; the default is the configuration's "
+        "test size with an aspect ratio of 3 to 4",
     )
-    parser.add_argument("--depth", type=int, default=2, help="of the modules that are listed")
+    parser.add_argument(
+        "--depth", type=int, default=2, help="list modules down to this depth (default: 2)"
+    )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     return parser.parse_args()
+
+
+def module_table(model: nn.Module, flops: Mapping[str, int], depth: int) -> str:
+    """Return a table of parameters and FLOPs of the modules down to ``depth``."""
+    rows = []
+    for path, module in model.named_modules(prefix="model"):
+        level, parameters = path.count("."), count_parameters(module)
+        if level <= depth and (parameters or flops.get(path)):
+            name = f"{'  ' * level}{path.removeprefix('model.')}"
+            rows.append(
+                [
+                    name,
+                    f"{three_digits(parameters / 1e6)} M",
+                    f"{three_digits(flops.get(path, 0) / 1e9)} G",
+                ]
+            )
+    headers = ["module", "parameters", "FLOPs"]
+    return tabulate(rows, headers, "pipe", colalign=("left", "right", "right"))
 
 
 @reports_user_errors
 def main() -> None:
     args = parse_args()
     logging.disable(logging.INFO)
-    if args.paper:
-        print(paper_table())
-        for note in NOTES:
-            print(f"note: {note}")
-        return
     cfg = setup_cfg(args)
     cfg.defrost()
     if args.size:
@@ -81,16 +100,15 @@ def main() -> None:
     model = Trainer.build_model(cfg)
     predictor = Predictor(cfg, model)
     inputs = [predictor.prepare(predictor.still(image))]
-    analysis = flop_analysis(model, inputs)
-    print(flop_count_table(analysis, max_depth=args.depth))
+    flops = flop_analysis(model, inputs).by_module()
+    print(module_table(model, flops, args.depth))
     cost = measure(cfg, model, image, warmup=1, repeats=3)
     height, width = inputs[0]["image"].shape[-2:]
-    counts = analysis.by_module()
     blocks = [
         [
             name,
-            f"{three_digits(sum(p.numel() for p in block.parameters()) / 1e6)} M parameters, "
-            f"{three_digits(counts[f'model.{name}'] / 1e9)} G",
+            f"{three_digits(count_parameters(block) / 1e6)} M parameters, "
+            f"{three_digits(flops.get(f'model.{name}', 0) / 1e9)} G",
         ]
         for name, block in context_blocks(model)
     ]
@@ -104,7 +122,7 @@ def main() -> None:
     print(tabulate([*rows, *blocks], tablefmt="plain"))
     if any(isinstance(module, ROIHeads) for module in model.modules()):
         print(
-            "note: boxes and masks are counted for what random weights find in this image; "
+            "note: boxes and masks are counted for what random weights detect in this image; "
             "to compare detectors, compare their backbones"
         )
 

@@ -18,8 +18,8 @@ from ccsa.data.synthetic.far_cue import VARIANTS
 from ccsa.engine.trainer import Trainer
 from ccsa.errors import UserError
 from ccsa.inference.predictor import Predictor
+from ccsa.utils.images import read_image
 from ccsa.utils.run_folders import last_weights
-from ccsa.visualization.media import read_image
 
 
 class Network(NamedTuple):

@@ -1,30 +1,187 @@
-"""ccsa: context attention for dense prediction in Detectron2.
+"""Context attention (CCNet, SANet) for dense prediction in Detectron2 and in any PyTorch module.
 
-Importing this package registers its blocks, meta-architectures and built-in datasets with
-Detectron2.
+Blocks, the criss-cross operator and insertion need only torch. If Detectron2 is installed,
+importing this package registers its blocks, meta-architectures, heads, backbones and built-in
+datasets with Detectron2. Every other name is imported on first use (PEP 562).
+
+Example:
+    >>> import torch
+    >>> from ccsa import CrissCross
+    >>> CrissCross(64)(torch.randn(1, 64, 9, 12)).shape
+    torch.Size([1, 64, 9, 12])
 """
 
+import importlib
 import importlib.util
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
 
-if importlib.util.find_spec("detectron2") is None:
-    raise ImportError(
-        "ccsa needs Detectron2: run 'python tools/install_detectron2.py', "
-        "or install an official build"
+from ccsa.errors import MissingPackageError, UserError
+
+if TYPE_CHECKING:
+    from ccsa.blocks import (
+        CONTEXT_BLOCK_REGISTRY,
+        CrissCross,
+        NonLocal,
+        SqueezeAttention,
+        SqueezeExcitation,
+        build_block,
     )
-
-from ccsa import data, modeling
-from ccsa.blocks import CONTEXT_BLOCK_REGISTRY, build_block
-from ccsa.config import add_ccsa_config
-from ccsa.errors import UserError
-from ccsa.insertion import insert_blocks
+    from ccsa.config import add_ccsa_config as add_ccsa_config
+    from ccsa.inference import Predictor as Predictor
+    from ccsa.insertion import insert_blocks
+    from ccsa.ops import criss_cross_attention, criss_cross_weights, use_backend
 
 __version__ = "0.1.0"
+
+# The module of each public name, and the names of submodules, which may be used as ccsa.<name>.
+_TORCH_ONLY = {
+    **dict.fromkeys(
+        (
+            *("CONTEXT_BLOCK_REGISTRY", "CrissCross", "NonLocal", "SqueezeAttention"),
+            *("SqueezeExcitation", "build_block"),
+        ),
+        "ccsa.blocks",
+    ),
+    "insert_blocks": "ccsa.insertion",
+    **dict.fromkeys(("criss_cross_attention", "criss_cross_weights", "use_backend"), "ccsa.ops"),
+}
+_DETECTRON2_SIDE = {"Predictor": "ccsa.inference", "add_ccsa_config": "ccsa.config"}
+_TORCH_ONLY_MODULES = ("blocks", "errors", "insertion", "ops")
+_DETECTRON2_SIDE_MODULES = (
+    *("analysis", "checkpoint", "config", "data", "engine", "evaluation", "export", "inference"),
+    *("modeling", "utils", "visualization"),
+)
+
 __all__ = [
     "CONTEXT_BLOCK_REGISTRY",
+    "CrissCross",
+    "MissingPackageError",
+    "NonLocal",
+    "SqueezeAttention",
+    "SqueezeExcitation",
     "UserError",
-    "add_ccsa_config",
     "build_block",
-    "data",
+    "criss_cross_attention",
+    "criss_cross_weights",
     "insert_blocks",
-    "modeling",
+    "use_backend",
 ]
+
+# What the modules of the Detectron2 side import when they are imported, by the name to install.
+_REQUIRED = {
+    "detectron2": "detectron2",
+    "cv2": "opencv-python",
+    "fvcore": "fvcore",
+    "iopath": "iopath",
+    "matplotlib": "matplotlib",
+    "numpy": "numpy",
+    "PIL": "pillow",
+    "pycocotools": "pycocotools",
+    "safetensors": "safetensors",
+    "tabulate": "tabulate",
+    "torchvision": "torchvision",
+    "tqdm": "tqdm",
+    "yaml": "pyyaml",
+}
+
+
+def _is_installed(package: str) -> bool:
+    """Return whether a top-level package can be found; a finder that raises counts as a no."""
+    if sys.modules.get(package) is not None:
+        return True
+    try:
+        return importlib.util.find_spec(package) is not None
+    except Exception:  # finders may raise anything
+        return False
+
+
+def _missing_packages(feature: str) -> MissingPackageError | None:
+    """Return the error for the Detectron2 side's packages that are missing, or None."""
+    missing = [name for package, name in _REQUIRED.items() if not _is_installed(package)]
+    if not missing:
+        return None
+    steps = ["pip install 'ccsa[train]'"] if missing != ["detectron2"] else []
+    if "detectron2" in missing:
+        steps.append("python tools/install_detectron2.py (or install an official build)")
+    subject = "the package" if len(missing) == 1 else "the packages"
+    verb = "is" if len(missing) == 1 else "are"
+    return MissingPackageError(
+        f"{feature} needs {subject} {', '.join(missing)}, which {verb} not installed: "
+        f"run {' and '.join(steps)}"
+    )
+
+
+class _MissingPackageFinder:
+    """Raise one sentence when a module of the Detectron2 side is imported and a package is missing.
+
+    It finds nothing itself. It comes before the other finders, and only if a package was missing
+    when ccsa was imported.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+        package, _, rest = name.partition(".")
+        if package == __name__ and rest.partition(".")[0] in _DETECTRON2_SIDE_MODULES:
+            error = _missing_packages(name)
+            if error is not None:
+                raise error
+
+
+def _import_detectron2() -> bool:
+    """Import what ccsa registers with; if that fails, warn and return False.
+
+    fvcore and Detectron2 call ``torch.jit.script`` on import, and torch 2.14 warns that it is
+    deprecated. No user can act on that, so the warning is silenced here, and only here: a script
+    that calls ``torch.jit.script`` itself still sees it.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
+            for module in ("config", "data", "modeling"):
+                importlib.import_module(f"detectron2.{module}")
+    except (Exception, SystemExit) as error:  # a broken build may raise anything
+        warnings.warn(
+            f"Detectron2 is installed, but importing it failed ({type(error).__name__}: {error}). "
+            "ccsa has registered nothing with it; blocks, operators and insertion work. To fix it, "
+            "reinstall Detectron2 (python tools/install_detectron2.py or an official build).",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return False
+    return True
+
+
+def _register() -> None:
+    """Register everything with Detectron2, if it is installed."""
+    missing = _missing_packages("ccsa's registration with Detectron2")
+    if missing is not None:
+        sys.meta_path.insert(0, _MissingPackageFinder)  # type: ignore[arg-type]
+        if _is_installed("detectron2"):
+            warnings.warn(f"{missing}. Only blocks, operators and insertion work.", stacklevel=3)
+    elif _import_detectron2():
+        for module in ("blocks", "data", "modeling"):
+            importlib.import_module(f"{__name__}.{module}")
+        __all__.extend(["add_ccsa_config", "data", "modeling"])
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use."""
+    if name in _TORCH_ONLY_MODULES or name in _DETECTRON2_SIDE_MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    module = _TORCH_ONLY.get(name) or _DETECTRON2_SIDE.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names, including those that have not been imported yet."""
+    modules = (*_TORCH_ONLY_MODULES, *_DETECTRON2_SIDE_MODULES)
+    return sorted({*globals(), *_TORCH_ONLY, *_DETECTRON2_SIDE, *modules})
+
+
+_register()

@@ -1,4 +1,4 @@
-"""FLOPs against counts by hand: one multiply-add is one FLOP."""
+"""Compare the FLOP counter with counts by hand: one multiply-add is one FLOP."""
 
 import logging
 
@@ -10,11 +10,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ccsa.analysis import count_flops, flop_analysis
 from ccsa.blocks import CrissCross, NonLocal, SqueezeExcitation
+from ccsa.insertion import insert_blocks
 from ccsa.ops import criss_cross_attention
 
 
 def products(*factors):
-    """The multiply-adds of nested loops of these lengths, counted one by one."""
+    """Count the multiply-adds of nested loops of these lengths, one by one."""
     count = 0
     for _ in range(factors[0]):
         count += products(*factors[1:]) if factors[1:] else 1
@@ -107,3 +108,28 @@ def test_torchs_counter_knows_criss_cross_attention_forward_and_backward():
     pairs = 2 * 24 * 9
     assert counts["ccsa.criss_cross_forward"] == 2 * pairs * (3 + 8)
     assert counts["ccsa.criss_cross_backward"] == 2 * pairs * (3 * 3 + 2 * 8)
+
+
+def test_norms_and_resizing_count_by_element():
+    x = torch.zeros(2, 4, 5, 6)
+    assert count_flops(nn.BatchNorm2d(4), x) == 2 * x.numel()
+    assert count_flops(nn.BatchNorm2d(4).train().forward, x) == 5 * x.numel()
+    assert count_flops(nn.GroupNorm(2, 4), x) == 5 * x.numel()
+    assert count_flops(nn.LayerNorm(6), x) == 5 * x.numel()
+    assert count_flops(nn.Upsample(scale_factor=2, mode="bilinear"), x) == 4 * 4 * x.numel()
+    assert count_flops(nn.AdaptiveAvgPool2d(2), x) == x.numel()
+
+
+def test_a_training_step_counts_its_backward_pass():
+    layer, x = nn.Linear(3, 5), torch.zeros(7, 3, requires_grad=True)
+    forward = products(7, 3, 5)
+    assert count_flops(lambda: layer(x).sum().backward(), ()) == 3 * forward
+    assert count_flops(layer, x) == forward
+
+
+def test_a_block_at_a_module_counts_into_that_module():
+    model = nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU())
+    insert_blocks(model, [{"at": "0", "block": "CrissCross", "recurrence": 1}])
+    parts = flop_analysis(model, torch.zeros(1, 8, 4, 4)).by_module()
+    assert parts["model.0.context"] == count_flops(model[0].context, torch.zeros(1, 8, 4, 4)) > 0
+    assert parts["model.0"] == parts["model"] == parts["model.0.context"] + products(16, 8, 8)

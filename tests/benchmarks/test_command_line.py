@@ -1,4 +1,4 @@
-"""tools/benchmark.py and tools/analyze_model.py as programs."""
+"""python -m benchmarks and tools/analyze_model.py as programs."""
 
 import json
 import subprocess
@@ -61,4 +61,4 @@ def test_analyze_model_lists_modules_and_totals(root):
 def test_analyze_model_wants_one_of_two(root):
     command = [sys.executable, root / "tools/analyze_model.py"]
     done = subprocess.run(command, text=True, capture_output=True)
-    assert done.returncode == 2 and "--paper" in done.stderr
+    assert done.returncode == 2 and "required: --config-file" in done.stderr

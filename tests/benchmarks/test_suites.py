@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import attention, cases, report, scaling
 from benchmarks.attention import Options
-from benchmarks.model import CONFIGS, CPU_ATTENTION, whole_model
+from benchmarks.model import CONFIGS, whole_model
+from ccsa.analysis import count_flops
 from ccsa.analysis.measure import peak_bytes
 
 SHAPES = [(1, 16, 6, 5), (1, 16, 2, 3, 4)]
@@ -67,12 +67,11 @@ def test_every_contender_is_measured_at_every_shape(suite, options):
 
 def test_fused_attention_on_the_cpu_counts():
     q, k, v = (torch.randn(1, 1, 40, c, requires_grad=True) for c in (8, 8, 8))
-    with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
-        y = torch.nn.functional.scaled_dot_product_attention(q, k, v)
-        forward = counter.get_total_flops()
-        y.sum().backward()
-    assert forward == 2 * 40 * 40 * (8 + 8)
-    assert counter.get_total_flops() == forward + 2 * 40 * 40 * 5 * 8  # scores once more
+    attention = torch.nn.functional.scaled_dot_product_attention
+    forward = count_flops(attention, (q, k, v))
+    assert forward == 40 * 40 * (8 + 8)
+    step = count_flops(lambda: attention(q, k, v).sum().backward(), ())
+    assert step == forward + 40 * 40 * 5 * 8  # scores once more
 
 
 def test_memory_of_the_non_local_block_grows_with_all_pairs(options):

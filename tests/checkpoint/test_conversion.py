@@ -17,8 +17,8 @@ from support import mmseg_network, official_ccnet
 from torch import nn
 
 from ccsa.checkpoint.conversion import convert_state_dict, model_options
-from ccsa.checkpoint.conversion.fit import size_keys
-from ccsa.checkpoint.conversion.rules import our_key, their_key
+from ccsa.checkpoint.conversion.rules import to_ccsa_key, to_source_key
+from ccsa.checkpoint.conversion.validation import size_keys
 from ccsa.engine.setup import setup_cfg
 from ccsa.errors import UserError
 from ccsa.modeling import CCNetHead, dilated_resnet
@@ -107,7 +107,7 @@ def test_mmsegmentation_itself_computes_the_same(mmsegmentation, root, tmp_path)
     """A ResNet-101 with random weights, in float64."""
     file = tmp_path / "network.pth"
     done = subprocess.run(
-        [sys.executable, root / "tests" / "mmseg_network.py", file],
+        [sys.executable, root / "tests" / "support" / "mmseg_network.py", file],
         env={**os.environ, "PYTHONPATH": str(mmsegmentation)},
         capture_output=True,
         text=True,
@@ -160,7 +160,7 @@ def test_every_official_key_has_its_place(vectors):
     assert len(converted) == len(official)
     ours = {k: v.shape for k, v in model.state_dict().items() if "num_batches" not in k}
     assert {k: v.shape for k, v in converted.items()} == ours
-    assert all(their_key(our_key(key, "ccnet"), "ccnet") == key for key in official)
+    assert all(to_source_key(to_ccsa_key(key, "ccnet"), "ccnet") == key for key in official)
 
 
 def test_in_place_norm_scales_by_the_absolute_weight(official):
@@ -221,8 +221,11 @@ def every_trouble(state):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (added("decode_head.psp.0.weight"), ["1 not of mmseg's", "decode_head.psp.0.weight"]),
-        (added("backbone.layer4.2.conv1.bias"), ["no place", "backbone.layer4.2.conv1.bias"]),
+        (added("decode_head.psp.0.weight"), ["1 not among mmseg's", "decode_head.psp.0.weight"]),
+        (
+            added("backbone.layer4.2.conv1.bias"),
+            ["without a counterpart", "backbone.layer4.2.conv1.bias"],
+        ),
         (added("conv1.weight"), ["conv1.weight"]),  # twice, with and without the prefix
         (added("iteration", 3), ["iteration"]),
         (added("fc.weight"), ["fc.weight"]),  # a classifier belongs to a backbone alone
@@ -231,10 +234,13 @@ def every_trouble(state):
         (cut("decode_head.convs.1.bn.bias"), ["1 missing", "refine.norm.bias"]),
         (cut("running_var"), ["missing", "layer1.0.bn1.running_var", "layer4.2.bn3.running_var"]),
         (cut("layer4.2."), ["15 missing", "ResNet-50", "backbone.layer4.2.conv3.weight"]),
-        (added("backbone.layer1.9.conv1.weight"), ["1 with no", "ResNet-50", "layer1.9.conv1"]),
+        (
+            added("backbone.layer1.9.conv1.weight"),
+            ["1 without a counterpart", "ResNet-50", "layer1.9.conv1"],
+        ),
         (
             every_trouble,
-            ["1 not of", "psp.0", "1 missing", "conv_seg.bias", "1 with", "2 of a shape"],
+            ["1 not among", "psp.0", "1 missing", "conv_seg.bias", "1 without", "2 of a shape"],
         ),
         (cut(""), ["none of 0 keys"]),
     ],
@@ -259,7 +265,7 @@ def test_an_official_weight_that_gives_a_size_is_missed(official, key):
 
 def check_missed(state, source, key):
     sizes = size_keys(convert_state_dict(state, source)).values()
-    assert {their_key(k, source) for k in sizes} <= set(SIZE_KEYS[source])
+    assert {to_source_key(k, source) for k in sizes} <= set(SIZE_KEYS[source])
     with pytest.raises(UserError, match=rf"1 missing: {re.escape(key)} \(here [\w.]+\)$"):
         convert_state_dict({k: v for k, v in state.items() if k != key}, source)
 

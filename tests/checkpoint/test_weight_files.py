@@ -15,7 +15,7 @@ from support.small_nets import net, same, weights
 from torch import nn
 
 from ccsa.checkpoint import Checkpointer, save_weights
-from ccsa.checkpoint.weight_files import loading_errors, read_weights
+from ccsa.checkpoint.weight_files import WeightsSource, read_weights
 from ccsa.errors import UserError
 
 
@@ -119,7 +119,7 @@ def test_nothing_in_a_file_is_run(tmp_path, monkeypatch, suffix, content):
     text = str(error.value)
     if suffix != "safetensors":
         name = f"{os.name}.system" if isinstance(content, Runs) else "argparse.Namespace"
-        assert name in text and "state dict alone" in text
+        assert name in text and "only its state dict" in text
     assert str(file) in text and "MODEL.WEIGHTS" in text and "\n" not in text
     assert [p.name for p in tmp_path.iterdir()] == [file.name]
 
@@ -206,7 +206,7 @@ def test_files_of_detectron2s_zoo(tmp_path, logged, kind):
 def test_a_plain_pickle_is_refused_by_the_name_it_has(tmp_path, protocol, suffix):
     file = tmp_path / f"weights.{suffix}"
     file.write_bytes(pickle.dumps({"0.bias": np.zeros(4), "args": Path("x")}, protocol))
-    with pytest.raises(UserError, match=r"they name pathlib\.\w*Path"):
+    with pytest.raises(UserError, match=r"they reference pathlib\.\w*Path"):
         Checkpointer(net()).load(str(file))
 
 
@@ -235,8 +235,8 @@ def test_what_is_no_file_of_weights_is_named(tmp_path):
     (tmp_path / "arrays.pth.npz").rename(tmp_path / "arrays.pth")
     for name, words in (
         ("script.pt", "a TorchScript program"),
-        ("tensor.pth", "holds a Tensor, not weights by name"),
-        ("arrays.pth", "an archive, not a file of weights"),
+        ("tensor.pth", "contains a Tensor, not weights by name"),
+        ("arrays.pth", "an archive, not a weight file"),
         ("four.pth", "pickle protocol 4"),
     ):
         with warnings.catch_warnings():
@@ -249,6 +249,6 @@ def test_what_is_no_file_of_weights_is_named(tmp_path):
 
 def test_a_file_that_is_not_there_is_said_not_to_be(tmp_path):
     file = tmp_path / "nowhere.pth"
-    with pytest.raises(UserError) as error, loading_errors(file, "--input"):
-        read_weights(file)
-    assert str(error.value) == f"weights {file} are not there; name another file by --input"
+    with pytest.raises(UserError) as error:
+        read_weights(file, WeightsSource(file, "--input"))
+    assert str(error.value) == f"weights {file} do not exist; name another file with --input"

@@ -75,8 +75,8 @@ def test_as_a_program_on_the_official_code(tmp_path, vectors):
     ("options", "named"),
     [
         ({"input": "none.pth"}, "none.pth"),
-        ({"input": "cut.pth"}, "cut short, damaged, or no checkpoint"),
-        ({"input": "page.pth"}, "cut short, damaged, or no checkpoint"),
+        ({"input": "cut.pth"}, "truncated, damaged, or not a checkpoint"),
+        ({"input": "page.pth"}, "truncated, damaged, or not a checkpoint"),
         ({"input": "unsafe.pth"}, "pathlib"),
         ({"input": "list.pth"}, "a list"),
         ({"input": "more.pth"}, "decode_head.more.weight"),

@@ -1,6 +1,13 @@
-"""What models cost and what runs gave: FLOPs, time, memory, and runs side by side."""
+"""Cost and results of models: FLOPs, time and memory, and comparisons of runs."""
 
-from ccsa.analysis.flops import count_flops, flop_analysis
-from ccsa.analysis.measure import Cost, measure
+from ccsa.analysis.flops import FlopAnalysis, count_flops, flop_analysis
+from ccsa.analysis.measure import Cost, count_parameters, measure
 
-__all__ = ["Cost", "count_flops", "flop_analysis", "measure"]
+__all__ = [
+    "Cost",
+    "FlopAnalysis",
+    "count_flops",
+    "count_parameters",
+    "flop_analysis",
+    "measure",
+]

@@ -1,4 +1,4 @@
-"""Checkpoints: complete or absent on disk, and plain about what did not load."""
+"""The checkpointer: complete files on disk, and a report of every tensor that did not load."""
 
 import logging
 from pathlib import Path
@@ -9,9 +9,15 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor, nn
 
 from ccsa.checkpoint.conversion import source_of
-from ccsa.checkpoint.load_report import COUNTER, LoadReport
+from ccsa.checkpoint.load_report import BATCH_COUNTER, LoadReport
 from ccsa.checkpoint.timm_weights import load_timm_weights
-from ccsa.checkpoint.weight_files import check_state, loading_errors, read_weights, state_within
+from ccsa.checkpoint.weight_files import (
+    WeightsSource,
+    loading_errors,
+    read_weights,
+    state_problem,
+    state_within,
+)
 from ccsa.modeling.backbones.timm_backbone import TimmBackbone
 from ccsa.modeling.backbones.timm_models import SCHEME
 from ccsa.utils.files import atomic_write, write_text
@@ -20,22 +26,47 @@ logger = logging.getLogger(__name__)
 
 
 class Checkpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer, with files that are never half written.
+    """Detectron2's checkpointer with atomic files, safe reading and a load report.
+
+    Deviations from Detectron2: a file is complete or absent, code in a weight file is never run,
+    and weights that do not fit are an error instead of a warning.
 
     Args:
-        model, save_dir, others: as Detectron2's.
-        training: whether the model is trained from what is loaded; if not, every tensor of it must
-            be loaded.
+        model, save_dir, others: as in ``DetectionCheckpointer``.
+        training: whether the model will be trained from the loaded weights. If not, every tensor of
+            the model must be loaded.
+
+    Attributes:
+        report: the :class:`LoadReport` of the last :meth:`load`; ``None`` before.
+
+    Example:
+        >>> checkpointer = Checkpointer(model)  # doctest: +SKIP
+        >>> checkpointer.load("output/digits/ccnet/1/model_final.pth")  # doctest: +SKIP
+        >>> print(*checkpointer.report.lines, sep="\\n")  # doctest: +SKIP
+        weights: 113 of the model's 113 tensors loaded
     """
 
-    def __init__(self, model: nn.Module, save_dir: str = "", *, training: bool = False, **others):
+    def __init__(
+        self, model: nn.Module, save_dir: str = "", *, training: bool = False, **others: Any
+    ):
         super().__init__(model, save_dir, **others)
         self.training = training
-        self.report: LoadReport | None = None  # of the last load
+        self.report: LoadReport | None = None
+        self._source = WeightsSource("")
 
-    def save(self, name: str, **kwargs) -> None:
-        """Write ``<name>.pth`` under another name first: an interrupted write leaves the previous
-        checkpoint in force."""
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write ``<name>.pth`` and make it the last checkpoint.
+
+        The file is written under a temporary name first, so an interrupted write leaves the
+        previous checkpoint valid.
+
+        Args:
+            name: the file name without its suffix.
+            kwargs: further entries of the checkpoint, such as ``iteration``.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
         if not self.save_dir or not self.save_to_disk:
             return
         states = {key: obj.state_dict() for key, obj in self.checkpointables.items()}
@@ -46,41 +77,50 @@ class Checkpointer(DetectionCheckpointer):
         logger.info("checkpoint: %s", path)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Write the name of the last checkpoint to ``last_checkpoint``, atomically."""
         write_text(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
 
-    def load(self, path: str, checkpointables: list[str] | None = None) -> dict:
-        """As Detectron2's, from ``.pth``, ``.safetensors`` and ``.pkl`` files, with no code in them
-        run, and weights of timm for a backbone from there (``timm://``).
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Load weights into the model.
+
+        Args:
+            path: a ``.pth``, ``.safetensors`` or ``.pkl`` file; ``timm://hub`` or ``timm://FILE``
+                for the weights of a timm backbone; an empty string loads nothing.
+            checkpointables: as in ``DetectionCheckpointer``.
+
+        Returns:
+            The entries of the checkpoint that were not loaded, such as ``iteration``.
 
         Raises:
-            UserError: a file that cannot be read, names what could run code, or does not hold
-                enough: see :meth:`LoadReport.check_complete` and, in training,
-                :meth:`LoadReport.check_sufficient`.
+            UserError: the file cannot be read, references code, or does not contain enough
+                tensors; see :meth:`LoadReport.problem`.
         """
+        self._source = WeightsSource(path)
         try:
-            with loading_errors(path, "MODEL.WEIGHTS"):
-                if path and path.startswith(SCHEME):
-                    self._take_timm(path)
-                    return {}
+            if path and path.startswith(SCHEME):
+                self._load_timm(path)
+                return {}
+            with loading_errors(self._source):
                 return super().load(path, checkpointables)
         finally:
-            self._parsed_url_during_load = None  # Detectron2 forgets it after an error
+            self._parsed_url_during_load = None  # Detectron2 does not reset it after an error
 
-    def _take_timm(self, weights: str) -> None:
-        """A backbone's weights, which are whole, but of the backbone alone."""
+    def _load_timm(self, weights: str) -> None:
+        """Load the weights of a timm backbone. The file is complete, but has only the backbone."""
         self.report = load_timm_weights(self.model, weights)
-        if not self.training:
-            self.report.check_complete()
+        problem = "" if self.training else self.report.problem(training=False)
+        if problem:
+            raise self._source.error(problem)
         self.report.log(logger)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        """As Detectron2's, whose formats these are."""
+        """Read a file in any format that ``DetectionCheckpointer`` reads."""
         if not filename.endswith((".pkl", ".pyth")):
             return super()._load_file(filename)
-        data = read_weights(filename)
+        data = read_weights(filename, self._source)
         if filename.endswith(".pyth"):  # pycls
             data, author = data["model_state"], "pycls"
-            weights = {key: value for key, value in data.items() if not key.endswith(COUNTER)}
+            weights = {key: value for key, value in data.items() if not key.endswith(BATCH_COUNTER)}
         elif "model" in data:
             return dict(data)
         elif all(isinstance(value, Tensor) for value in data.values()):  # Caffe2 has arrays
@@ -91,38 +131,43 @@ class Checkpointer(DetectionCheckpointer):
         return {"model": weights, "__author__": author, "matching_heuristics": True}
 
     def _torch_load(self, f: str) -> Any:
-        return read_weights(f)
+        return read_weights(f, self._source)
 
-    def _load_model(self, checkpoint: dict[str, Any]):
-        """As Detectron2's, and judge the outcome."""
-        state = checkpoint["model"] = check_state(state_within(checkpoint["model"]))
-        given = list(state)
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        """Load a state dict, then check and log the report.
+
+        Raises:
+            UserError: the checkpoint has no state dict, or not enough of it fits the model.
+        """
+        state = checkpoint["model"] = state_within(checkpoint["model"])
+        problem = state_problem(state)
+        if problem:
+            raise self._source.error(problem)
+        file_keys = list(state)  # Detectron2 renames some of them in place
         incompatible = super()._load_model(checkpoint)
-        keys = {key for key in self.model.state_dict() if not key.endswith(COUNTER)}
-        misfits = [misfit for misfit in incompatible.incorrect_shapes if misfit[0] in keys]
-        other = {key for key, _, _ in misfits}
-        missing = [key for key in incompatible.missing_keys if key in keys - other]
-        unexpected = [key for key in incompatible.unexpected_keys if not key.endswith(COUNTER)]
-        loaded = len(keys) - len(missing) - len(misfits)
-        self._judge(LoadReport(loaded, missing, unexpected, misfits), given)
-        return incompatible
-
-    def _judge(self, report: LoadReport, given: list[str]) -> None:
-        """Refuse what is not enough, with the way to get what is; else log what was loaded."""
-        try:
-            (report.check_sufficient if self.training else report.check_complete)()
-        except ValueError as error:
-            raise ValueError(f"{error}{self._way(given)}") from None
+        keys = {key for key in self.model.state_dict() if not key.endswith(BATCH_COUNTER)}
+        mismatched = [entry for entry in incompatible.incorrect_shapes if entry[0] in keys]
+        mismatched_keys = {key for key, _, _ in mismatched}
+        missing = [key for key in incompatible.missing_keys if key in keys - mismatched_keys]
+        unexpected = [
+            key for key in incompatible.unexpected_keys if not key.endswith(BATCH_COUNTER)
+        ]
+        loaded = len(keys) - len(missing) - len(mismatched)
+        report = LoadReport(loaded, missing, unexpected, mismatched)
+        problem = report.problem(training=self.training)
+        if problem:
+            raise self._source.error(f"{problem}{self._conversion_hint(file_keys)}")
         report.log(logger)
         self.report = report
+        return incompatible
 
-    def _way(self, given: list[str]) -> str:
-        """How weights with these keys come into this model, where that is known."""
-        if any(key in self.model.state_dict() for key in given):
+    def _conversion_hint(self, file_keys: list[str]) -> str:
+        """Return how weights with these keys can be loaded into this model, if that is known."""
+        if any(key in self.model.state_dict() for key in file_keys):
             return ""
         if any(isinstance(module, TimmBackbone) for module in self.model.modules()):
-            return f"; weights with timm's keys are named by MODEL.WEIGHTS {SCHEME}FILE"
-        source = source_of(given)
+            return f"; to load weights with timm's keys, set MODEL.WEIGHTS {SCHEME}FILE"
+        source = source_of(file_keys)
         if source is None:
             return ""
         return (
@@ -130,5 +175,5 @@ class Checkpointer(DetectionCheckpointer):
             "--input FILE --output NEW.safetensors and name the new file"
         )
 
-    def _log_incompatible_keys(self, incompatible) -> None:
-        """The report has said it."""
+    def _log_incompatible_keys(self, incompatible: Any) -> None:
+        """Log nothing: the load report has everything."""

@@ -1,4 +1,4 @@
-"""What a file of weights gave a model: a few lines for the log, and whether it is enough."""
+"""The load report: which tensors a weight file gave a model, and whether they are enough."""
 
 import logging
 from collections.abc import Iterator
@@ -7,116 +7,125 @@ from typing import NamedTuple
 
 from ccsa.insertion import CHILD
 
-COUNTER = "num_batches_tracked"  # of a norm; torch fills it in where a file has none
+# The counter of a batch norm. Files may lack it (torch fills it in), so reports leave it out.
+BATCH_COUNTER = "num_batches_tracked"
 
 Shape = tuple[int, ...]
 
 
 class LoadReport(NamedTuple):
-    """Tensors by name, counters of norms aside.
+    """The tensors of a model and of a weight file, by name; counters of batch norms are left out.
 
-    Args:
-        loaded: how many of the model's were loaded.
-        missing: of the model, not in the file; they are as they were.
-        unexpected: in the file, not in the model.
-        misfits: of another shape, not loaded: key, shape in the file, shape in the model.
+    Attributes:
+        loaded: how many of the model's tensors were loaded.
+        missing: tensors of the model that are not in the file; they keep their initial values.
+        unexpected: tensors of the file that are not in the model.
+        mismatched: tensors of another shape, which were not loaded: (key, shape in the file, shape
+            in the model).
     """
 
     loaded: int
     missing: list[str]
     unexpected: list[str]
-    misfits: list[tuple[str, Shape, Shape]]
+    mismatched: list[tuple[str, Shape, Shape]]
 
     @property
     def lines(self) -> list[str]:
-        """The report: what was loaded, and one line for each kind of what was not."""
-        return [line for _, line in self._lines()]
+        """The report as text: the number of loaded tensors, then one entry per kind of the rest."""
+        return [text for _, text in self._messages()]
 
     def log(self, logger: logging.Logger) -> None:
-        """Write the lines; what is left as initialised is a warning."""
-        for level, line in self._lines():
-            logger.log(level, "%s", line)
+        """Log the report; tensors that keep their initial values are warnings."""
+        for level, text in self._messages():
+            logger.log(level, "%s", text)
 
-    def _lines(self) -> Iterator[tuple[int, str]]:
-        total = self.loaded + len(self.missing) + len(self.misfits)
+    def _messages(self) -> Iterator[tuple[int, str]]:
+        total = self.loaded + len(self.missing) + len(self.mismatched)
         yield INFO, f"weights: {self.loaded} of the model's {total} tensors loaded"
-        for level, label, keys, names in (
+        # Leaving out a trained block changes the output of the remaining model.
+        has_block = any(f".{CHILD}." in key for key in self.unexpected)
+        for level, label, count, names in (
             (
                 WARNING,
-                "missing in the file, left as initialised",
-                self.missing,
+                "missing in the file, left as initialized",
+                len(self.missing),
                 grouped(self.missing),
             ),
-            (WARNING, "of another shape, not loaded", self.misfits, self._misfits()),
             (
-                # A trained block that is left out changes what the rest computes.
-                WARNING if any(f".{CHILD}." in key for key in self.unexpected) else INFO,
+                WARNING,
+                "of another shape, not loaded",
+                len(self.mismatched),
+                self._mismatched_modules(),
+            ),
+            (
+                WARNING if has_block else INFO,
                 "in the file, not in the model",
-                self.unexpected,
+                len(self.unexpected),
                 grouped(self.unexpected),
             ),
         ):
-            if keys:
-                yield level, f"weights {label}: {len(keys)}: {', '.join(names)}"
+            if count:
+                yield level, f"weights {label}: {count}: {', '.join(names)}"
 
-    def check_complete(self) -> None:
-        """For a model that is used as it is: a tensor that stays random makes its output noise.
+    def problem(self, *, training: bool) -> str:
+        """Return why the loaded tensors are not enough, or an empty string if they are.
 
-        Raises:
-            ValueError: a tensor of the model was not loaded.
+        Args:
+            training: whether the model will be trained. New parts may then start from random
+                weights, but most of the file's tensors must have been loaded. A model that is not
+                trained needs all of its tensors: a single random one turns its output into noise.
         """
-        self._check_any()
-        lacks = [
-            f"{len(keys)} {label} ({', '.join(names)})"
-            for label, keys, names in (
-                ("missing", self.missing, grouped(self.missing)),
-                ("of another shape", self.misfits, self._misfits()),
+        if not self.loaded and (self.missing or self.mismatched):
+            keys = self.unexpected or [key for key, _, _ in self.mismatched]
+            return (
+                "it belongs to another model, because none of its tensors fits this one: "
+                f"{', '.join(grouped(keys, most=3))}"
             )
-            if keys
+        return self._training_problem() if training else self._inference_problem()
+
+    def _training_problem(self) -> str:
+        unused = [*self.unexpected, *(key for key, _, _ in self.mismatched)]
+        if len(unused) <= self.loaded:
+            return ""
+        return (
+            f"it belongs to another model: {len(unused)} of its {self.loaded + len(unused)} "
+            f"tensors do not fit this one: {', '.join(grouped(unused, most=3))}"
+        )
+
+    def _inference_problem(self) -> str:
+        lacking = [
+            f"{count} {label} ({', '.join(names)})"
+            for label, count, names in (
+                ("missing", len(self.missing), grouped(self.missing)),
+                ("of another shape", len(self.mismatched), self._mismatched_modules()),
+            )
+            if count
         ]
-        if lacks:
-            raise ValueError(
-                f"it does not hold the whole of this model: {' and '.join(lacks)}; "
-                "take the configuration that it was trained with"
-            )
+        if not lacking:
+            return ""
+        return (
+            f"it does not contain the whole model: {' and '.join(lacking)}; "
+            "use the configuration that it was trained with"
+        )
 
-    def check_sufficient(self) -> None:
-        """For a model that is trained from here: new parts may start from random weights, but most
-        of the file's tensors must have been loaded.
-
-        Raises:
-            ValueError: more of the file's tensors were left out than were loaded.
-        """
-        self._check_any()
-        left = [*self.unexpected, *(key for key, _, _ in self.misfits)]
-        if len(left) > self.loaded:
-            raise ValueError(
-                f"it is of another model: {len(left)} of its {self.loaded + len(left)} tensors do "
-                f"not fit this one: {', '.join(grouped(left, most=3))}"
-            )
-
-    def _check_any(self) -> None:
-        if not self.loaded and (self.missing or self.misfits):
-            left = self.unexpected or [key for key, _, _ in self.misfits]
-            raise ValueError(
-                "it is of another model: none of it fits this one: "
-                f"{', '.join(grouped(left, most=3))}"
-            )
-
-    def _misfits(self) -> list[str]:
-        """The modules, each with the first shape that differs."""
+    def _mismatched_modules(self) -> list[str]:
+        """Return the modules of mismatched tensors, each with the first shape that differs."""
         first: dict[str, str] = {}
-        for key, there, here in self.misfits:
-            first.setdefault(_module(key)[0], f"{key} {there} for {here}")
-        return _cut(list(first.values()))
+        for key, file_shape, model_shape in self.mismatched:
+            first.setdefault(_split_key(key)[0], f"{key} {file_shape} for {model_shape}")
+        return _shortened(list(first.values()))
 
 
 def grouped(keys: list[str], most: int = 8) -> list[str]:
-    """Keys by their module, ``module.{weight,bias}``, those of a context block as one; a long list
-    is cut."""
+    """Return keys grouped by module, at most ``most`` groups. A context block is one group.
+
+    Example:
+        >>> grouped(["fc.weight", "fc.bias", "res4.5.context.gamma", "scale"])
+        ['fc.{weight,bias}', 'res4.5.context.*', 'scale']
+    """
     modules: dict[str, list[str]] = {}
     for key in keys:
-        module, leaf = _module(key)
+        module, leaf = _split_key(key)
         leaves = modules.setdefault(module, [])
         if leaf not in leaves:
             leaves.append(leaf)
@@ -126,14 +135,15 @@ def grouped(keys: list[str], most: int = 8) -> list[str]:
         else f"{module}.{leaves[0]}".lstrip(".")
         for module, leaves in modules.items()
     ]
-    return _cut(names, most)
+    return _shortened(names, most)
 
 
-def _module(key: str) -> tuple[str, str]:
-    place, inside, _ = key.partition(f".{CHILD}.")
-    module, _, leaf = (f"{place}.{CHILD}", "", "*") if inside else key.rpartition(".")
+def _split_key(key: str) -> tuple[str, str]:
+    """Return the module and the last part of a key; ``*`` for the keys of a context block."""
+    path, in_block, _ = key.partition(f".{CHILD}.")
+    module, _, leaf = (f"{path}.{CHILD}", "", "*") if in_block else key.rpartition(".")
     return module, leaf
 
 
-def _cut(names: list[str], most: int = 8) -> list[str]:
+def _shortened(names: list[str], most: int = 8) -> list[str]:
     return names[:most] + (["..."] if len(names) > most else [])

@@ -1,15 +1,16 @@
-"""Pickles of numpy arrays and plain containers, read without running anything else.
+"""Safe reading of pickles that contain numpy arrays of numbers and plain containers.
 
-A pickle names functions and calls them. Here a name stands for one of few stand-ins, and not even
-numpy's own functions are among them: ``numpy.ndarray`` takes a buffer of object pointers, and the
-state of a dtype can pass raw bytes off as such. Numbers alone are admitted.
+A pickle references functions by name and calls them. Here every name resolves to one of a few
+replacements defined below. numpy's own functions are not among them, because they are not safe:
+``numpy.ndarray`` accepts a buffer of object pointers, and the state of a dtype can present raw
+bytes as such. Only arrays of numbers are accepted.
 """
 
 import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -17,36 +18,46 @@ _NUMBERS = re.compile(r"b1|[iufc]\d+|[?bBhHiIlLqQefdFD]")
 
 
 class ForbiddenGlobal(pickle.UnpicklingError):
-    """A pickle that names what is neither an array nor a plain container."""
+    """Raised for a pickle that references something that is not an array or a plain container.
+
+    Attributes:
+        name: the full name of the global.
+    """
 
     def __init__(self, name: str):
-        super().__init__(f"the pickle names {name}")
+        super().__init__(f"the pickle references {name}")
         self.name = name
 
 
 def load(file: BinaryIO) -> Any:
-    """Read one pickle; strings of Python 2 are taken as Latin-1, as Detectron2 takes them.
+    """Read one pickle. Strings of Python 2 are decoded as Latin-1, as in Detectron2.
+
+    Args:
+        file: a binary file at the start of a pickle.
+
+    Returns:
+        The unpickled object.
 
     Raises:
-        ForbiddenGlobal: the pickle names anything but numpy's arrays, scalars and dtypes of
+        ForbiddenGlobal: the pickle references anything except numpy's arrays, scalars and dtypes of
             numbers, ``OrderedDict``, ``set`` and ``frozenset``.
-        Exception: of any kind that a damaged pickle leads to.
+        Exception: a damaged pickle can raise errors of any type.
     """
     return _Unpickler(file, encoding="latin1").load()
 
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """The stand-in of a global, whatever ``numpy.core`` is called in that version."""
+        """Return the replacement of a global; ``numpy.core`` was renamed ``numpy._core``."""
         full = f"{module}.{name}".replace("__builtin__.", "builtins.")
         try:
-            return _STAND_INS[full.replace("numpy.core.", "numpy._core.")]
+            return _REPLACEMENTS[full.replace("numpy.core.", "numpy._core.")]
         except KeyError:
             raise ForbiddenGlobal(full) from None
 
 
 class _Dtype:
-    """A dtype of numbers; its state can change the byte order alone."""
+    """A dtype of numbers; its pickled state can only change the byte order."""
 
     def __init__(self, code: str, *_: Any):
         if not _NUMBERS.fullmatch(code):
@@ -58,7 +69,7 @@ class _Dtype:
 
 
 class _Array(np.ndarray):
-    """An array that takes its content from raw bytes alone."""
+    """An array whose pickled state can only be raw bytes."""
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, dtype, fortran_order, data = state
@@ -66,7 +77,7 @@ class _Array(np.ndarray):
 
 
 class _Function:
-    """A function for pickles to call; unlike a function it takes no attributes from them."""
+    """A callable for pickles; unlike a function, it rejects attributes from the pickle."""
 
     def __init__(self, call: Callable):
         self._call = call
@@ -75,7 +86,7 @@ class _Function:
         return self._call(*args)
 
     def __setstate__(self, state: Any) -> None:
-        raise pickle.UnpicklingError("the pickle changes a function")
+        raise pickle.UnpicklingError("the pickle modifies a function")
 
 
 @_Function
@@ -90,10 +101,12 @@ def _scalar(dtype: _Dtype, data: bytes | str) -> np.generic:
 
 @_Function
 def _from_buffer(
-    data: bytes, dtype: _Dtype, shape: Sequence[int], order: str, *_: Any
+    data: bytes, dtype: _Dtype, shape: Sequence[int], order: Literal["C", "F"], *_: Any
 ) -> np.ndarray:
     array = np.frombuffer(data, dtype.dtype).reshape(shape, order=order)
-    return array.astype(dtype.dtype.newbyteorder("="))  # a copy, in the order torch takes
+    return array.astype(
+        dtype.dtype.newbyteorder("=")
+    )  # a copy in native byte order, as torch requires
 
 
 @_Function
@@ -101,14 +114,14 @@ def _bytes(text: bytes | str = b"", *_: Any) -> bytes:
     return text if isinstance(text, bytes) else text.encode("latin1")
 
 
-_STAND_INS = {
-    "numpy.ndarray": None,  # an argument of _reconstruct, nothing to call
+_REPLACEMENTS = {
+    "numpy.ndarray": None,  # only passed to _reconstruct, never called
     "numpy.dtype": _Dtype,
     "numpy._core.multiarray._reconstruct": _empty,
     "numpy._core.multiarray.scalar": _scalar,
     "numpy._core.numeric._frombuffer": _from_buffer,
-    "_codecs.encode": _bytes,  # bytes, as Python 3 writes them for Python 2
-    "builtins.bytes": _bytes,  # empty ones
+    "_codecs.encode": _bytes,  # Python 3 writes bytes this way for Python 2
+    "builtins.bytes": _bytes,  # empty bytes
     "collections.OrderedDict": OrderedDict,
     "builtins.set": set,
     "builtins.frozenset": frozenset,

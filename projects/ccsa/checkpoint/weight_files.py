@@ -1,7 +1,8 @@
-"""Files of weights, read without running code that is in them and written whole.
+"""Weight files: reading them without running code that they contain, and writing them atomically.
 
-What a file is, its content says: safetensors hold tensors and nothing else; files of ``torch.save``
-are read with ``weights_only``, plain pickles by :mod:`ccsa.checkpoint.safe_pickle`.
+The content of a file decides how it is read, not its suffix. safetensors files contain nothing but
+tensors; files written by ``torch.save`` are read with ``weights_only=True``; plain pickles are read
+by :mod:`ccsa.checkpoint.safe_pickle`.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import struct
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -25,59 +26,106 @@ from ccsa.utils.files import atomic_write
 
 SUFFIX = ".safetensors"
 
-# How files of torch.save begin, now and before torch 1.6.
-_ZIP, _LEGACY = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+# First bytes of files written by torch.save, since torch 1.6 and before.
+_ZIP_MAGIC, _LEGACY_MAGIC = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
-# What reading a damaged file raises says nothing to a user; other errors do.
-_DAMAGED = (
+# Raised for damaged files; their messages do not help a user.
+_DAMAGED_FILE_ERRORS = (
     *(pickle.UnpicklingError, SafetensorError, zipfile.BadZipFile, EOFError, MemoryError),
     ArithmeticError,
     *(AttributeError, KeyError, IndexError, TypeError, UnicodeError, struct.error),
 )
-_SAYS_WHY = (OSError, RuntimeError, ValueError, AssertionError)
+# Their messages state the reason.
+_EXPLAINED_ERRORS = (OSError, RuntimeError, ValueError, AssertionError)
 
 
-def read_weights(path: str | Path) -> Mapping[Any, Any]:
-    """What a file of weights holds, tensors on the CPU; tools call it in :func:`loading_errors`.
+class WeightsSource(NamedTuple):
+    """The file that weights come from, and the option with which the user named it.
+
+    Every error about the weights is made by :meth:`error`, so that its message is complete where it
+    is raised.
+    """
+
+    path: str | Path
+    option: str = "MODEL.WEIGHTS"
+
+    def error(self, reason: str) -> UserError:
+        """Return the error that states why the weights cannot be loaded.
+
+        Example:
+            >>> print(WeightsSource("a.pth").error("it contains no weights"))
+            weights a.pth cannot be loaded (it contains no weights); name another file with MODEL.WEIGHTS
+        """  # noqa: E501
+        return UserError(
+            f"weights {self.path} cannot be loaded ({reason}); name another file with {self.option}"
+        )
+
+
+def read_weights(path: str | Path, source: WeightsSource | None = None) -> Mapping[Any, Any]:
+    """Read a weight file; tensors are placed on the CPU.
+
+    Args:
+        path: a file in any of the formats listed above.
+        source: how error messages name the file; by default ``path``, given as ``MODEL.WEIGHTS``.
+
+    Returns:
+        The content of the file: a state dict, or a checkpoint that contains one.
 
     Raises:
-        Exception: one of many kinds, where the file is damaged, names what could run code, or holds
-            something else.
+        UserError: the file does not exist, is damaged, references code, or is not a mapping.
     """
-    with open(path, "rb") as file:
-        start = file.read(len(_LEGACY))
+    source = WeightsSource(path) if source is None else source
+    with loading_errors(source), open(path, "rb") as file:
+        start = file.read(len(_LEGACY_MAGIC))
         file.seek(0)
-        if start.startswith(_ZIP):
-            _check_archive(file)
-        if start.startswith((_ZIP, _LEGACY)):
+        if start.startswith(_ZIP_MAGIC):
+            _check_archive(file, source)
+        if start.startswith((_ZIP_MAGIC, _LEGACY_MAGIC)):
             content = torch.load(path, map_location="cpu", weights_only=True)
-        elif start[8:9] == b"{" or Path(path).suffix == SUFFIX:  # after the length of a header
+        elif start[8:9] == b"{" or Path(path).suffix == SUFFIX:  # JSON after the header's size
             content = load_file(path)
         else:
             content = safe_pickle.load(file)
     if not isinstance(content, Mapping):
-        raise ValueError(f"it holds a {type(content).__name__}, not weights by name")
+        raise source.error(f"it contains a {type(content).__name__}, not weights by name")
     return content
 
 
-def _check_archive(file: BinaryIO) -> None:
-    """Refuse what is packed as ``torch.save`` packs, but is no file of weights."""
+def _check_archive(file: BinaryIO, source: WeightsSource) -> None:
+    """Check that an archive in the format of ``torch.save`` is a weight file.
+
+    Raises:
+        UserError: another kind of archive, or one that torch cannot read safely.
+    """
     archive = zipfile.ZipFile(file)
     names = {Path(name).name: name for name in archive.namelist()}
     if "constants.pkl" in names or "data.pkl" not in names:
         kind = "a TorchScript program" if "constants.pkl" in names else "an archive"
-        raise ValueError(f"it is {kind}, not a file of weights; name the one that it was made from")
+        raise source.error(f"it is {kind}, not a weight file; name the file it was made from")
     with archive.open(names["data.pkl"]) as pickled:
         protocol = pickled.read(2)[1:]
     if protocol > b"\x03":
-        raise ValueError(
-            f"it was written with pickle protocol {protocol[0]}, and torch reads 2 alone safely; "
-            "have the program that made it call torch.save without pickle_protocol"
+        raise source.error(
+            f"it was written with pickle protocol {protocol[0]}, but torch reads only protocol 2 "
+            "safely; have the program that wrote it call torch.save without pickle_protocol"
         )
 
 
 def state_within(data: Any, names: Sequence[str] = ("state_dict", "model")) -> Any:
-    """The state dict in a checkpoint that keeps it under one of these names, or one in another."""
+    """Return the state dict inside a checkpoint.
+
+    Args:
+        data: the content of a weight file.
+        names: the keys under which checkpoints keep a state dict, the preferred one first. Nested
+            checkpoints are followed to the innermost one.
+
+    Returns:
+        The state dict; ``data`` itself if it has none of these keys.
+
+    Example:
+        >>> state_within({"epoch": 3, "model": {"weight": 1}})
+        {'weight': 1}
+    """
     while isinstance(data, Mapping):
         inner = next((data[name] for name in names if isinstance(data.get(name), Mapping)), None)
         if inner is None:
@@ -86,54 +134,55 @@ def state_within(data: Any, names: Sequence[str] = ("state_dict", "model")) -> A
     return data
 
 
-def check_state(data: Any) -> Mapping[str, Any]:
-    """Refuse what is no state dict.
+def state_problem(data: Any) -> str:
+    """Return why ``data`` is not a state dict, or an empty string if it is one.
 
-    Raises:
-        ValueError: naming what is no tensor or array.
+    Example:
+        >>> state_problem({"epoch": 3})
+        'it does not contain only weights: epoch is a int'
     """
     if not (isinstance(data, Mapping) and data and all(isinstance(key, str) for key in data)):
-        raise ValueError("it holds no weights")
+        return "it contains no weights"
     for key, value in data.items():
         if not isinstance(value, Tensor | np.ndarray):
-            raise ValueError(f"it holds no weights alone: {key} is a {type(value).__name__}")
-    return data
+            return f"it does not contain only weights: {key} is a {type(value).__name__}"
+    return ""
 
 
 @contextlib.contextmanager
-def loading_errors(path: str | Path, option: str) -> Iterator[None]:
-    """Turn what keeps a file of weights from being used into one sentence.
+def loading_errors(source: WeightsSource) -> Iterator[None]:
+    """Convert the errors of the libraries that read and load weights to one :class:`UserError`.
 
-    Args:
-        path: the file.
-        option: by which another file can be named.
+    A :class:`UserError` raised inside the block passes through unchanged.
 
     Raises:
-        UserError: in place of any error of reading and loading.
+        UserError: reading or loading failed.
     """
     try:
         yield
-    except (*_DAMAGED, *_SAYS_WHY) as error:
-        name = _forbidden(error)
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(
+            f"weights {source.path} do not exist; name another file with {source.option}"
+        ) from error
+    except (*_DAMAGED_FILE_ERRORS, *_EXPLAINED_ERRORS) as error:
+        name = _forbidden_global(error)
         if name:
-            text = (
-                f"weights {path} are not read: they name {name}, which is not among what is read "
-                "safely; if you trust them, have the program that made them write its state dict "
-                f"alone, else name another file by {option}"
-            )
-        elif isinstance(error, FileNotFoundError):
-            text = f"weights {path} are not there; name another file by {option}"
-        else:
-            # torch's advice at this point is to load the file unsafely; it is not passed on.
-            damaged = isinstance(error, _DAMAGED) or "PytorchStreamReader" in str(error)
-            reason = "" if damaged else str(error).partition("\n")[0]
-            reason = reason or "it is cut short, damaged, or no checkpoint"
-            text = f"weights {path} cannot be loaded ({reason}); name another file by {option}"
-        raise UserError(text) from error
+            raise UserError(
+                f"weights {source.path} were rejected: they reference {name}, which is not among "
+                "the types that are read safely; if you trust the file, have the program that "
+                "wrote it save only its state dict, or else name another file with "
+                f"{source.option}"
+            ) from error
+        # torch's message for a damaged archive suggests to load the file unsafely: drop it.
+        damaged = isinstance(error, _DAMAGED_FILE_ERRORS) or "PytorchStreamReader" in str(error)
+        reason = "" if damaged else str(error).partition("\n")[0]
+        raise source.error(reason or "it is truncated, damaged, or not a checkpoint") from error
 
 
-def _forbidden(error: BaseException) -> str | None:
-    """The global that an unpickler refused, ours or torch's."""
+def _forbidden_global(error: BaseException) -> str | None:
+    """Return the global that an unpickler (ours or torch's) rejected, if that is the error."""
     if isinstance(error, safe_pickle.ForbiddenGlobal):
         return error.name
     if isinstance(error, pickle.UnpicklingError):
@@ -142,26 +191,33 @@ def _forbidden(error: BaseException) -> str | None:
     return None
 
 
-def save_weights(state_dict: Mapping[str, Tensor], path: str | Path, **notes: str) -> None:
-    """Write tensors as safetensors; the file is complete or absent.
+def save_weights(state_dict: Mapping[str, Tensor], path: str | Path, **metadata: str) -> None:
+    """Write a state dict as safetensors. The file is complete or absent.
 
     Args:
-        state_dict: tensors by key; those that share memory are written each for itself.
-        path: ends in ``.safetensors``.
-        notes: kept in the file's header.
+        state_dict: tensors by key; tensors that share memory are written separately.
+        path: a file name ending in ``.safetensors``; missing folders are created.
+        metadata: entries for the header of the file.
 
     Raises:
-        UserError: another suffix, or a place that cannot be written.
+        UserError: the name has another suffix, or the file cannot be written.
+
+    Example:
+        >>> save_weights(model.state_dict(), "model.safetensors", note="run 3")  # doctest: +SKIP
     """
     path = Path(path)
     check_suffix(path)
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state_dict.items()}
-    content = save(tensors, {"format": "pt", **notes})
-    with atomic_write(path) as partial:  # by ourselves: save_file makes files nobody else may read
+    content = save(tensors, {"format": "pt", **metadata})
+    with atomic_write(path) as partial:  # safetensors' save_file makes files only the owner reads
         partial.write_bytes(content)
 
 
 def check_suffix(path: Path) -> None:
-    """Refuse a name that does not say what is in the file."""
+    """Check that a weight file to be written has the suffix of its format.
+
+    Raises:
+        UserError: it has another one.
+    """
     if path.suffix != SUFFIX:
-        raise UserError(f"weights are written as {SUFFIX}; name such a file, not {path}")
+        raise UserError(f"weights are written as {SUFFIX}: {path} needs that suffix")

@@ -38,8 +38,12 @@ def check_weights(weights: str) -> None:
         if not Path(file).is_file():
             raise UserError(f"weights {file} do not exist; {fix}")
         return
+    address = _uncached_address(weights)
     try:
-        _request_headers(weights)
+        if address:
+            # The download has no timeout, so that an unreachable server must be detected here.
+            request = urllib.request.Request(address, method="HEAD")
+            urllib.request.urlopen(request, timeout=TIMEOUT).close()
         if not Path(PathManager.get_local_path(weights)).is_file():
             raise FileNotFoundError("no such address")
     except Exception as error:  # each scheme has a handler with errors of its own
@@ -47,16 +51,11 @@ def check_weights(weights: str) -> None:
         raise UserError(f"weights {weights} cannot be fetched ({reason}); {fix}") from error
 
 
-def _request_headers(weights: str) -> None:
-    """Request the headers of a web address that is not in the cache yet.
-
-    The download itself has no timeout, so that an unreachable server is detected here.
-    """
+def _uncached_address(weights: str) -> str | None:
+    """Return the web address of weights that are not in the cache yet, or None."""
     prefix = Detectron2Handler.PREFIX
     if weights.startswith(prefix):
         weights = Detectron2Handler.S3_DETECTRON2_PREFIX + weights.removeprefix(prefix)
     url = urllib.parse.urlparse(weights)
-    if url.scheme in ("http", "https") and not Path(get_cache_dir(), url.path.lstrip("/")).exists():
-        request = urllib.request.Request(weights, method="HEAD")
-        with urllib.request.urlopen(request, timeout=TIMEOUT):
-            pass
+    cached = Path(get_cache_dir(), url.path.lstrip("/")).exists()
+    return weights if url.scheme in ("http", "https") and not cached else None

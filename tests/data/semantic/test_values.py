@@ -60,7 +60,7 @@ def test_voc_without_sbd_still_gives_train_and_val(catalog, layouts, prepare):
     prepare("pascal_voc", catalog)
     assert len(DatasetCatalog.get("voc_2012_sem_seg_val")) == 2
     with pytest.raises(
-        UserError, match=r"train_aug\.txt does not exist; run .*prepare_dataset.py pascal_voc"
+        UserError, match=r"train_aug\.txt does not exist; run .*dataset.py pascal_voc"
     ):
         DatasetCatalog.get(AUGMENTED)
 

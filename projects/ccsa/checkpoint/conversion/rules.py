@@ -1,12 +1,12 @@
-"""Which key of another program is which of ours, one table a program.
+"""The keys of other codebases and the corresponding keys of ccsa, one table per codebase.
 
-Beginnings of keys, ``*`` for a number; a norm comes before the convolution that it belongs to, for
-ours begins with that one's key.
+The entries are prefixes of keys; ``*`` matches a number. The entry of a norm precedes that of its
+convolution, because in ccsa the key of a norm starts with the key of its convolution.
 """
 
 import re
 
-HEAD, AUX = "sem_seg_head", "sem_seg_head.auxiliary"
+HEAD, AUXILIARY = "sem_seg_head", "sem_seg_head.auxiliary"
 _RESIDUAL = [
     pair
     for layer, stage in (
@@ -24,7 +24,7 @@ _RESIDUAL = [
 ]
 RULES: dict[str, list[tuple[str, str]]] = {
     "mmseg": [
-        *((f"backbone.{theirs}", ours) for theirs, ours in _RESIDUAL),
+        *((f"backbone.{old}", new) for old, new in _RESIDUAL),
         ("backbone.stem.1.", "backbone.stem.conv1.norm."),
         ("backbone.stem.0.", "backbone.stem.conv1."),
         ("backbone.stem.4.", "backbone.stem.conv2.norm."),
@@ -42,9 +42,9 @@ RULES: dict[str, list[tuple[str, str]]] = {
         ("decode_head.cca.gamma.scale", f"{HEAD}.attention.gamma"),
         ("decode_head.cca.", f"{HEAD}.attention."),
         ("decode_head.conv_seg.", f"{HEAD}.predictor."),
-        ("auxiliary_head.convs.0.bn.", f"{AUX}.conv.norm."),
-        ("auxiliary_head.convs.0.conv.", f"{AUX}.conv."),
-        ("auxiliary_head.conv_seg.", f"{AUX}.predictor."),
+        ("auxiliary_head.convs.0.bn.", f"{AUXILIARY}.conv.norm."),
+        ("auxiliary_head.convs.0.conv.", f"{AUXILIARY}.conv."),
+        ("auxiliary_head.conv_seg.", f"{AUXILIARY}.predictor."),
     ],
     "ccnet": [
         *_RESIDUAL,
@@ -58,21 +58,26 @@ RULES: dict[str, list[tuple[str, str]]] = {
         ("head.bottleneck.1.", f"{HEAD}.fusion.norm."),
         ("head.bottleneck.0.", f"{HEAD}.fusion."),
         ("head.bottleneck.3.", f"{HEAD}.predictor."),
-        ("dsn.1.", f"{AUX}.conv.norm."),
-        ("dsn.0.", f"{AUX}.conv."),
-        ("dsn.3.", f"{AUX}.predictor."),
+        ("dsn.1.", f"{AUXILIARY}.conv.norm."),
+        ("dsn.0.", f"{AUXILIARY}.conv."),
+        ("dsn.3.", f"{AUXILIARY}.predictor."),
     ],
 }
 
 
-def our_key(key: str, source: str) -> str | None:
-    """Our key for one of ``source``; None for a key that its models do not have."""
+def to_ccsa_key(key: str, source: str) -> str | None:
+    """Return the key of ccsa for a key of ``source``; ``None`` if its models do not have it.
+
+    Example:
+        >>> to_ccsa_key("decode_head.conv_seg.bias", "mmseg")
+        'sem_seg_head.predictor.bias'
+    """
     return _renamed(key, RULES[source])
 
 
-def their_key(key: str, source: str) -> str | None:
-    """The key of ``source`` for one of ours, the other way about."""
-    return _renamed(key, [(ours, theirs) for theirs, ours in RULES[source]])
+def to_source_key(key: str, source: str) -> str | None:
+    """Return the key of ``source`` for a key of ccsa: the inverse of :func:`to_ccsa_key`."""
+    return _renamed(key, [(new, old) for old, new in RULES[source]])
 
 
 def _renamed(key: str, pairs: list[tuple[str, str]]) -> str | None:

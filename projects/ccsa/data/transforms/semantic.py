@@ -16,7 +16,7 @@ from PIL import Image
 
 from ccsa.data.transforms.flips import Pairs, RandomFlipWithSwap
 from ccsa.errors import UserError
-from ccsa.modeling.pixels import pixel_constants
+from ccsa.modeling.pixel_normalization import pixel_constants
 
 
 class RandomScale(T.Augmentation):

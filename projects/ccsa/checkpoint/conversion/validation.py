@@ -1,5 +1,8 @@
-"""Whether converted weights are the whole of a model: one of the same depth and widths is built,
-with no memory for its weights, and every key and shape compared."""
+"""Validation of converted weights: do they form a complete model?
+
+A model of the same depth and widths is built on the meta device, and all keys and shapes are
+compared with it.
+"""
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -10,8 +13,8 @@ from detectron2.config import get_cfg
 from detectron2.modeling import build_backbone, build_model
 from torch import Tensor
 
-from ccsa.checkpoint.conversion.rules import AUX, HEAD, their_key
-from ccsa.checkpoint.load_report import COUNTER
+from ccsa.checkpoint.conversion.rules import AUXILIARY, HEAD, to_source_key
+from ccsa.checkpoint.load_report import BATCH_COUNTER
 from ccsa.config import add_ccsa_config
 from ccsa.errors import UserError
 from ccsa.modeling.backbones.dilated_resnet import BLOCKS
@@ -20,14 +23,21 @@ _STAGES = ("res2", "res3", "res4", "res5")
 
 
 def model_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The sizes of the model that converted weights are of, as configuration keys; where weights
-    are missing, those of the nearest."""
-    options = {
+    """Return the configuration of the model that converted weights belong to.
+
+    Args:
+        state: converted weights.
+
+    Returns:
+        Configuration keys and their values. If weights are missing, the values describe the most
+        similar model.
+    """
+    options: dict[str, Any] = {
         "MODEL.RESNETS.DEPTH": _depth(state),
         "MODEL.RESNETS.STEM_TYPE": "deeplab" if _deep_stem(state) else "basic",
     }
     if has_head(state):
-        if not any(key.startswith(f"{AUX}.") for key in state):
+        if not any(key.startswith(f"{AUXILIARY}.") for key in state):
             options["MODEL.SEM_SEG_HEAD.AUX.WEIGHT"] = 0.0
         if not any(key.startswith(f"{HEAD}.attention.") for key in state):
             options["MODEL.SEM_SEG_HEAD.BLOCKS"] = []
@@ -37,7 +47,7 @@ def model_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def size_keys(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """The weights that sizes are read off, by configuration key."""
+    """Return the weights whose shapes determine sizes of the model, by configuration key."""
     stem, last = (3 if _deep_stem(state) else 1), (3 if _bottleneck(state) else 2)
     keys = {
         "MODEL.RESNETS.STEM_OUT_CHANNELS": f"backbone.stem.conv{stem}.weight",
@@ -47,16 +57,16 @@ def size_keys(state: Mapping[str, Tensor]) -> dict[str, str]:
     if has_head(state):
         keys["MODEL.SEM_SEG_HEAD.NUM_CLASSES"] = f"{HEAD}.predictor.weight"
         keys["MODEL.SEM_SEG_HEAD.CONVS_DIM"] = f"{HEAD}.reduction.weight"
-        if any(key.startswith(f"{AUX}.") for key in state):
-            keys["MODEL.SEM_SEG_HEAD.AUX.CHANNELS"] = f"{AUX}.conv.weight"
+        if any(key.startswith(f"{AUXILIARY}.") for key in state):
+            keys["MODEL.SEM_SEG_HEAD.AUX.CHANNELS"] = f"{AUXILIARY}.conv.weight"
     return keys
 
 
 def _width(state: Mapping[str, Tensor], key: str) -> int:
-    """The channels that a convolution gives; where its weight is missing, those of its norm."""
+    """Return the output channels of a convolution; if its weight is missing, those of its norm."""
     layer = key.removesuffix("weight")
-    there = [f"{layer}{leaf}" for leaf in ("weight", "norm.weight", "bias", "norm.bias")]
-    return next((len(state[k]) for k in there if k in state and state[k].dim()), 64)
+    candidates = [f"{layer}{leaf}" for leaf in ("weight", "norm.weight", "bias", "norm.bias")]
+    return next((len(state[k]) for k in candidates if k in state and state[k].dim()), 64)
 
 
 def _bottleneck(state: Mapping[str, Tensor]) -> bool:
@@ -68,48 +78,59 @@ def _deep_stem(state: Mapping[str, Tensor]) -> bool:
 
 
 def has_head(state: Mapping[str, Tensor]) -> bool:
-    """Whether converted weights hold a semantic head beside the backbone."""
+    """Return whether converted weights contain a semantic head besides the backbone."""
     return any(key.startswith(f"{HEAD}.") for key in state)
 
 
-def check_complete(state: Mapping[str, Tensor], source: str, unknown: Sequence[str] = ()) -> None:
-    """Compare converted weights with the model of their sizes.
+def check_complete(
+    state: Mapping[str, Tensor],
+    source: str,
+    unknown: Sequence[str] = (),
+    *,
+    label: str = "the state dict",
+    advice: str = "",
+) -> None:
+    """Compare converted weights with the model of the same depth and widths.
 
     Args:
-        state: under our keys.
-        source: whose keys an error names beside ours.
-        unknown: its keys that have none of ours.
+        state: converted weights.
+        source: the codebase of the weights; errors name its keys as well.
+        unknown: keys of the source that could not be converted.
+        label: how error messages name the weights.
+        advice: how to fix a mistake, added to the end of the messages.
 
     Raises:
-        UserError: such keys; weights that the model lacks, that have no place in it, or of another
-            shape.
+        UserError: keys that could not be converted, missing or superfluous weights, or weights of
+            another shape; all of them are listed.
     """
     options = model_options(state)
-    wanted = _shapes(options, has_head(state))
-    missing = [key for key in wanted if key not in state and not key.endswith(COUNTER)]
-    extra = [key for key in state if key not in wanted]
-    misfits = [key for key in wanted if key in state and state[key].shape != wanted[key]]
-    both = {key: f"{their_key(key, source)} (here {key})" for key in (*missing, *extra, *misfits)}
-    troubles = [
-        f"{len(keys)} {what}: {', '.join(both.get(key, key) for key in keys)}"
+    expected = _shapes(options, has_head(state))
+    missing = [key for key in expected if key not in state and not key.endswith(BATCH_COUNTER)]
+    extra = [key for key in state if key not in expected]
+    mismatched = [key for key in expected if key in state and state[key].shape != expected[key]]
+    names = {
+        key: f"{to_source_key(key, source)} (here {key})" for key in (*missing, *extra, *mismatched)
+    }
+    problems = [
+        f"{len(keys)} {what}: {', '.join(names.get(key, key) for key in keys)}"
         for keys, what in (
-            (unknown, f"not of {source}'s keys"),
+            (unknown, f"not among {source}'s keys"),
             (missing, "missing"),
-            (extra, "with no place in it"),
-            (misfits, "of a shape that does not fit the others"),
+            (extra, "without a counterpart"),
+            (mismatched, "of a shape that does not match the others"),
         )
         if keys
     ]
-    if troubles:
+    if problems:
         raise UserError(
-            "the weights are not those of a whole CCNet with a ResNet, or of the ResNet alone; "
-            f"beside the nearest, ResNet-{options['MODEL.RESNETS.DEPTH']} of "
-            f"{', '.join(map(str, BLOCKS))}: {'; '.join(troubles)}"
+            f"{label}: not the weights of a complete CCNet with a ResNet, or of a complete ResNet; "
+            f"compared with the most similar one, ResNet-{options['MODEL.RESNETS.DEPTH']} of "
+            f"{', '.join(map(str, BLOCKS))}: {'; '.join(problems)}{advice}"
         )
 
 
 def _shapes(options: Mapping[str, Any], head: bool) -> dict[str, torch.Size]:
-    """Keys and shapes of our model with these options, or of its backbone alone."""
+    """Return the keys and shapes of ccsa's model with these options, or of its backbone only."""
     cfg = get_cfg()
     add_ccsa_config(cfg)
     common = {
@@ -130,7 +151,7 @@ def _shapes(options: Mapping[str, Any], head: bool) -> dict[str, torch.Size]:
 
 
 def _depth(state: Mapping[str, Tensor]) -> int:
-    """The ResNet that has most nearly the residual blocks found, the shallowest of equals."""
+    """Return the depth of the ResNet whose residual blocks match best, the smallest of equals."""
     found = {tuple(key.split(".")[1:3]) for key in state if key.startswith("backbone.res")}
 
     def differing(depth: int) -> int:
