@@ -16,7 +16,7 @@ from ccsa.engine.config_files import (
     read_config_file,
 )
 from ccsa.errors import UserError
-from ccsa.modeling.pixels import with_pixel_constants
+from ccsa.modeling.pixel_normalization import resolve_pixel_constants
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     merge_options(cfg, list(getattr(args, "opts", None) or []))
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     _thaw_random_weights(cfg)
-    cfg = with_pixel_constants(cfg)
+    cfg = resolve_pixel_constants(cfg)
     _refuse_emulated_bfloat16(cfg)
     cfg.freeze()
     return cfg

@@ -15,7 +15,7 @@ from fvcore.transforms.transform import PadTransform
 from PIL import Image
 
 from ccsa.data.transforms.flips import Pairs, RandomFlipWithSwap
-from ccsa.modeling.pixels import pixel_constants
+from ccsa.modeling.pixel_normalization import pixel_constants
 
 
 class RandomScale(T.Augmentation):
