@@ -45,7 +45,7 @@ def test_results_are_printed_and_written(run, pair, tmp_path):
     assert set(results) == {"All", "Things", "Stuff", "per_class"}
     assert set(results["per_class"]) == {"1", "3", "7", "9"}
     assert f"{100 * expected['pq']:.3f}" in printed and "sky" in printed
-    assert "3 images in" in printed and "images a minute" in printed and str(output) in printed
+    assert "3 images in" in printed and "images per minute" in printed and str(output) in printed
     assert "0/3 [" in err  # the progress bar
     assert [p.name for p in output.parent.iterdir()] == ["results.json"]
 
@@ -154,7 +154,7 @@ MISTAKES = {
     "no JSON": (on_file("gt.json", Path.unlink), ["gt.json is not there"]),
     "missing PNG": (
         on_file(f"pred/{PNG}", Path.unlink),
-        ["image 2", PNG, "is not there", "pred.json"],
+        ["image 2", PNG, "does not exist", "pred.json"],
     ),
     "missing true PNG": (on_file(f"gt/{PNG}", Path.unlink), ["image 2", f"gt/{PNG}", "gt.json"]),
     "broken PNG": (
