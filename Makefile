@@ -2,6 +2,7 @@
 # make train      trains and evaluates the demonstration model
 # make far-cue    measures how far criss-cross attention sees, as a table and a picture
 # make benchmark  measures the time and memory of criss-cross attention next to its peers
+# make docs       builds the documentation as a site, in site/
 # make test       runs lint and all tests
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -45,4 +46,4 @@ format: setup
 	@$(PYTHON) -m ruff format .
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist projects/*.egg-info
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache build dist site projects/*.egg-info

@@ -4,6 +4,7 @@ The site is built once, with ``--strict``, into a temporary folder.
 """
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -74,7 +75,8 @@ def site(tmp_path_factory) -> Path:
     """Build the site once and return its folder."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}  # an announcement of the theme
+    run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stdout + run.stderr
     return folder
 
@@ -161,6 +163,45 @@ def test_quoted_commands_name_files_and_targets_that_exist(document):
     assert not missing, missing
 
 
+@of_document(CURRENT)
+def test_quoted_commands_use_options_that_exist(document):
+    import detectron2.engine.defaults
+
+    shared = "".join(path.read_text("utf-8") for path in ROOT.glob("projects/ccsa/engine/*.py"))
+    parser = Path(detectron2.engine.defaults.__file__).read_text("utf-8")
+    unknown = []
+    commands = r"python (?:(tools/\w+\.py)|-m ((?:benchmarks|experiments)[\w.]*))([^\n#;]*)"
+    for tool, module, words in re.findall(commands, code(document.read_text("utf-8"))):
+        path = ROOT / (tool or module.replace(".", "/"))
+        if not path.exists():
+            path = path.with_suffix(".py")
+        source = (path / "__main__.py" if path.is_dir() else path).read_text("utf-8") + shared
+        if "default_argument_parser" in source:
+            source += parser
+        options = re.findall(r"(?<!\S)--[a-z][\w-]*", words)
+        unknown += [f"{path.name} {name}" for name in options if f'"{name}"' not in source]
+    assert not unknown, unknown
+
+
+@of_document(CURRENT)
+def test_quoted_configuration_keys_exist(document):
+    from detectron2.config import CfgNode, get_cfg
+
+    from ccsa import add_ccsa_config
+
+    cfg = get_cfg()
+    add_ccsa_config(cfg)
+    unknown = []
+    pattern = r"\b(?:MODEL|INPUT|SOLVER|TEST|DATASETS|DATALOADER)(?:\.[A-Z][A-Z0-9_]*)+\b"
+    for key in re.findall(pattern, code(document.read_text("utf-8"))):
+        node = cfg
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, CfgNode) else None
+        if node is None:
+            unknown.append(key)
+    assert not unknown, unknown
+
+
 def test_the_readme_is_a_hub():
     text = README.read_text("utf-8")
     assert len(text.splitlines()) < 120
@@ -197,9 +238,13 @@ def test_yaml_of_the_readme_inserts_its_blocks():
         assert len(list(context_blocks(model))) >= len(cfg.MODEL.CONTEXT.BLOCKS) > 0
 
 
-def test_worked_examples_of_contributing_run(tmp_path):
+@pytest.mark.parametrize(
+    "document", ["CONTRIBUTING.md", "docs/INSERTION.md", "docs/OPS.md", "docs/QUICK_START.md"]
+)
+def test_python_of_the_documents_runs(document, tmp_path):
+    """The examples of one document run one after the other, and then the tests among them."""
     script = tmp_path / "examples.py"
-    examples = "\n\n".join(fenced(ROOT / "CONTRIBUTING.md", "python"))
+    examples = "\n\n".join(fenced(ROOT / document, "python"))
     calls = "\n".join(f"{name}()" for name in re.findall(r"^def (test_\w+)", examples, re.M))
     script.write_text(f"{examples}\n\n{calls}\n", encoding="utf-8")
     run = subprocess.run([sys.executable, str(script)], cwd=ROOT, capture_output=True, text=True)
@@ -219,7 +264,7 @@ def test_lists_and_tables_are_written_for_both_renderers(document):
     """Python-Markdown, unlike GitHub, needs four spaces for a nested list, and an empty line before
     a list or table."""
     text = FENCE.sub("", document.read_text("utf-8"))
-    item = r"(?:[*-]|\d+\.) "
+    item = r"(?:[*-]|1\.) "
     assert not re.findall(rf"^ {{1,3}}{item}.*", text, re.MULTILINE)
     paragraph = r"^(?![*|#<]|- |\d+\. |\s).+\n"
     assert not re.findall(rf"{paragraph}(?:{item}|\|).*", text, re.MULTILINE)

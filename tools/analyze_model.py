@@ -15,6 +15,10 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+
+import ccsa  # noqa: F401  first, because it silences a warning of the imports below
+
+# isort: split
 from detectron2.modeling import ROIHeads
 from tabulate import tabulate
 from torch import nn
@@ -26,7 +30,7 @@ from ccsa.engine.trainer import Trainer
 from ccsa.errors import reports_user_errors
 from ccsa.inference.predictor import Predictor
 from ccsa.insertion import context_blocks
-from ccsa.visualization.media import read_image
+from ccsa.utils.images import read_image
 
 
 def size(text: str) -> tuple[int, int]:

@@ -47,7 +47,8 @@ to right, before the `KEY VALUE` pairs. Runs are stored in `output/<config>+<ove
 their `config.yaml` is complete. An overlay that does not fit the configuration, that would change
 nothing the model uses, or that is the second one of its kind is rejected. The path of a YAML file
 can be used instead of a name; `ccsa.engine.overlays` describes the key `_OVERLAY_`, by which a file
-states the bases that it fits. [CONFIG_MIGRATION.md](CONFIG_MIGRATION.md) lists the files that overlays replaced.
+states the bases that it fits. [CONFIG_MIGRATION.md](CONFIG_MIGRATION.md) lists the files that
+overlays replaced.
 
 | overlay | description | fits | kind |
 |---|---|---|---|

@@ -10,6 +10,7 @@ from detectron2.engine import TrainerBase
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from ccsa.engine import hooks
 from ccsa.engine.hooks import LogGamma, TerminalWriter
 from ccsa.insertion import insert_blocks
 from ccsa.utils.memory import peak_memory
@@ -124,6 +125,14 @@ def test_the_line_grows_with_what_is_known(written):
         storage.put_scalar("total_loss", 1.25)
         (line,) = written(TerminalWriter(500))
         assert "loss 1.250" in line and "left" not in line and "s/it" not in line
+
+
+def test_a_platform_that_does_not_report_memory(written, monkeypatch):
+    monkeypatch.setattr(hooks, "peak_memory", lambda: None)
+    with EventStorage(0) as storage:
+        fill(storage, 5, loss_mask=1.0)
+        (line,) = written(TerminalWriter(10))
+    assert line.endswith("s/it") and "memory" not in line
 
 
 def test_the_last_iteration_is_shown_and_nothing_after_it(written):

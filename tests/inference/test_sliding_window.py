@@ -1,4 +1,4 @@
-"""Sliding windows with models that mark where they looked."""
+"""Sliding windows with models that mark the location of each window."""
 
 import itertools
 
@@ -11,7 +11,7 @@ from ccsa.inference.sliding_window import SlidingWindow, window_starts
 
 
 class Marker(nn.Module):
-    """Returns the image it is given as scores, and keeps the sizes it saw."""
+    """Return the image as scores, and record the sizes of all images."""
 
     def __init__(self):
         super().__init__()
@@ -25,7 +25,7 @@ class Marker(nn.Module):
 
 
 class Counter(nn.Module):
-    """Scores of window k: k everywhere."""
+    """Return the score k everywhere in window k."""
 
     def __init__(self):
         super().__init__()
@@ -117,7 +117,7 @@ def test_output_size_and_batch():
     ],
 )
 def test_wrong_settings(crop, stride, average, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         SlidingWindow(Marker(), crop, stride, average)
 
 

@@ -8,12 +8,14 @@ from detectron2.data import MetadataCatalog
 from torch import nn
 
 from ccsa.config import add_ccsa_config
+from ccsa.errors import UserError
+from ccsa.inference.build import build_semantic_inference
 from ccsa.inference.sliding_window import SlidingWindow
-from ccsa.inference.test_time_augmentation import SemanticTTA, build_semantic_inference, rescale
+from ccsa.inference.test_time_augmentation import SemanticTTA, rescale
 
 
 class Resized(nn.Module):
-    """Returns the image as scores, in the size that the input asks for, as Detectron2's models."""
+    """Return the image as scores at the size that the input requests, as Detectron2's models do."""
 
     def __init__(self):
         super().__init__()
@@ -28,8 +30,8 @@ class Resized(nn.Module):
 
 
 class Side(nn.Module):
-    """Scores of class 1 left and of class 2 right, whatever the image shows: a model that mixes up
-    the sides of a mirrored person unless classes are swapped back."""
+    """Predict class 1 on the left and class 2 on the right of any image: a model that confuses the
+    sides of a flipped person unless classes are swapped back."""
 
     def forward(self, batched_inputs):
         (x,) = batched_inputs
@@ -147,7 +149,7 @@ def test_flip_pairs_come_from_the_test_set():
         cfg.DATASETS.TEST = (name,)
         assert build_semantic_inference(cfg, Side()).flip_pairs == [(1, 2)]
         cfg.DATASETS.TEST = (name, "tta_test_other")
-        with pytest.raises(ValueError, match="different flip_pairs"):
+        with pytest.raises(UserError, match="different flip_pairs"):
             build_semantic_inference(cfg, Side())
     finally:
         MetadataCatalog.pop(name)
@@ -164,5 +166,5 @@ def test_flip_pairs_come_from_the_test_set():
     ],
 )
 def test_wrong_settings(wrong, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         SemanticTTA(Resized(), **wrong)

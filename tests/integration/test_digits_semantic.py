@@ -12,7 +12,7 @@ from ccsa.analysis import flop_analysis
 from ccsa.data.synthetic.digits import register_digits, write_digits
 from ccsa.engine import Trainer, check_run
 from ccsa.inference.predictor import Predictor
-from ccsa.visualization.media import read_image
+from ccsa.utils.images import read_image
 
 pytestmark = pytest.mark.slow
 NAMES = ("fcn", "ccnet", "ccnet_r0", "sanet", "senet", "sanet_noblock")

@@ -9,8 +9,8 @@ import sys
 import pytest
 from support import former_configs, panoptic_files
 
-from ccsa.data.synthetic.coco_layout import write_as_coco
 from ccsa.data.synthetic.digits import write_digits
+from ccsa.data.synthetic.digits_as_coco import write_as_coco
 
 pytestmark = pytest.mark.slow
 # Names of former files stand for the base with overlays that replaced them.

@@ -29,7 +29,7 @@ LAYOUTS_OF_GRADIENTS = {
 
 def use_small_tiles(monkeypatch, size):
     """In bytes; each thread would get lines of its own."""
-    monkeypatch.setattr("ccsa.ops.criss_cross.torch_ops.TILE_BYTES", (size, size))
+    monkeypatch.setattr("ccsa.ops.criss_cross.tiled.TILE_BYTES", (size, size))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
 
 
@@ -274,7 +274,7 @@ def test_backward_keeps_operands_output_and_one_number_per_position():
 def test_channels_last_maps_are_not_copied():
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from ccsa.ops.criss_cross import torch_ops
+    from ccsa.ops.criss_cross import tiled
 
     class Copies(TorchDispatchMode):
         elements = 0
@@ -287,9 +287,9 @@ def test_channels_last_maps_are_not_copied():
 
     qkv = [as_layout(x, "channels_last") for x in operands((9, 11), 1, dtype=torch.float32)]
     with Copies() as copies:
-        out, lse = torch_ops._forward._init_fn(*(x.detach() for x in qkv))
-        mean = torch_ops._mean(out, out)
-        torch_ops._backward._init_fn(out, *(x.detach() for x in qkv), lse, mean)
+        out, lse = tiled._forward._init_fn(*(x.detach() for x in qkv))
+        delta = tiled._delta(out, out)
+        tiled._backward._init_fn(out, *(x.detach() for x in qkv), lse, delta)
     assert copies.elements <= 4 * lse.numel()  # per position, never per channel
 
 
@@ -333,7 +333,7 @@ def test_weights_are_those_of_the_attention(size):
         (((2, 3, 4, 4), (2, 2, 4, 4), (2, 3, 4, 4)), None, "one batch"),
         (((2, 3), (2, 3), (2, 3)), None, "spatial size"),
         (((2, 3, 0, 4), (2, 3, 0, 4), (2, 3, 0, 4)), None, "only the batch"),
-        (((2, 3, 4, 4),) * 3, (torch.float32, torch.float64, torch.float32), "one type"),
+        (((2, 3, 4, 4),) * 3, (torch.float32, torch.float64, torch.float32), "one dtype"),
         (((2, 3, 4, 4),) * 3, (torch.int64,) * 3, "floating point"),
     ],
 )
@@ -345,7 +345,7 @@ def test_operands_that_do_not_go_together_are_refused(shapes, dtypes, words):
 
 
 def test_unknown_backend_lists_the_valid_ones():
-    with pytest.raises(ValueError, match="triton, torch, reference"):
+    with pytest.raises(ValueError, match="triton, tiled, export, reference"):
         criss_cross_attention(*operands((2, 2)), backend="cuda")
 
 

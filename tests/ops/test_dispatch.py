@@ -8,16 +8,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from support.criss_cross_cases import operands
+from support.criss_cross_cases import gradients, operands
 from torch.autograd import forward_ad
 
+from ccsa.errors import UserError
 from ccsa.ops import criss_cross_attention, use_backend
 from ccsa.ops.criss_cross import (
+    can_run_export,
     can_run_reference,
+    can_run_tiled,
     can_run_torch,
     can_run_triton,
     dispatch,
-    torch_ops,
+    tiled,
 )
 
 
@@ -51,36 +54,80 @@ def test_keyword_goes_before_the_manager_before_the_environment(ran, monkeypatch
     criss_cross_attention(*qkv)
     monkeypatch.setenv("CCSA_BACKEND", "reference")
     criss_cross_attention(*qkv)
-    with use_backend("torch"):
+    with use_backend("tiled"):
         criss_cross_attention(*qkv)
         with use_backend("reference"):
             criss_cross_attention(*qkv)
-            criss_cross_attention(*qkv, backend="torch")
+            criss_cross_attention(*qkv, backend="tiled")
         criss_cross_attention(*qkv)
     criss_cross_attention(*qkv)
-    assert ran == ["torch", "reference", "torch", "reference", "torch", "torch", "reference"]
+    assert ran == ["tiled", "reference", "tiled", "reference", "tiled", "tiled", "reference"]
+
+
+def test_former_names_of_backends_still_work(ran, monkeypatch):
+    qkv = operands((2, 3))
+    criss_cross_attention(*qkv, backend="torch")
+    with use_backend("torch"):
+        criss_cross_attention(*qkv)
+        assert dispatch.requested_backend(None) == ("use_backend", "tiled")
+    monkeypatch.setenv("CCSA_BACKEND", "torch")
+    criss_cross_attention(*qkv)
+    assert ran == ["tiled"] * 3 and can_run_torch is can_run_tiled
+
+
+@pytest.mark.parametrize("size", [(5, 7), (1, 6), (3, 4, 5)], ids=str)
+@pytest.mark.parametrize("source", ["keyword", "manager", "environment"])
+@pytest.mark.parametrize("name", ["reference", "tiled", "export"])
+def test_every_backend_can_be_requested_by_name(name, source, size, monkeypatch):
+    qkv = operands(size)
+    expected, expected_grads = gradients(qkv, "reference")
+    called = []
+    attention = dispatch.BACKENDS[name]
+    monkeypatch.setitem(
+        dispatch.BACKENDS, name, lambda *qkv: called.append(name) or attention(*qkv)
+    )
+    if source == "keyword":
+        out, grads = gradients(qkv, name)
+    elif source == "manager":
+        with use_backend(name):
+            out, grads = gradients(qkv)
+    else:
+        monkeypatch.setenv("CCSA_BACKEND", name)
+        out, grads = gradients(qkv)
+    assert called == [name]
+    torch.testing.assert_close(out, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(grads, expected_grads, rtol=0, atol=1e-12)
+
+
+def test_compiled_code_rejects_an_unknown_backend():
+    def run(*qkv):
+        return criss_cross_attention(*qkv, backend="cuda")
+
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match="backend: unknown backend 'cuda'; available: triton"):
+        torch.compile(run, backend="eager", fullgraph=True)(*operands((2, 3)))
 
 
 def test_a_manager_ends_with_an_error_too(ran):
     with pytest.raises(KeyError), use_backend("reference"):
         raise KeyError
     criss_cross_attention(*operands((2, 3)))
-    assert ran == ["torch"]
+    assert ran == ["tiled"]
 
 
 def test_managers_of_two_threads_end_in_any_order(ran):
-    first, second = use_backend("reference"), use_backend("torch")
+    first, second = use_backend("reference"), use_backend("tiled")
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
     criss_cross_attention(*operands((2, 3)))
     second.__exit__(None, None, None)
-    assert ran == ["torch"] and not dispatch._managers
+    assert ran == ["tiled"] and not dispatch._managers
 
 
 def test_unknown_backends_are_named_with_who_asked_and_the_valid_ones(monkeypatch):
     qkv = operands((2, 3))
-    valid = "'cuda'; there are triton, torch, reference"
+    valid = "'cuda'; available: triton, tiled, export, reference"
     with pytest.raises(ValueError, match=f"^backend: unknown backend {valid}"):
         criss_cross_attention(*qkv, backend="cuda")
     with pytest.raises(ValueError, match=f"^use_backend: .*{valid}"), use_backend("cuda"):
@@ -94,15 +141,17 @@ def test_unknown_backends_are_named_with_who_asked_and_the_valid_ones(monkeypatc
     ("size", "dtype", "words"),
     [
         ((2, 3), torch.float64, "float16, torch.bfloat16, torch.float32, not torch.float64"),
-        ((2, 1, 1, 3), torch.float32, "maps of up to 3 axes, not 4"),
+        ((2, 1, 1, 3), torch.float32, "feature maps of up to 3 axes, not 4"),
         ((2, 3), torch.float32, "needs CUDA .*, and the tensors are on cpu"),
     ],
 )
 def test_a_refusal_says_why_and_what_can_run(size, dtype, words, monkeypatch):
     monkeypatch.setattr(dispatch, "TRITON", (3, 6))
     qkv = operands(size, dtype=dtype)
-    assert not can_run_triton(*qkv) and can_run_torch(*qkv) and can_run_reference(*qkv)
-    with pytest.raises(ValueError, match=f"'triton' cannot run: .*{words}.* torch, reference$"):
+    assert not can_run_triton(*qkv) and can_run_tiled(*qkv)
+    assert can_run_export(*qkv) and can_run_reference(*qkv)
+    able = "tiled, export, reference"
+    with pytest.raises(UserError, match=f"'triton' cannot run: .*{words}.* {able}$"):
         criss_cross_attention(*qkv, backend="triton")
 
 
@@ -111,9 +160,9 @@ def test_what_cuda_tensors_get(monkeypatch):
     for major, dtype, axes, name in [
         (9, torch.bfloat16, 2, "triton"),
         (8, torch.float32, 3, "triton"),
-        (7, torch.float16, 2, "torch"),
-        (9, torch.float64, 2, "torch"),
-        (9, torch.float16, 4, "torch"),
+        (7, torch.float16, 2, "tiled"),
+        (9, torch.float64, 2, "tiled"),
+        (9, torch.float16, 4, "tiled"),
     ]:
         x = on_gpu(dtype, axes)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, m=major: (m, 5))
@@ -131,7 +180,7 @@ def test_triton_that_is_old_or_absent_is_left_alone(monkeypatch, version, words)
     monkeypatch.setattr(dispatch, "TRITON", version)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     x = on_gpu(torch.float16, 2)
-    assert dispatch.choose(None, x, x, x) is dispatch.BACKENDS["torch"]
+    assert dispatch.choose(None, x, x, x) is dispatch.BACKENDS["tiled"]
     with pytest.raises(ValueError, match=words):
         dispatch.choose("triton", x, x, x)
 
@@ -157,7 +206,7 @@ def test_the_interpreter_does_not_take_over_the_cpu(ran, monkeypatch):
     monkeypatch.setattr(dispatch, "TRITON", (3, 6))
     qkv = operands((2, 3), dtype=torch.float32)
     criss_cross_attention(*qkv)
-    assert ran == ["torch"] and can_run_triton(*qkv)
+    assert ran == ["tiled"] and can_run_triton(*qkv)
 
 
 def test_the_choice_is_logged_once(caplog):
@@ -168,7 +217,7 @@ def test_the_choice_is_logged_once(caplog):
             criss_cross_attention(*qkv)
         criss_cross_attention(*qkv, backend="reference")
     assert [r.getMessage() for r in caplog.records] == [
-        "criss-cross attention on cpu, torch.float64: torch"
+        "criss-cross attention on cpu, torch.float64: tiled"
     ]
 
 
@@ -240,8 +289,9 @@ def test_forward_mode_derivatives_are_right_or_refused(case):
     wanted = case(partial(criss_cross_attention, backend="reference"), *qkv, dq)
     assert wanted.abs().max() > 0.01
     torch.testing.assert_close(got, wanted)
-    with pytest.raises(Exception, match=r"'torch' cannot run: .*forward-mode.*can run: reference"):
-        case(partial(criss_cross_attention, backend="torch"), *qkv, dq)
+    able = "can run: export, reference"
+    with pytest.raises(Exception, match=f"'tiled' cannot run: .*forward-mode.*{able}"):
+        case(partial(criss_cross_attention, backend="tiled"), *qkv, dq)
 
 
 def test_compiled_code_calls_the_operator():
@@ -259,8 +309,8 @@ def test_compiled_code_calls_the_operator():
 
 def test_operators_follow_the_rules_of_torch_library():
     qkv = operands((2, 3))
-    torch.library.opcheck(torch_ops._forward, tuple(qkv))
+    torch.library.opcheck(tiled._forward, tuple(qkv))
     plain = [x.detach() for x in qkv]
-    out, lse = torch_ops._forward(*plain)
-    mean = torch_ops._mean(out, out)
-    torch.library.opcheck(torch_ops._backward, (out, *plain, lse, mean))
+    out, lse = tiled._forward(*plain)
+    delta = tiled._delta(out, out)
+    torch.library.opcheck(tiled._backward, (out, *plain, lse, delta))

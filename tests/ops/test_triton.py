@@ -23,7 +23,7 @@ TYPES = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="test_triton_gpu.py runs them on the device")
 def test_kernels_in_the_interpreter(root):
-    cases = "tests/criss_cross_kernels.py"
+    cases = "tests/support/criss_cross_kernels.py"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-x", cases],
         cwd=root,
@@ -119,18 +119,18 @@ def test_the_compiler_takes_the_kernels_at_a_size_in_use(dtype, size, monkeypatc
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     noted = launches(monkeypatch, size, 1, 64, 512, dtype)
     assert collections.Counter(name for name, *_ in noted) == {
-        "attend": 2,
+        "attention_forward": 2,
         "value_gradient": 2,
-        "output_products": 1,
-        "score_gradient": 2,
+        "compute_delta": 1,
+        "query_key_gradient": 2,
     }
     for name, args, keywords in noted:
-        if name != "output_products" and args[-1]:  # the first axis does less
+        if name != "compute_delta" and args[-1]:  # the first axis does less
             continue
         built = compiled(name, args, keywords)
         _, stack = resources(built.asm["cubin"], tmp_path)
         assert stack <= 64, f"{name} spills {stack} bytes per thread"
-        if dtype == torch.bfloat16 and name != "output_products":
+        if dtype == torch.bfloat16 and name != "compute_delta":
             assert "wgmma.mma_async" in built.asm["ptx"]  # the tensor cores
             assert "cp.async" in built.asm["ptx"]  # loads beside products
 
@@ -159,6 +159,6 @@ def test_tiles_are_powers_of_two_that_tensor_cores_take(tiles, dtype):
 def test_parts_of_the_query_gradient_take_no_more_memory_than_a_value(monkeypatch):
     for size, cv, launched in [((97, 97), 512, 2), ((9, 1000), 512, 2), ((9, 2000), 512, 4)]:
         noted = launches(monkeypatch, size, 1, 64, cv, torch.bfloat16)
-        scores = [args for name, args, _ in noted if name == "score_gradient"]
+        scores = [args for name, args, _ in noted if name == "query_key_gradient"]
         assert len(scores) == launched
         assert scores[0][7].numel() <= cv * size[0] * size[1]

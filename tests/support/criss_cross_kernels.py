@@ -88,7 +88,8 @@ def test_sizes_that_tiles_do_not_divide(size, ck, cv, dtype):
     ids=str,
 )
 def test_axes_of_several_tiles(size, ck, cv, monkeypatch):
-    tiles = Tiles(X=16, Y=16, K=16, V=32, warps=4, stages=1)  # the smallest, to keep maps small
+    # The smallest tiles, to keep the feature maps small.
+    tiles = Tiles(16, 16, 16, BLOCK_V=32, num_warps=4, num_stages=1)
     monkeypatch.setattr(triton_ops, "value_tiles", lambda *_: tiles)
     monkeypatch.setattr(triton_ops, "score_tiles", lambda *_: tiles)
     check(made(size, 1, ck=ck, cv=cv))

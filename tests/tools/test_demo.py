@@ -84,7 +84,7 @@ def test_every_image_of_a_folder_a_glob_or_a_list_is_drawn(demo, scenes, tmp_pat
     status, printed, _ = demo("--input", *inputs, "--output", out)
     assert status == 0
     assert files(out) == files(scenes) == ["000001.jpg", "000002.jpg", "000003.jpg"]
-    assert f"3 images drawn in {out}" in printed and "s an image" in printed
+    assert f"3 images drawn in {out}" in printed and "s per image" in printed
     assert re.search(r"^weights: (\d+) of the model's \1 tensors loaded$", printed, re.MULTILINE)
     image = Image.open(out / "000001.jpg")
     assert image.size == (480, 480)  # scenes of 160 pixels are enlarged
@@ -234,7 +234,7 @@ def test_a_corrupt_image_is_reported_and_the_others_are_drawn(demo, scenes, tmp_
     out = tmp_path / "shown"
     status, _, errors = demo("--input", corrupt, scenes / "000002.jpg", "--output", out)
     assert status == 2 and files(out) == ["000002.jpg"]
-    assert f"cannot read image {corrupt}" in errors and "1 of 2 inputs not drawn" in errors
+    assert f"cannot read image {corrupt}" in errors and "1 of 2 inputs could not be drawn" in errors
 
 
 @pytest.mark.parametrize("name", ["corrupt.jpg", "corrupt.mp4", "notes.txt"])
@@ -282,7 +282,7 @@ def bad_inputs(tmp_path, scenes, run):
             "--weights",
         ),
         "bad key": (["--input", scene, "--output", out, "--opts", "A.B", "1"], {}, "A.B"),
-        "webcam to a file": (["--webcam", "--output", out], {}, "leave --output away"),
+        "webcam to a file": (["--webcam", "--output", out], {}, "remove --output"),
     }
 
 

@@ -30,7 +30,7 @@ def test_every_key_of_ccsa_is_documented(root):
 def test_a_document_that_is_out_of_date_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(document_config, "TARGET", tmp_path / "CONFIG.md")
     monkeypatch.setattr(sys, "argv", ["document_config.py", "--check"])
-    with pytest.raises(SystemExit, match="run python tools/document_config.py"):
+    with pytest.raises(SystemExit, match=r"run python tools/document_config\.py"):
         document_config.main()
     monkeypatch.setattr(sys, "argv", ["document_config.py"])
     document_config.main()

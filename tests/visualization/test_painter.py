@@ -7,6 +7,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.data.catalog import Metadata
 from detectron2.structures import Boxes, Instances
 
+from ccsa.errors import UserError
 from ccsa.visualization import ClassColorVisualizer, class_metadata, draw_outputs
 
 IMAGE = np.full((120, 160, 3), 60, np.uint8)
@@ -151,5 +152,5 @@ def test_proposals_are_drawn(metadata):
 
 
 def test_outputs_with_nothing_to_draw_are_named(metadata):
-    with pytest.raises(ValueError, match="depth"):
+    with pytest.raises(UserError, match="depth"):
         draw_outputs(IMAGE, {"depth": torch.zeros(1)}, metadata)

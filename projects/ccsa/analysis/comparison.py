@@ -16,8 +16,8 @@ from ccsa.engine.checks import check_dataset
 from ccsa.engine.setup import describe_device
 from ccsa.engine.trainer import Trainer
 from ccsa.errors import UserError
+from ccsa.utils.images import read_image
 from ccsa.utils.run_folders import last_weights
-from ccsa.visualization.media import read_image
 
 ABSENT = "-"
 

@@ -1,11 +1,15 @@
-"""Mixed precision as ``SOLVER.AMP`` has it, in training, evaluation and drawing."""
+"""Mixed precision for training and inference, as ``SOLVER.AMP.ENABLED`` requests it."""
 
 import torch
 from detectron2.config import CfgNode
 
 
 def autocast(cfg: CfgNode) -> torch.autocast:
-    """bfloat16 on CPUs, whose range needs no loss scaling; float16 elsewhere; or nothing."""
+    """Return the autocast context of a configuration.
+
+    It uses float16 on CUDA, and bfloat16, whose range makes loss scaling unnecessary, on other
+    devices, as the trainer does. It has no effect if ``SOLVER.AMP.ENABLED`` is false.
+    """
     device = torch.device(cfg.MODEL.DEVICE).type
-    dtype = torch.bfloat16 if device == "cpu" else torch.float16
+    dtype = torch.float16 if device == "cuda" else torch.bfloat16
     return torch.autocast(device, dtype, enabled=cfg.SOLVER.AMP.ENABLED)

@@ -1,4 +1,4 @@
-"""A model on single images or clips, prepared as at test time."""
+"""Prediction for single images or clips with a model that is already built."""
 
 import contextlib
 from collections.abc import Iterator
@@ -18,60 +18,97 @@ from ccsa.modeling.clip import Clip, takes_clips
 
 
 class Predictor:
-    """What Detectron2's DefaultPredictor does, for a model that is there already.
+    """Run a model on single images, prepared as they are at test time.
 
-    The model runs in evaluation mode and in the precision of ``SOLVER.AMP``; afterwards it is in
-    the mode it was in.
+    This is Detectron2's ``DefaultPredictor`` for a model that already exists. The model runs in
+    evaluation mode, without gradients, and in the precision of ``SOLVER.AMP``. Afterwards every
+    module is in the mode it was in.
+
+    Args:
+        cfg: a configuration; ``INPUT`` defines how images are prepared.
+        model: the model of that configuration, on its device.
+
+    Attributes:
+        clip: the frames of a clip, for a model that takes clips; None for a model that takes
+            images.
+
+    Example:
+        >>> predictor = Predictor(cfg, model)  # doctest: +SKIP
+        >>> instances = predictor(image)["instances"]  # doctest: +SKIP
     """
 
     def __init__(self, cfg: CfgNode, model: nn.Module):
         self.model = model
         self.format = cfg.INPUT.FORMAT
-        self.clip = Clip.of(cfg) if takes_clips(cfg) else None  # None for an image model
+        self.clip = Clip.of(cfg) if takes_clips(cfg) else None
         self.resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
         self.cfg = cfg
 
     def __call__(self, image: np.ndarray, size: tuple[int, int] | None = None) -> dict[str, Any]:
-        """
+        """Return the outputs of the model for one image.
+
         Args:
-            image: (H, W, 3) RGB, uint8; (T, H, W, 3) for a video model.
-            size: (height, width) of the outputs; that of the image by default.
+            image: RGB of shape (H, W, 3), uint8; a clip of shape (T, H, W, 3) for a model that
+                takes clips.
+            size: height and width of the outputs in pixels; by default those of the image.
 
         Returns:
-            The model's outputs for this image, on the CPU, floating point in float32.
+            The outputs under Detectron2's names, e.g. "instances" or "sem_seg". They are on the
+            CPU, and floating point values are float32.
         """
         inputs = self.prepare(image, size)
         with self.inference():
             outputs = self.model([inputs])[0]
-        return {key: _on_cpu(value) for key, value in outputs.items()}
+        return {key: _to_cpu(value) for key, value in outputs.items()}
 
     def prepare(self, image: np.ndarray, size: tuple[int, int] | None = None) -> dict[str, Any]:
-        """The model's input for an image, in Detectron2's form; arguments as above."""
+        """Return the model's input for one image in Detectron2's format.
+
+        Args:
+            image, size: see :meth:`__call__`.
+
+        Returns:
+            "image", resized, of shape (C, h, w), or (T, C, h, w) for a clip, in the range 0 to 255
+            and in the channel order of ``INPUT.FORMAT``; "height" and "width" of the outputs.
+        """
         height, width = size or image.shape[-3:-1]
-        frames = [self._pixels(frame) for frame in image.reshape(-1, *image.shape[-3:])]
+        frames = [self._to_tensor(frame) for frame in image.reshape(-1, *image.shape[-3:])]
         pixels = torch.stack(frames) if image.ndim == 4 else frames[0]
         return {"image": pixels, "height": height, "width": width}
 
     def still(self, image: np.ndarray) -> np.ndarray:
-        """The image, or for a video model a clip in which nothing moves: to measure, not to see."""
+        """Return an input that the model takes, made of one image (H, W, 3).
+
+        For a model that takes clips, the image is repeated to a clip (T, H, W, 3) without motion.
+        This serves to measure cost; predictions for such a clip mean little.
+        """
         return image if self.clip is None else np.stack([image] * self.clip.frames)
 
-    def _pixels(self, image: np.ndarray) -> Tensor:
-        """(H, W, 3) RGB -> (C, h, w)."""
+    def _to_tensor(self, image: np.ndarray) -> Tensor:
+        """Return RGB of shape (H, W, 3) as a resized tensor (C, h, w)."""
         pixels = convert_PIL_to_numpy(Image.fromarray(image), self.format)
         pixels = self.resize.get_transform(pixels).apply_image(pixels)
         return torch.as_tensor(pixels.astype("float32").transpose(2, 0, 1))
 
     @contextlib.contextmanager
     def inference(self) -> Iterator[None]:
-        """Evaluation mode and the precision of ``SOLVER.AMP``, without gradients."""
+        """Enter evaluation mode and the precision of ``SOLVER.AMP``, without gradients."""
         with evaluation_mode(self.model), torch.no_grad(), autocast(self.cfg):
             yield
 
 
 @contextlib.contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every module is in the mode it was in."""
+    """Put a model into evaluation mode, and restore the mode of every module afterwards.
+
+    Example:
+        >>> model = nn.Dropout()
+        >>> with evaluation_mode(model):
+        ...     model.training
+        False
+        >>> model.training
+        True
+    """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -81,16 +118,17 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _on_cpu(value: Any) -> Any:
-    """NumPy knows no bfloat16, so floating point becomes float32."""
+def _to_cpu(value: Any) -> Any:
+    """Move an output to the CPU and convert floating point values to float32, because NumPy has no
+    bfloat16."""
     if isinstance(value, Tensor):
         value = value.cpu()
         return value.float() if value.is_floating_point() else value
     if isinstance(value, Boxes):
-        return Boxes(_on_cpu(value.tensor))
+        return Boxes(_to_cpu(value.tensor))
     if isinstance(value, Instances):
-        fields = {name: _on_cpu(field) for name, field in value.get_fields().items()}
+        fields = {name: _to_cpu(field) for name, field in value.get_fields().items()}
         return Instances(value.image_size, **fields)
-    if isinstance(value, tuple):  # a panoptic map and its segments
-        return tuple(_on_cpu(part) for part in value)
+    if isinstance(value, tuple):  # the segment ids and segments of a panoptic segmentation
+        return tuple(_to_cpu(part) for part in value)
     return value.to("cpu") if hasattr(value, "to") else value

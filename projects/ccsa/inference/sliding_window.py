@@ -1,10 +1,11 @@
-"""Semantic inference on overlapping windows, for any model that returns "sem_seg".
+"""Sliding-window inference for any model that returns "sem_seg".
 
-As in the official CCNet code (evaluate.py), consulted as reference: windows of one size step over
-the image, the last ones of a row or column shifted inside, and logits are averaged where windows
-overlap.
+The official CCNet code (evaluate.py) was consulted as reference: windows of one size step over the
+image, the last window of each row and column is shifted to end at the border, and logits are
+averaged where windows overlap.
 
-Deviation: an image smaller than the window along an axis is not padded; the window gets its size.
+Deviation: an image that is smaller than the window along an axis is not padded. The window gets the
+size of the image instead, so that no prediction depends on padding.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,45 +17,61 @@ from torch import Tensor, nn
 
 from ccsa.errors import UserError, one_of
 
+# What is averaged, by the value of TEST.SEM_SEG_AVERAGE.
 AVERAGES: dict[str, Callable[[Tensor], Tensor]] = {
     "logits": lambda scores: scores,
     "softmax": lambda scores: scores.softmax(0),
 }
 
 
-def sem_seg_of(model: nn.Module, view: dict[str, Any]) -> Tensor:
-    """(K, height, width) float32, what ``model`` predicts for one input.
+def predict_sem_seg(model: nn.Module, view: dict[str, Any]) -> Tensor:
+    """Return the scores (K, height, width) that a model predicts for one input, as float32.
 
     Raises:
-        UserError: it predicts no "sem_seg".
+        UserError: the model does not return "sem_seg".
     """
     output = model([view])[0]
     if "sem_seg" not in output:
         raise UserError(
-            f"windows, scales and flips need a model with a 'sem_seg' output, but this one gives "
-            f"{', '.join(output)}: leave TEST.SLIDING_WINDOW and TEST.SEM_SEG_AUG disabled"
+            "sliding windows, scales and flips need a model with a 'sem_seg' output, but this one "
+            f"gives {', '.join(output)}: leave TEST.SLIDING_WINDOW and TEST.SEM_SEG_AUG disabled"
         )
     return output["sem_seg"].float()
 
 
 def window_starts(size: int, crop: int, stride: int) -> list[int]:
-    """Where windows start along one axis: every ``stride``, the last shifted to end at ``size``."""
+    """Return the start of each window along one axis; the last window ends at ``size``.
+
+    Example:
+        >>> window_starts(size=10, crop=4, stride=4)
+        [0, 4, 6]
+    """
     last = max(size - crop, 0)
     return [*range(0, last, stride), last]
 
 
 class SlidingWindow(nn.Module):
-    """A model run on windows, called as the model is; it returns "sem_seg" alone.
+    """Run a model on overlapping windows and average its predictions.
+
+    It is called as the model is, and returns "sem_seg" only.
 
     Args:
         model: list[dict] -> list[dict] with "sem_seg" (K, height, width), as Detectron2's models.
-        crop: height and width of a window, in pixels of the image that the model would get.
-        stride: steps down and right, at most the crop.
-        average: ``logits``, whatever the model returns, or ``softmax`` of it.
+        crop: height and width of a window, in pixels of the image that the model would receive.
+        stride: vertical and horizontal distance of windows in pixels, at most ``crop``.
+        average: ``logits`` averages what the model returns, ``softmax`` its softmax over classes.
 
     Raises:
-        ValueError: sizes that are not two positive integers, a stride beyond the crop (pixels
-            between windows would have no prediction), an unknown average.
+        UserError: a size is not a pair of positive integers, the stride exceeds the crop (pixels
+            between windows would have no prediction), or the average is unknown.
+
+    Example:
+        >>> class Identity(nn.Module):
+        ...     def forward(self, inputs):
+        ...         return [{"sem_seg": x["image"]} for x in inputs]
+        >>> windows = SlidingWindow(Identity(), crop=(4, 4), stride=(2, 2))
+        >>> windows([{"image": torch.ones(3, 6, 9)}])[0]["sem_seg"].shape
+        torch.Size([3, 6, 9])
     """
 
     def __init__(
@@ -67,9 +84,9 @@ class SlidingWindow(nn.Module):
         super().__init__()
         for name, pair in (("crop", crop), ("stride", stride)):
             if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
-                raise ValueError(f"the window's {name} must be [height, width], not {pair!r}")
+                raise UserError(f"the window's {name} must be [height, width], not {pair!r}")
         if any(s > c for s, c in zip(stride, crop, strict=True)):
-            raise ValueError(
+            raise UserError(
                 f"the window's stride {list(stride)} must be at most its crop {list(crop)}"
             )
         self.model = model
@@ -78,32 +95,36 @@ class SlidingWindow(nn.Module):
 
     @torch.no_grad()
     def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
-        """One ``{"sem_seg": (K, height, width)}`` for each input, of the size that the input asks
-        for, by default the image's."""
-        return [{"sem_seg": self._image(x)} for x in batched_inputs]
+        """Return ``{"sem_seg": (K, height, width)}`` for each input.
 
-    def _image(self, x: dict[str, Any]) -> Tensor:
-        image = x["image"]  # (C, H, W), or (T, C, H, W) of a video model
-        size = image.shape[-2:]
-        rows, columns = map(window_starts, size, self.crop, self.stride)
-        total = count = None
+        Args:
+            batched_inputs: "image" (C, H, W), or (T, C, H, W) for a model that takes clips;
+                optionally "height" and "width" of the output, by default those of the image.
+        """
+        return [{"sem_seg": self._predict(x)} for x in batched_inputs]
+
+    def _predict(self, x: dict[str, Any]) -> Tensor:
+        image = x["image"]  # (C, H, W) or (T, C, H, W)
+        height, width = image.shape[-2:]
+        rows, columns = map(window_starts, (height, width), self.crop, self.stride)
+        total = count = image.new_zeros(0)
         for top in rows:
             for left in columns:
                 area = (..., slice(top, top + self.crop[0]), slice(left, left + self.crop[1]))
-                scores = self._window(image[area])
-                if total is None:
-                    total = scores.new_zeros(len(scores), *size)
-                    count = scores.new_zeros(size)
+                scores = self._predict_window(image[area])
+                if not len(total):
+                    total = scores.new_zeros(len(scores), height, width)
+                    count = scores.new_zeros(height, width)
                 total[area] += scores
                 count[area] += 1
         mean = total / count
-        output = x.get("height", size[0]), x.get("width", size[1])
-        if output == tuple(size):
+        output = x.get("height", height), x.get("width", width)
+        if output == (height, width):
             return mean
         return F.interpolate(mean[None], output, mode="bilinear", align_corners=False)[0]
 
-    def _window(self, image: Tensor) -> Tensor:
-        """(K, h, w) of one window, float32."""
+    def _predict_window(self, image: Tensor) -> Tensor:
+        """Return the scores (K, h, w) of one window as float32."""
         height, width = image.shape[-2:]
         view = {"image": image, "height": height, "width": width}
-        return self.transform(sem_seg_of(self.model, view))
+        return self.transform(predict_sem_seg(self.model, view))

@@ -1,4 +1,4 @@
-"""Pictures of what models see."""
+"""Drawing of predictions and annotations."""
 
 from ccsa.visualization.grid import draw_predictions
 from ccsa.visualization.painter import ClassColorVisualizer, class_metadata, draw_outputs

@@ -1,4 +1,4 @@
-"""Ground truth of one image, drawn like the predictions beside it."""
+"""Drawing of the ground truth of an image, in the style of the predictions next to it."""
 
 import copy
 from pathlib import Path
@@ -24,16 +24,19 @@ def draw_annotations(
     resize: T.Transform,
     kind: str,
 ) -> np.ndarray:
-    """Draw the annotations that answer to one kind of prediction; if there are none of it, all.
+    """Draw the annotations that correspond to a kind of prediction.
+
+    If the record has no annotations of that kind, all of its annotations are drawn.
 
     Args:
-        image: (H, W, 3) RGB, uint8, resized already.
-        record: one image in Detectron2's dataset format.
-        resize: from the record's pixels to those of ``image``.
+        image: RGB of shape (H, W, 3), uint8, already resized.
+        record: one image in Detectron2's standard dataset format.
+        metadata: classes and colors, see :func:`ccsa.visualization.class_metadata`.
+        resize: the transform from the pixels of the record to those of ``image``.
         kind: ``panoptic_seg``, ``instances``, ``sem_seg`` or ``proposals``.
 
     Returns:
-        (H, W, 3) RGB, uint8.
+        RGB of shape (H, W, 3), uint8.
     """
     painter = ClassColorVisualizer(image, metadata, boxes=kind != "panoptic_seg")
     things = bool(record.get("annotations"))
@@ -44,8 +47,8 @@ def draw_annotations(
         return painter.output.get_image()
     if stuff and (kind in ("panoptic_seg", "sem_seg") or not things):
         labels = _semantic_labels(record, resize)
-        if kind == "panoptic_seg" and things:  # label 0, all things, is drawn one by one below
-            labels[labels == 0] = _IGNORED
+        if kind == "panoptic_seg" and things:
+            labels[labels == 0] = _IGNORED  # label 0 is all things, drawn as instances below
         painter.draw_sem_seg(labels, alpha=OPACITY)
     if things and (kind != "sem_seg" or not stuff):
         size = image.shape[:2]
@@ -58,11 +61,12 @@ def draw_annotations(
 
 
 def _panoptic_ids(file_name: str, resize: T.Transform) -> torch.Tensor:
-    """(H, W) segment ids."""
+    """Return the resized segment ids (H, W) of a panoptic PNG."""
     return torch.from_numpy(_resize_labels(read_segment_ids(Path(file_name)), resize))
 
 
 def _semantic_labels(record: dict[str, Any], resize: T.Transform) -> np.ndarray:
+    """Return the resized semantic labels (H, W) of a record."""
     labels = record.get("sem_seg")
     if labels is None:
         with Image.open(record["sem_seg_file_name"]) as file:
@@ -71,5 +75,8 @@ def _semantic_labels(record: dict[str, Any], resize: T.Transform) -> np.ndarray:
 
 
 def _resize_labels(labels: np.ndarray, resize: T.Transform) -> np.ndarray:
-    """By nearest neighbours; Detectron2 wants floating point, and float32 holds ids up to 2^24."""
+    """Resize labels with nearest-neighbor interpolation.
+
+    Detectron2 resizes floating point values only; float32 represents ids up to 2^24 exactly.
+    """
     return resize.apply_segmentation(labels.astype(np.float32)).astype(np.int64)

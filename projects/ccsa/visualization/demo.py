@@ -1,4 +1,4 @@
-"""What tools/demo.py does with each image, video or camera frame."""
+"""The drawing of images, videos and camera frames that ``tools/demo.py`` offers."""
 
 import itertools
 import math
@@ -18,11 +18,11 @@ from tqdm import tqdm
 from ccsa.errors import UserError
 from ccsa.inference.predictor import Predictor
 from ccsa.modeling.clip import Clip
-from ccsa.utils.images import write_image
-from ccsa.visualization import media
+from ccsa.utils.images import read_image, write_image
 from ccsa.visualization.painter import class_metadata, draw_outputs
+from ccsa.visualization.videos import Video, video_writer
 
-# Pixels of the longer side: an image below the first is shown at about the second.
+# An image whose longer side is below SMALL pixels is enlarged by a whole factor, to about ENLARGED.
 SMALL = 320
 ENLARGED = 480
 _TITLE = "ccsa demo"
@@ -30,7 +30,15 @@ _STOP_KEYS = (27, ord("q"))  # Esc, q
 
 
 class Demo:
-    """Draws what a model sees, image after image, and keeps the time."""
+    """Draw the predictions of a model, image after image, and measure the time.
+
+    Args:
+        cfg: a configuration; the classes are those of its first test dataset.
+        model: the model of that configuration, on its device.
+
+    Attributes:
+        images: the number of images drawn so far.
+    """
 
     def __init__(self, cfg: CfgNode, model: nn.Module):
         self.predictor = Predictor(cfg, model)
@@ -40,16 +48,21 @@ class Demo:
         self.model_seconds = self.seconds = 0.0
 
     def draw(self, frames: Sequence[np.ndarray], enlarge: bool = True) -> np.ndarray:
-        """Draw predictions over the labelled frame of a clip of (H, W, 3) RGB, which is an image
-        alone for most models; a small one is enlarged to carry the labels."""
+        """Return the labeled frame of a clip with its predictions drawn on it.
+
+        Args:
+            frames: the frames of a clip, each RGB of shape (H, W, 3), uint8; for a model that takes
+                images, a single image.
+            enlarge: enlarge a small image, so that labels fit on it.
+        """
         start = time.perf_counter()
         image = frames[self.clip.labelled]
-        seen = image if len(frames) == 1 else np.stack(frames)
+        inputs = image if len(frames) == 1 else np.stack(frames)
         height, width = image.shape[:2]
         if enlarge and max(height, width) < SMALL:
             factor = math.ceil(ENLARGED / max(height, width))
             height, width = height * factor, width * factor
-        outputs = self.predictor(seen, (height, width))
+        outputs = self.predictor(inputs, (height, width))
         self.model_seconds += time.perf_counter() - start
         if image.shape[:2] != (height, width):
             enlarged = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
@@ -59,73 +72,90 @@ class Demo:
         self.images += 1
         return drawn
 
-    def draw_image(self, file: str, target: Path | None, window: "Window | None") -> bool:
-        """Draw an image file to ``target``, or into the window; False if the user stopped there.
+    def draw_image(self, file: str, output: "Path | Window") -> bool:
+        """Draw an image file into another file or into a window.
+
+        Returns:
+            False if the user ended the program in the window, otherwise True.
 
         Raises:
-            UserError: it cannot be read or written, or the model needs a video.
+            UserError: a file cannot be read or written, or the model needs a video.
         """
-        image = media.read_image(file)
+        image = read_image(file)
         if self.clip.frames > 1:
             raise UserError(
-                f"the model sees clips of {self.clip.frames} frames, and {file} is one image; name "
-                "a video"
+                f"the model takes clips of {self.clip.frames} frames, and {file} is one image; "
+                "name a video"
             )
         drawn = self.draw([image])
-        if window:
-            return window.show(drawn)
-        write_image(target, drawn)
+        if isinstance(output, Window):
+            return output.show(drawn)
+        write_image(output, drawn)
         return True
 
-    def draw_video(self, source: str | int, target: Path | None, window: "Window | None") -> bool:
-        """Draw a video or a camera to ``target``, or into the window; False if the user stopped it.
+    def draw_video(self, source: str | int, output: "Path | Window") -> bool:
+        """Draw a video file, or a camera by its number, into a file or into a window.
+
+        Returns:
+            False if the user ended the program in the window, otherwise True.
 
         Raises:
-            UserError: it cannot be read or written.
+            UserError: the video cannot be read or written.
         """
-        video = media.Video(source)
+        video = Video(source)
         frames = iter(video)
         first = next(frames, None)
         if first is None:
-            what = f"camera {source}" if isinstance(source, int) else f"video {source}"
-            raise UserError(f"cannot read {what}; name another one")
+            name = f"camera {source}" if isinstance(source, int) else f"video {source}"
+            raise UserError(f"cannot read {name}; name another one")
         clips = self.clip.windows(itertools.chain([first], frames))
-        drawings = (self.draw(clip, enlarge=False) for clip in clips)
-        name = str(source) if target is None else target.name
-        drawings = tqdm(drawings, desc=name, unit="frame", total=len(video) or None)
-        if window:
-            return all(window.show(drawn, wait=False) for drawn in drawings)
-        with media.video_writer(target, video.fps, first.shape[:2]) as writer:
+        drawings = tqdm(
+            (self.draw(clip, enlarge=False) for clip in clips),
+            desc=output.name if isinstance(output, Path) else str(source),
+            unit="frame",
+            total=len(video) or None,
+        )
+        if isinstance(output, Window):
+            return all(output.show(drawn, wait=False) for drawn in drawings)
+        with video_writer(output, video.fps, first.shape[:2]) as writer:
             for drawn in drawings:
-                writer.write(cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR))
+                writer.write(drawn)
         return True
 
     @property
     def timing(self) -> str:
-        """Seconds per image, in words."""
-        each, model = self.seconds / self.images, self.model_seconds / self.images
-        return f"{each:.2f} s an image, {model:.2f} s of it in the model"
+        """Return the seconds per image as text."""
+        total, model = self.seconds / self.images, self.model_seconds / self.images
+        return f"{total:.2f} s per image, {model:.2f} s of it in the model"
 
 
 class Window:
     """A window on the screen.
 
     Raises:
-        UserError: there is no display, or OpenCV was built without windows.
+        UserError: there is no display, or OpenCV was built without support for windows.
     """
 
-    def __init__(self):
-        cure = "write the drawings to files by --output"
+    def __init__(self) -> None:
+        fix = "write the drawings to files with --output"
         unix = sys.platform.startswith("linux")
         if unix and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            raise UserError(f"no display to open a window on; {cure}")
+            raise UserError(f"there is no display to open a window on; {fix}")
         try:
             cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL)
         except cv2.error as error:
-            raise UserError(f"this OpenCV cannot open windows; {cure}") from error
+            raise UserError(f"this build of OpenCV cannot open windows; {fix}") from error
 
     def show(self, image: np.ndarray, wait: bool = True) -> bool:
-        """Show (H, W, 3) RGB until a key is pressed; False on Esc, q or a closed window."""
+        """Show an image.
+
+        Args:
+            image: RGB of shape (H, W, 3), uint8.
+            wait: wait until a key is pressed.
+
+        Returns:
+            False if the user pressed Esc or q or closed the window, otherwise True.
+        """
         cv2.imshow(_TITLE, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         key = cv2.waitKey(1)
         while True:

@@ -1,27 +1,29 @@
-"""Predictions beside ground truth: the picture at the end of a run."""
+"""The picture at the end of a run: predictions next to the ground truth."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
+from detectron2.data.catalog import Metadata
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
 from ccsa.data.loaders import load_records
 from ccsa.errors import UserError
 from ccsa.inference.predictor import Predictor
-from ccsa.utils.images import write_image
+from ccsa.utils.images import read_image, write_image
 from ccsa.visualization.annotations import draw_annotations
-from ccsa.visualization.media import read_image, read_record
 from ccsa.visualization.painter import class_metadata, draw_outputs, output_kind
 
 SCORE_THRESHOLD = 0.5
 HEADINGS = ("ground truth", "prediction")
-PANEL = 400  # pixels of a panel's longer side
-GAP, HEADING_HEIGHT = 8, 34
-_SHAPE = 1.5  # width to height that the grid comes closest to
+PANEL = 400  # the longer side of a panel in pixels
+GAP, HEADING_HEIGHT = 8, 34  # pixels
+_ASPECT_RATIO = 1.5  # the desired width / height of the grid
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -29,25 +31,30 @@ Pair = tuple[np.ndarray, np.ndarray]
 def draw_predictions(
     cfg: CfgNode, model: nn.Module, dataset_name: str, path: str | Path, count: int = 6
 ) -> Path:
-    """Write a picture of predictions beside ground truth for images spread evenly over a dataset.
+    """Write a picture of predictions next to the ground truth, for images of a dataset.
 
     Args:
-        cfg: says how images are prepared (``INPUT``) and the precision (``SOLVER.AMP``).
-        model: gives instances, a panoptic or a semantic segmentation; its mode is left as it was.
-        path: of the picture; it is complete or absent.
-        count: how many images, at most.
+        cfg: a configuration; it defines how images are prepared (``INPUT``) and the precision
+            (``SOLVER.AMP``).
+        model: a model with instances, a panoptic or a semantic segmentation as output, on its
+            device. Its mode is left as it was.
+        dataset_name: a registered dataset; images are chosen at equal distances.
+        path: the picture, which is complete or absent.
+        count: the number of images at most.
 
     Returns:
         The path of the picture.
 
     Raises:
-        UserError: the dataset has no images, or one cannot be read.
+        UserError: the dataset has no images, a file cannot be read, or the picture cannot be
+            written.
+
+    Example:
+        >>> draw_predictions(cfg, model, "digits_val", "predictions.jpg")  # doctest: +SKIP
     """
     records = load_records(cfg, dataset_name)
     if not records:
-        raise UserError(
-            f"dataset '{dataset_name}' has no images to draw; look into its annotations"
-        )
+        raise UserError(f"dataset '{dataset_name}' has no images to draw; check its annotations")
     metadata = class_metadata(dataset_name)
     predictor = Predictor(cfg, model)
     chosen = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
@@ -57,29 +64,41 @@ def draw_predictions(
     return Path(path)
 
 
-def _draw_pair(predictor: Predictor, record: dict, metadata) -> Pair:
-    """Ground truth and prediction, both at the panel's size: sharp on small images too."""
+def _draw_pair(predictor: Predictor, record: Mapping[str, Any], metadata: Metadata) -> Pair:
+    """Return the drawings of ground truth and prediction.
+
+    Both are drawn at the size of the panel, so that they are sharp for small images too.
+    """
     image = read_image(record["file_name"])
     height, width = image.shape[:2]
     scale = PANEL / max(height, width)
     size = max(1, round(height * scale)), max(1, round(width * scale))
     resize = T.ResizeTransform(height, width, *size, Image.Resampling.BICUBIC)
-    outputs = predictor(read_record(record), size)
+    outputs = predictor(_read_input(record), size)
     if "instances" in outputs and outputs["instances"].has("scores"):
         instances = outputs["instances"]
         outputs["instances"] = instances[instances.scores >= SCORE_THRESHOLD]
     shown = resize.apply_image(image)
-    truth = draw_annotations(shown, record, metadata, resize, output_kind(outputs))
+    truth = draw_annotations(shown, dict(record), metadata, resize, output_kind(outputs))
     return truth, draw_outputs(shown, outputs, metadata)
 
 
+def _read_input(record: Mapping[str, Any]) -> np.ndarray:
+    """Return the image (H, W, 3) of a record, or its clip (T, H, W, 3)."""
+    if "clip_file_names" not in record:
+        return read_image(record["file_name"])
+    return np.stack([read_image(file) for file in record["clip_file_names"]])
+
+
 def arrange(pairs: list[Pair]) -> np.ndarray:
-    """Pairs of (H, W, 3) panels as one picture: a landscape grid on white, under headings."""
+    """Arrange pairs of panels (H, W, 3) in a landscape grid on white, below headings."""
     width = max(panel.shape[1] for pair in pairs for panel in pair)
     height = max(panel.shape[0] for pair in pairs for panel in pair)
     columns = min(
         range(1, len(pairs) + 1),
-        key=lambda n: abs(math.log(2 * width * n / (height * math.ceil(len(pairs) / n) * _SHAPE))),
+        key=lambda n: abs(
+            math.log(2 * width * n / (height * math.ceil(len(pairs) / n) * _ASPECT_RATIO))
+        ),
     )
     pair_width, row_height = 2 * width + 4 * GAP, height + GAP
     rows = math.ceil(len(pairs) / columns)

@@ -1,4 +1,12 @@
-"""Detectron2's Visualizer, with one colour for each class and labels that can be read."""
+"""Detectron2's Visualizer with one fixed color for each class and legible labels.
+
+Deviations from Detectron2:
+
+* ``ColorMode.SEGMENTATION`` moves every color by a random vector, and predictions are more opaque
+  than annotations. Here a class has the same color and opacity in every picture.
+* Labels are not cut off at the border of the picture, and overlap only if there is no room.
+* Holes of masks stay open.
+"""
 
 import colorsys
 from typing import Any
@@ -11,37 +19,38 @@ from detectron2.utils.visualizer import ColorMode, VisImage, Visualizer
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
+from ccsa.errors import UserError
+
 OPACITY = 0.45
-_SMALLEST_FONT = 12  # points; Detectron2 takes 0.6 to 1 of it, by the size of the object
-_UNNAMED_CLASSES = 255  # as many as a label image can hold beside "ignore"
-_MOST_PROPOSALS = 20
-_LABELLED_PART = 0.01  # of the image
-_NO_CLASS = "lime"
-_MOST_HUES = 12  # that can be told apart
+_MIN_FONT_SIZE = 12  # points; Detectron2 multiplies it by 0.6 to 1, depending on the object's size
+_UNNAMED_CLASSES = 255  # the number of labels in an 8-bit image, without "ignore"
+_MAX_PROPOSALS = 20
+_MIN_LABELED_AREA = 0.01  # smaller parts of a mask get no label; as a share of the image
+_NO_CLASS_COLOR = "lime"
+_MAX_HUES = 12  # that can be distinguished
 _TONES = ((1.0, 1.0), (0.55, 1.0), (1.0, 0.6))  # saturation and value
+_OUTPUT_KINDS = ("panoptic_seg", "instances", "sem_seg", "proposals")  # the richest one first
 
 
 class ClassColorVisualizer(Visualizer):
     """Visualizer in which a class looks the same in every picture, annotated or predicted.
 
-    Detectron2's own ``ColorMode.SEGMENTATION`` moves every colour by a random vector, and covers
-    predictions more than annotations. Its labels are cut at the border of the picture and lie on
-    each other; here they are moved.
+    Args:
+        image: RGB of shape (H, W, 3), uint8.
+        metadata: classes and colors, see :func:`class_metadata`.
+        boxes: draw the boxes of instances that have a mask as well.
     """
 
+    _default_font_size: float
+
     def __init__(self, image: np.ndarray, metadata: Metadata, boxes: bool = True):
-        """
-        Args:
-            image: (H, W, 3) RGB, uint8.
-            metadata: with classes and colours, see :func:`class_metadata`.
-            boxes: whether instances that have a mask get a box as well.
-        """
         super().__init__(image, metadata, instance_mode=ColorMode.SEGMENTATION)
-        self._default_font_size = max(self._default_font_size, _SMALLEST_FONT)
+        self._default_font_size = max(self._default_font_size, _MIN_FONT_SIZE)
         self._boxes = boxes
         self._label_boxes: list = []
 
     def _jitter(self, color: Any) -> tuple[float, ...]:
+        """Return the color unchanged."""
         return tuple(color)
 
     def overlay_instances(
@@ -53,40 +62,43 @@ class ClassColorVisualizer(Visualizer):
         alpha: float = OPACITY,
         **others: Any,
     ) -> VisImage:
-        """As Visualizer's, with holes left open, and of one opacity whatever ``alpha`` is."""
+        """Draw instances like Visualizer, but keep holes open and always use the same opacity."""
         if masks is not None and len(masks):
             masks = self._convert_masks(masks)
-            assigned_colors = assigned_colors or [_NO_CLASS] * len(masks)
+            assigned_colors = assigned_colors or [_NO_CLASS_COLOR] * len(masks)
             fill = np.zeros((self.output.height, self.output.width, 4), np.float32)
             for i in sorted(range(len(masks)), key=lambda i: masks[i].area(), reverse=True):
                 fill[masks[i].mask > 0] = (*to_rgb(assigned_colors[i]), OPACITY)
             extent = (0, self.output.width, self.output.height, 0)
             self.output.ax.imshow(fill, extent=extent, interpolation="nearest")
             boxes = boxes if self._boxes else None
-        # Visualizer fills every contour, those of holes too: outlines are left to it.
+        # Visualizer fills all contours, including those of holes. Here it draws the outlines only.
         return super().overlay_instances(
             boxes=boxes, masks=masks, assigned_colors=assigned_colors, alpha=0.0, **others
         )
 
     def draw_text(self, text: str, position: tuple[float, float], **style: Any) -> VisImage:
-        """As Visualizer's, in white, and moved into the picture and off the labels before it."""
+        """Draw text like Visualizer, but white, inside the picture and away from other labels."""
         output = super().draw_text(text, position, **style | {"color": "white"})
-        self._place(self.output.ax.texts[-1])
+        self._move_label(self.output.ax.texts[-1])
         return output
 
     def _draw_text_in_mask(self, binary_mask: np.ndarray, text: str, color: Any) -> None:
-        """A label where each large part of the mask has most room; Detectron2's, at the median, may
-        lie on another object."""
+        """Draw a label at the widest location of each large part of a mask.
+
+        Detectron2 draws it at the median, which may be on another object.
+        """
         _, parts, stats, _ = cv2.connectedComponentsWithStats(binary_mask, connectivity=8)
         areas = stats[1:, cv2.CC_STAT_AREA]
-        least = min(areas.max(initial=0), _LABELLED_PART * binary_mask.size)
-        for part in np.flatnonzero(areas >= least) + 1:
-            inside = np.pad((parts == part).astype(np.uint8), 1)  # the border is an edge as well
-            room = cv2.distanceTransform(inside, cv2.DIST_L2, 5)[1:-1, 1:-1]
-            y, x = np.unravel_index(room.argmax(), room.shape)
-            self.draw_text(text, (x, y - self._default_font_size / 2), color=color)
+        smallest = min(areas.max(initial=0), _MIN_LABELED_AREA * binary_mask.size)
+        for part in np.flatnonzero(areas >= smallest) + 1:
+            inside = np.pad((parts == part).astype(np.uint8), 1)  # the border is an edge too
+            distance = cv2.distanceTransform(inside, cv2.DIST_L2, 5)[1:-1, 1:-1]
+            y, x = np.unravel_index(distance.argmax(), distance.shape)
+            self.draw_text(text, (float(x), float(y) - self._default_font_size / 2), color=color)
 
-    def _place(self, label: Text) -> None:
+    def _move_label(self, label: Text) -> None:
+        """Move a label into the picture, and up or down to where it covers other labels least."""
         drawn = label.get_window_extent(self.output.canvas.get_renderer()).padded(1)
         frame = self.output.fig.bbox
         right = max(frame.x1 - drawn.width, frame.x0)
@@ -96,11 +108,11 @@ class ClassColorVisualizer(Visualizer):
 
         step = drawn.height / 2 + 1
         shifts = sorted((n * step for n in range(-6, 7)), key=abs)
-        places = [inside.translated(0, dy) for dy in shifts]
-        places = [b for b in places if b.y0 >= frame.y0 - 0.5 and b.y1 <= frame.y1 + 0.5] or [
-            inside
-        ]
-        box = min(places, key=lambda b: b.count_overlaps(self._label_boxes))
+        candidates = [inside.translated(0, dy) for dy in shifts]
+        candidates = [
+            b for b in candidates if b.y0 >= frame.y0 - 0.5 and b.y1 <= frame.y1 + 0.5
+        ] or [inside]
+        box = min(candidates, key=lambda b: b.count_overlaps(self._label_boxes))
         self._label_boxes.append(box)
 
         to_data = self.output.ax.transData
@@ -110,8 +122,16 @@ class ClassColorVisualizer(Visualizer):
 
 
 def class_metadata(dataset_name: str) -> Metadata:
-    """Metadata of a dataset, completed: colours for all classes, numbers for names it lacks, as of
-    a dataset without a name."""
+    """Return the metadata of a dataset with a color for every class and a name for every label.
+
+    Colors that are missing are spread over the hues. Labels without a name are named by their
+    number, e.g. for an unregistered dataset (``dataset_name=""``).
+
+    Example:
+        >>> metadata = class_metadata("")
+        >>> metadata.stuff_classes[:3], len(metadata.stuff_colors)
+        (['0', '1', '2'], 255)
+    """
     known = MetadataCatalog.get(dataset_name).as_dict() if dataset_name else {}
     for kind in ("thing", "stuff"):
         count = len(known.get(f"{kind}_classes") or ()) or _UNNAMED_CLASSES
@@ -123,25 +143,28 @@ def class_metadata(dataset_name: str) -> Metadata:
 
 
 def _spread_color(index: int, count: int) -> list[int]:
-    """RGB, 0 to 255: hues as far apart as ``count`` allows, in three tones where it is large."""
-    saturation, value = _TONES[index % len(_TONES)] if count > _MOST_HUES else _TONES[0]
+    """Return one of ``count`` colors as RGB from 0 to 255.
+
+    Hues are as different as ``count`` allows; three tones are used if there are many classes.
+    """
+    saturation, value = _TONES[index % len(_TONES)] if count > _MAX_HUES else _TONES[0]
     return [round(255 * c) for c in colorsys.hsv_to_rgb(index / count, saturation, value)]
 
 
 def draw_outputs(image: np.ndarray, outputs: dict[str, Any], metadata: Metadata) -> np.ndarray:
-    """Draw what a model returned for one image.
+    """Draw the outputs of a model for one image.
 
     Args:
-        image: (H, W, 3) RGB, uint8.
-        outputs: of one image, on the CPU, at (H, W); drawn is the first that is there of
-            ``panoptic_seg``, ``instances``, ``sem_seg`` and ``proposals``.
-        metadata: see :func:`class_metadata`.
+        image: RGB of shape (H, W, 3), uint8.
+        outputs: the outputs for this image, on the CPU and of size (H, W). The first existing one
+            of ``panoptic_seg``, ``instances``, ``sem_seg`` and ``proposals`` is drawn.
+        metadata: classes and colors, see :func:`class_metadata`.
 
     Returns:
-        (H, W, 3) RGB, uint8.
+        RGB of shape (H, W, 3), uint8.
 
     Raises:
-        ValueError: the outputs have none of these.
+        UserError: the outputs contain none of these.
     """
     painter = ClassColorVisualizer(image, metadata)
     kind = output_kind(outputs)
@@ -152,18 +175,25 @@ def draw_outputs(image: np.ndarray, outputs: dict[str, Any], metadata: Metadata)
     elif kind == "sem_seg":
         painter.draw_sem_seg(outputs[kind].argmax(dim=0), alpha=OPACITY)
     else:
-        boxes = outputs[kind].proposal_boxes[:_MOST_PROPOSALS]
-        painter.overlay_instances(boxes=boxes, assigned_colors=[_NO_CLASS] * len(boxes))
+        boxes = outputs[kind].proposal_boxes[:_MAX_PROPOSALS]
+        painter.overlay_instances(boxes=boxes, assigned_colors=[_NO_CLASS_COLOR] * len(boxes))
     return painter.output.get_image()
 
 
 def output_kind(outputs: dict[str, Any]) -> str:
-    """The output that is drawn: the one that says most.
+    """Return the name of the output that is drawn: the one with the most information.
 
     Raises:
-        ValueError: the outputs have none that can be drawn.
+        UserError: the outputs contain none that can be drawn.
+
+    Example:
+        >>> output_kind({"sem_seg": None, "instances": None})
+        'instances'
     """
-    for kind in ("panoptic_seg", "instances", "sem_seg", "proposals"):
+    for kind in _OUTPUT_KINDS:
         if kind in outputs:
             return kind
-    raise ValueError(f"nothing to draw among the outputs {sorted(outputs)}")
+    raise UserError(
+        f"the model's outputs are {', '.join(sorted(outputs)) or 'empty'}, and none of them can be "
+        f"drawn; drawing needs one of {', '.join(_OUTPUT_KINDS)}"
+    )

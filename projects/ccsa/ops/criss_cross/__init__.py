@@ -2,32 +2,38 @@
 
     out_u = sum_{i in cross(u)} softmax_i(q_u . k_i) v_i
 
-cross(u) are the positions that share all coordinates with u but one: row and column of a (H, W)
-map, three lines of a (T, H, W) map; u itself counts once. Scores are not scaled, as in the official
-code.
+cross(u) contains the positions that share all coordinates with u but one: the row and the column of
+u in a feature map of size (H, W), and the positions along all three axes for size (T, H, W). The
+position u itself counts once. Scores are not scaled, as in the official code.
 
-Deviations from the official code: the own position is taken out by a mask of the scores' own type
-and device (there: float32, CUDA only), and maps may have any number of axes (its 3D version counts
-the own position twice and scrambles an axis).
+Deviations from the official code: the own position is masked in the dtype and on the device of the
+scores (the official code uses float32 on CUDA only), and feature maps may have any number of axes
+(the official 3D version counts the own position twice and scrambles an axis).
 """
 
 import torch
 from torch import Tensor
 
-from ccsa.ops.criss_cross import flops  # noqa: F401  torch's FLOP counter knows the operators
+from ccsa.errors import UserError
+from ccsa.ops.criss_cross import flops  # noqa: F401  registers the operators with torch's counter
 from ccsa.ops.criss_cross.dispatch import (
     BACKENDS,
+    can_run_export,
     can_run_reference,
+    can_run_tiled,
     can_run_torch,
     can_run_triton,
     choose,
     use_backend,
 )
-from ccsa.ops.criss_cross.plain import plain_weights, without_autocast
+from ccsa.ops.criss_cross.export import cross_weights
+from ccsa.ops.criss_cross.precision import without_autocast
 
 __all__ = [
     "BACKENDS",
+    "can_run_export",
     "can_run_reference",
+    "can_run_tiled",
     "can_run_torch",
     "can_run_triton",
     "criss_cross_attention",
@@ -39,72 +45,98 @@ __all__ = [
 def criss_cross_attention(
     query: Tensor, key: Tensor, value: Tensor, *, backend: str | None = None
 ) -> Tensor:
-    """Each position attends to its cross.
+    """Compute criss-cross attention: each position attends to its row and column.
 
     Args:
-        query, key: (B, Ck, *S), S being (H, W) or (T, H, W).
+        query: (B, Ck, *S), where S is (H, W) or (T, H, W).
+        key: (B, Ck, *S).
         value: (B, Cv, *S).
-        backend: ``triton`` (GPUs; no weights in memory), ``torch`` (memory O(sum(S)) per position,
-            no permuted copies of channels-last maps) or ``reference`` (dense over all positions,
-            for tests). None: the one of ``use_backend`` around the call, else that of the
-            environment variable CCSA_BACKEND, else the first of these that can run.
+        backend: ``triton`` (kernels for GPUs, no weights in memory), ``tiled`` (any device, the
+            weights of a few rows in memory at a time), ``export`` (standard tensor operations,
+            all weights of the crosses in memory) or ``reference`` (the dense definition, for
+            tests). Default: the backend of :func:`use_backend` or of the environment variable
+            CCSA_BACKEND, otherwise the first of these that can run; ``export`` while a program is
+            exported.
 
     Returns:
-        (B, Cv, *S), of value's type and memory format. Under autocast the operands are cast to its
-        type; scores and their log-sum-exp are float32 for half precision.
+        The output (B, Cv, *S), with the dtype and the memory format of ``value``. Under autocast
+        the operands are cast to the dtype of autocast. Scores and softmax are float32 for
+        half-precision operands.
 
     Raises:
-        ValueError: shapes, types or devices that do not go together; a backend that is unknown, or
-            was asked for and cannot run.
+        UserError: the shapes, dtypes or devices do not match, or the requested backend is unknown
+            or cannot run.
+
+    Example:
+        >>> import torch
+        >>> from ccsa.ops import criss_cross_attention
+        >>> query, key, value = (torch.randn(1, channels, 5, 7) for channels in (2, 2, 16))
+        >>> criss_cross_attention(query, key, value).shape
+        torch.Size([1, 16, 5, 7])
+
+        With equal scores, the output is the mean over the row and the column:
+
+        >>> zeros, value = torch.zeros(1, 1, 2, 2), torch.tensor([[[[0.0, 3.0], [6.0, 9.0]]]])
+        >>> criss_cross_attention(zeros, zeros, value)
+        tensor([[[[3., 4.],
+                  [5., 6.]]]])
     """
     _check(query, key, value)
     device = query.device.type
-    autocast = device != "meta" and torch.is_autocast_enabled(device)  # it has none
+    autocast = device != "meta" and torch.is_autocast_enabled(device)  # meta has no autocast
     if autocast and query.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     if not query.dtype == key.dtype == value.dtype:
-        raise ValueError(
-            f"query, key and value must have one type, not {query.dtype}, {key.dtype} and "
+        raise UserError(
+            f"query, key and value must have one dtype, not {query.dtype}, {key.dtype} and "
             f"{value.dtype}"
         )
     return choose(backend, query, key, value)(query, key, value)
 
 
 def criss_cross_weights(query: Tensor, key: Tensor) -> Tensor:
-    """The attention weights, for drawing: no gradient.
+    """Return the attention weights, for visualization. No gradient is recorded.
 
     Args:
-        query, key: (B, Ck, *S).
+        query: (B, Ck, *S), where S is (H, W) or (T, H, W).
+        key: (B, Ck, *S).
 
     Returns:
-        (B, *S, sum(S)), for each position its weights along the first axis, then the next, ...;
-        they sum to 1. The own position has its weight in the last axis and 0 in the others.
+        Weights (B, *S, sum(S)) of at least float32. For each position they list the weights along
+        the first axis, then along the second, and so on; they sum to 1. The own position has its
+        weight on the last axis, and 0 on the other axes.
 
     Raises:
-        ValueError: shapes, types or devices that do not go together.
+        UserError: the shapes, dtypes or devices do not match.
+
+    Example:
+        >>> import torch
+        >>> from ccsa.ops import criss_cross_weights
+        >>> query = key = torch.zeros(1, 1, 2, 2)
+        >>> criss_cross_weights(query, key)[0, 0, 0]  # column: itself, below; row: itself, right
+        tensor([0.0000, 0.3333, 0.3333, 0.3333])
     """
     _check(query, key, key)
     with torch.no_grad(), without_autocast(query):
-        return plain_weights(query, key)
+        return cross_weights(query, key)
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor) -> None:
+    """Raise a UserError unless the operands have matching shapes, devices and dtypes."""
     shapes = [tuple(x.shape) for x in (query, key, value)]
     (batch, _, *size), (value_batch, _, *value_size) = shapes[0], shapes[2]
     if shapes[0] != shapes[1] or (batch, size) != (value_batch, value_size) or not size:
-        raise ValueError(
-            "query and key must be (B, Ck, *S) and value (B, Cv, *S) with one batch B and one "
-            f"spatial size S, not {shapes}"
+        raise UserError(
+            "query and key must be (B, Ck, *S) and value (B, Cv, *S) with one batch size B and "
+            f"one spatial size S, not {shapes}"
         )
     if 0 in shapes[0][1:] + shapes[2][1:]:
-        raise ValueError(f"only the batch may be empty, not {shapes}")
+        raise UserError(f"only the batch may be empty, not {shapes}")
     if not query.device == key.device == value.device:
-        raise ValueError(
+        raise UserError(
             f"query, key and value must be on one device, not {query.device}, {key.device}, "
             f"{value.device}"
         )
     if not (query.is_floating_point() and value.is_floating_point()):
-        raise ValueError(
-            f"query and value must be floating point, not {query.dtype}, {value.dtype}"
-        )
+        raise UserError(f"query and value must be floating point, not {query.dtype}, {value.dtype}")

@@ -1,9 +1,10 @@
-"""Which computation runs: by device, type and shape, unless somebody says otherwise.
+"""Choice of the backend that computes criss-cross attention.
 
-Who says it, the first that does: the keyword of the call, :func:`use_backend`, the environment
-variable CCSA_BACKEND. A backend that was asked for and cannot run refuses with the reason; where
-nobody asked, the first of ``BACKENDS`` that can run does, and is logged once. Exported programs and
-forward-mode derivatives get plain tensor operations.
+A backend can be requested by the keyword of the call, by :func:`use_backend`, or by the environment
+variable CCSA_BACKEND; the first of these that is given wins. A requested backend that cannot run
+raises an error that states the reason. Without a request, exported programs and forward-mode
+derivatives use ``export``; otherwise the first backend of ``BACKENDS`` that can run is used, and
+logged once.
 """
 
 import contextlib
@@ -12,31 +13,34 @@ import importlib.util
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ccsa.ops.criss_cross.plain import plain_attention
+from ccsa.errors import UserError
+from ccsa.ops.criss_cross.export import export_attention
 from ccsa.ops.criss_cross.reference import reference_attention
-from ccsa.ops.criss_cross.torch_ops import torch_attention
+from ccsa.ops.criss_cross.tiled import tiled_attention
 from ccsa.ops.criss_cross.triton_ops import triton_attention
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-BACKENDS: dict[str, Attention] = {  # the best first
+BACKENDS: dict[str, Attention] = {  # in the order of preference
     "triton": triton_attention,
-    "torch": torch_attention,
+    "tiled": tiled_attention,
+    "export": export_attention,
     "reference": reference_attention,
 }
+ALIASES = {"torch": "tiled"}  # names of former versions
 ENVIRONMENT = "CCSA_BACKEND"
 OLDEST_TRITON = (3, 4)  # comes with torch 2.8
-HALF_OR_SINGLE = (torch.float16, torch.bfloat16, torch.float32)
+TRITON_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 logger = logging.getLogger(__name__)
-_managers: list[list[str]] = []  # one name each: of the use_backend around the call, innermost last
+_managers: list[list[str]] = []  # one list with one name per active use_backend, innermost last
 
 
 def _triton_version() -> tuple[int, ...] | None:
@@ -58,69 +62,95 @@ TRITON = _triton_version()
 
 @contextlib.contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Calls inside take this backend, unless their own keyword names another; in all threads, as
-    autograd's own may compute a forward pass again.
+    """Compute criss-cross attention by the backend ``name`` inside a ``with`` block.
+
+    The keyword ``backend`` of a call takes precedence. The choice holds in all threads, because
+    autograd may recompute a forward pass in a thread of its own.
+
+    Args:
+        name: ``triton``, ``tiled``, ``export`` or ``reference``.
 
     Raises:
-        ValueError: an unknown backend.
+        UserError: the name is unknown.
+
+    Example:
+        >>> import torch
+        >>> from ccsa.ops import criss_cross_attention, use_backend
+        >>> query, key, value = torch.randn(3, 1, 2, 5, 7)
+        >>> with use_backend("reference"):
+        ...     expected = criss_cross_attention(query, key, value)
+        >>> torch.allclose(criss_cross_attention(query, key, value), expected, atol=1e-5)
+        True
     """
-    entry = [_known(name, "use_backend")]
+    entry = [canonical_name(name, "use_backend")]
     _managers.append(entry)
     try:
         yield
-    finally:  # another thread's may stand behind it
+    finally:  # the last entry may belong to another thread
         _managers[:] = [other for other in _managers if other is not entry]
 
 
 def choose(keyword: str | None, query: Tensor, key: Tensor, value: Tensor) -> Attention:
-    """The computation for these operands.
+    """Return the function that computes the attention of these operands.
 
     Raises:
-        ValueError: an unknown backend, or one that was asked for and cannot take them.
+        UserError: a requested backend is unknown or cannot run, or no backend can run.
     """
-    source, name = requested_backend(keyword)
-    if name is not None:
-        reason = why_not(_known(name, source), query)
+    source, requested = requested_backend(keyword)
+    if requested is not None:
+        name = canonical_name(requested, source)
+        reason = why_not(name, query)
         if reason is not None:
             others = _listed(other for other in BACKENDS if why_not(other, query) is None)
-            can = f"; what can run: {others}" if others else ""
-            raise ValueError(f"{source} '{name}' cannot run: {reason}{can}")
+            available = f"; what can run: {others}" if others else ""
+            raise UserError(f"{source} '{name}' cannot run: {reason}{available}")
         return BACKENDS[name]
     if _exporting() or _forward_mode():
-        return plain_attention
+        return BACKENDS["export"]
     reasons = {name: why_not(name, query) for name in BACKENDS}
-    if query.device.type == "cpu":  # Triton's interpreter is there to test the kernels
+    if query.device.type == "cpu":  # Triton's interpreter only serves to test the kernels
         reasons["triton"] = "the tensors are on the CPU"
     able = [name for name, reason in reasons.items() if reason is None]
     if not able:
-        raise ValueError(f"no backend can run: {reasons}")
+        raise UserError(f"no backend can run: {reasons}")
     if not torch.compiler.is_compiling():
         _log(able[0], query.device.type, query.dtype, reasons["triton"])
     return BACKENDS[able[0]]
 
 
 def can_run_triton(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether the Triton kernels take these operands: on CUDA (compute capability 8.0 on), or on
-    the CPU in Triton's interpreter; float16, bfloat16 or float32; one to three spatial axes."""
+    """Return whether the Triton kernels can compute these operands.
+
+    They need CUDA with compute capability 8.0 or higher, or Triton's interpreter on the CPU;
+    float16, bfloat16 or float32; and one to three spatial axes.
+    """
     return why_not("triton", query) is None
 
 
-def can_run_torch(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether the line by line computation takes these operands: any device and size."""
-    return why_not("torch", query) is None
+def can_run_tiled(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Return whether the tiled computation can compute these operands, on any device and size."""
+    return why_not("tiled", query) is None
+
+
+def can_run_export(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Return whether the exportable computation can compute these operands, if memory suffices."""
+    return why_not("export", query) is None
 
 
 def can_run_reference(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Whether the dense definition takes these operands: as torch, memory permitting."""
+    """Return whether the dense definition can compute these operands, if memory suffices."""
     return why_not("reference", query) is None
 
 
+can_run_torch = can_run_tiled  # name of former versions
+
+
 def why_not(name: str, query: Tensor) -> str | None:
-    """What keeps a backend from these operands, or None."""
-    types = HALF_OR_SINGLE if name == "triton" else (*HALF_OR_SINGLE, torch.float64)
-    if query.dtype not in types:
-        return f"it computes {_listed([str(t) for t in types])}, not {query.dtype}"
-    if name != "reference" and _forward_mode():
+    """Return the reason why a backend cannot compute these operands, or None if it can."""
+    dtypes = TRITON_DTYPES if name == "triton" else (*TRITON_DTYPES, torch.float64)
+    if query.dtype not in dtypes:
+        return f"it computes {_listed([str(t) for t in dtypes])}, not {query.dtype}"
+    if name in ("triton", "tiled") and _forward_mode():
         return "its operators have no forward-mode derivatives"
     return _why_not_triton(query) if name == "triton" else None
 
@@ -128,12 +158,12 @@ def why_not(name: str, query: Tensor) -> str | None:
 def _why_not_triton(query: Tensor) -> str | None:
     device = query.device
     if query.dim() > 5:
-        return f"it takes maps of up to 3 axes, not {query.dim() - 2}"
+        return f"it computes feature maps of up to 3 axes, not {query.dim() - 2}"
     if TRITON is None:
         return "the package triton is not installed (pip install triton)"
     if TRITON < OLDEST_TRITON:
         have, need = (".".join(map(str, v)) for v in (TRITON, OLDEST_TRITON))
-        return f"it needs Triton {need}, which torch 2.8 brings, and {have} is installed"
+        return f"it needs Triton {need}, which comes with torch 2.8, but {have} is installed"
     if device.type == "cpu" and os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
         return None
     if device.type != "cuda":
@@ -146,7 +176,15 @@ def _why_not_triton(query: Tensor) -> str | None:
 
 
 def requested_backend(keyword: str | None) -> tuple[str, str | None]:
-    """Who names a backend, the call's ``keyword`` or somebody else, and which; none if nobody."""
+    """Return where a backend is requested and its name, which is None if there is no request.
+
+    Args:
+        keyword: the keyword ``backend`` of the call.
+
+    Example:
+        >>> requested_backend("tiled")
+        ('backend', 'tiled')
+    """
     if keyword is not None:
         return "backend", keyword
     if _managers:
@@ -154,27 +192,45 @@ def requested_backend(keyword: str | None) -> tuple[str, str | None]:
     return ENVIRONMENT, os.environ.get(ENVIRONMENT) or None
 
 
-def _known(name: str, source: str) -> str:
+def canonical_name(name: str, source: str) -> str:
+    """Return the current name of a backend, which may be given by a former name.
+
+    Args:
+        name: the name of the backend.
+        source: where it is requested, for the message.
+
+    Raises:
+        UserError: the name is unknown.
+
+    Example:
+        >>> canonical_name("torch", "backend")
+        'tiled'
+    """
+    name = ALIASES.get(name, name)
     if name not in BACKENDS:
-        raise ValueError(f"{source}: unknown backend '{name}'; there are {_listed(BACKENDS)}")
+        raise UserError(f"{source}: unknown backend '{name}'; available: {_listed(BACKENDS)}")
     return name
 
 
 def _exporting() -> bool:
-    """For a program that leaves this library, and so cannot call its operators."""
-    # torch.compiler.is_exporting() (torch 2.7 on) returns this; torch.compile takes that for True.
+    """Return whether a program is exported, which cannot call the operators of this library."""
+    # torch.compiler.is_exporting() (from torch 2.7 on) returns this flag, but torch.compile takes
+    # the result of that function to be always True.
     flag = getattr(torch.compiler, "_is_exporting_flag", False)
     return flag or torch.onnx.is_in_onnx_export()
 
 
 def _forward_mode() -> bool:
-    """Whether forward-mode derivatives may be asked for. PyTorch takes those of an operator that
-    has none for 0, and tangents may belong to an outer level, or come with the output's gradient,
-    so the operands do not tell."""
-    return forward_ad._current_level >= 0  # there is no public word; torch.func enters a level too
+    """Return whether forward-mode derivatives are being computed.
+
+    PyTorch takes the derivative of an operator without a forward-mode formula to be 0. The operands
+    do not show whether they will be needed: tangents may belong to an outer level, or arrive with
+    the gradient of the output.
+    """
+    return forward_ad._current_level >= 0  # there is no public API; torch.func enters a level too
 
 
-def _listed(names) -> str:
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(names)
 
 
@@ -183,7 +239,7 @@ def _capability(device: int | None) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
 
 
-# torch.compiler.assume_constant_result does this too, but it imports torch._dynamo, which takes
+# torch.compiler.assume_constant_result sets this as well, but it imports torch._dynamo, which takes
 # longer than the rest of this package.
 _capability._dynamo_marked_constant = True  # type: ignore[attr-defined]
 

@@ -1,13 +1,27 @@
-"""The definition, dense over all pairs of positions: slow, and obviously right."""
+"""The ``reference`` backend: the executable definition of criss-cross attention.
+
+It computes the scores between all pairs of positions and masks those outside the cross. It is slow
+and needs O(N^2) memory for N positions, but it is obviously right: every other backend is tested
+against it, gradients included.
+"""
 
 import itertools
 
 import torch
 from torch import Tensor
 
+from ccsa.ops.criss_cross.precision import score_dtype
+
 
 def cross_mask(size: tuple[int, ...]) -> Tensor:
-    """(N, N) bool, N = prod(size): whether two positions differ in at most one coordinate."""
+    """Return a bool mask (N, N), N = prod(size): whether position j is on the cross of position i.
+
+    Two positions are on each other's cross if they differ in at most one coordinate.
+
+    Example:
+        >>> cross_mask((2, 2)).int().tolist()
+        [[1, 1, 1, 0], [1, 1, 0, 1], [1, 0, 1, 1], [0, 1, 1, 1]]
+    """
     positions = list(itertools.product(*(range(n) for n in size)))
     return torch.tensor(
         [
@@ -18,9 +32,12 @@ def cross_mask(size: tuple[int, ...]) -> Tensor:
 
 
 def reference_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """(B, Ck, *S), (B, Ck, *S), (B, Cv, *S) -> (B, Cv, *S), in float32 for half precision."""
-    accurate = torch.promote_types(query.dtype, torch.float32)
-    q, k, v = (x.flatten(2).to(accurate) for x in (query, key, value))  # (B, C, N)
+    """Return the output (B, Cv, *S) of query and key (B, Ck, *S) and value (B, Cv, *S).
+
+    Half-precision operands are computed in float32; the output has the dtype of ``value``.
+    """
+    dtype = score_dtype(query.dtype)
+    q, k, v = (x.flatten(2).to(dtype) for x in (query, key, value))  # (B, C, N)
     with torch.autocast(query.device.type, enabled=False):
         scores = torch.einsum("bcn,bcm->bnm", q, k)
         mask = cross_mask(tuple(query.shape[2:])).to(query.device)

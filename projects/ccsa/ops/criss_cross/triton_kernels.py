@@ -1,16 +1,21 @@
-"""Triton kernels of criss-cross attention: one line's tile per program, no weights in memory.
+"""Triton kernels of criss-cross attention. No attention weights are written to memory.
 
-A launch handles all lines along one axis. A tensor (B, *S, C) is given by its pointer and the
-tuple of its strides (batch, other axis, other axis, along the line), in elements; channels are
-dense. ``at`` are the strides of the buffers of one number per position, ``others`` the sizes of
-the other two axes. One tile of one line of one launch writes each number, in a fixed order of
-sums: the same bits every time, without atomics.
+A launch handles one axis of the feature maps: all rows, say, of a map (B, T, H, W, C). Each program
+computes one tile of BLOCK_M positions of one row. A tensor is given by its pointer and the tuple of
+its strides in elements: (batch, first other axis, second other axis, along the row); channels are
+dense. ``lse`` and ``delta`` have one element per position and common strides, ``lse_strides``;
+``others`` are the sizes of the two other axes. Every element is written by one program per launch,
+and sums have a fixed order without atomics: the result is the same bit for bit every time.
 
-The own position lies on every line. It is left in the last axis, which runs first (``FIRST``), so
-that no softmax is empty, whatever the sizes; the other axes mask it and go on from what is there.
+The own position is on every axis, but counts once. It is kept on the last axis, which runs first
+(``FIRST``), so that no softmax is empty whatever the sizes; the kernels of the other axes mask it
+and continue from the results so far.
 
-X, Y: positions of the program's own tile, and those of the tile it meets, on the same line; K: a
-tile of the channels of query and key; V: of those of value.
+Names follow FlashAttention: ``offs_m`` are the positions of a program's own tile and ``offs_n``
+those of the tiles it iterates over, on the same row; ``offs_d`` are channels; ``m_i`` is the
+running maximum and ``l_i`` the running sum of the online softmax, ``acc`` the accumulator, ``lse``
+the log-sum-exp, and ``delta`` the sum of dO * O. CK and CV are the channels of query/key and of
+value, in tiles of BLOCK_K and BLOCK_V.
 """
 
 from typing import Any
@@ -22,257 +27,275 @@ INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
 def loop_bound(n: int) -> Any:
-    """An argument that bounds a loop. The interpreter of Triton 3.6 cannot loop to a number that
-    was passed to a kernel with NumPy 2.4, but can to a constant."""
+    """Return ``n`` as a kernel argument that bounds a loop.
+
+    With NumPy 2.4 the interpreter of Triton 3.6 cannot loop to a number that is passed to a kernel,
+    but it can loop to a constant.
+    """
     return tl.constexpr(n) if INTERPRETED.value else n
 
 
 @triton.jit
-def _dot(a, b, total, PRECISION: tl.constexpr):
-    """total + a b, accumulated in float32."""
-    if INTERPRETED:  # has no bfloat16 products; those of float32 are the ones of tensor cores
+def _dot(a, b, acc, PRECISION: tl.constexpr):
+    """Return acc + a @ b, accumulated in float32."""
+    if INTERPRETED:  # it has no bfloat16 matmul; float32 gives the same as tensor cores do
         a = a.to(tl.float32)
         b = b.to(tl.float32)
-    return tl.dot(a, b, total, input_precision=PRECISION)
+    return tl.dot(a, b, acc, input_precision=PRECISION)
 
 
 @triton.jit
-def _start(pointer, line, others, strides):
-    """Pointer to the first position of a line; 64 bit, as large maps pass 2^31 elements."""
-    line = line.to(tl.int64)
-    second = line % others[1]
-    first = line // others[1] % others[0]
-    batch = line // others[1] // others[0]
+def _row_pointer(pointer, row, others, strides):
+    """Return the pointer to the first position of a row, in 64 bit for tensors of more than 2^31
+    elements."""
+    row = row.to(tl.int64)
+    second = row % others[1]
+    first = row // others[1] % others[0]
+    batch = row // others[1] // others[0]
     return pointer + batch * strides[0] + first * strides[1] + second * strides[2]
 
 
 @triton.jit
-def _places(line, positions, inside, strides, channels, C: tl.constexpr):
-    """Addresses and mask of a tile (positions, channels) of a line."""
-    rows = line + positions.to(tl.int64) * strides[3]
-    return rows[:, None] + channels[None, :], inside[:, None] & (channels[None, :] < C)
+def _tile_pointers(row_ptr, offs, in_row, strides, offs_d, D: tl.constexpr):
+    """Return the pointers and the mask of a tile (positions, channels) of a row."""
+    ptrs = row_ptr + offs.to(tl.int64) * strides[3]
+    return ptrs[:, None] + offs_d[None, :], in_row[:, None] & (offs_d[None, :] < D)
 
 
 @triton.jit
-def _products(
-    a, a_at, a_in, a_strides, b, b_at, b_in, b_strides, C: tl.constexpr,
-    A: tl.constexpr, B: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
+def _tile_matmul(
+    a_ptr, offs_m, in_m, a_strides, b_ptr, offs_n, in_n, b_strides, D: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """a_x . b_y over all C channels, (A, B) float32."""
-    out = tl.zeros((A, B), tl.float32)
-    for c in range(0, C, TILE):
-        channels = c + tl.arange(0, TILE)
-        places, mask = _places(a, a_at, a_in, a_strides, channels, C)
-        left = tl.load(places, mask=mask, other=0.0)
-        places, mask = _places(b, b_at, b_in, b_strides, channels, C)
-        right = tl.load(places, mask=mask, other=0.0)
-        out = _dot(left, tl.trans(right), out, PRECISION)
-    return out
+    """Return a_m . b_n over all D channels, (BLOCK_M, BLOCK_N) in float32."""
+    acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for start_d in range(0, D, BLOCK_D):
+        offs_d = start_d + tl.arange(0, BLOCK_D)
+        ptrs, mask = _tile_pointers(a_ptr, offs_m, in_m, a_strides, offs_d, D)
+        a = tl.load(ptrs, mask=mask, other=0.0)
+        ptrs, mask = _tile_pointers(b_ptr, offs_n, in_n, b_strides, offs_d, D)
+        b = tl.load(ptrs, mask=mask, other=0.0)
+        acc = _dot(a, tl.trans(b), acc, PRECISION)
+    return acc
 
 
 @triton.jit
-def attend(
-    query, key, value, out, lse_before, lse_after,
-    query_strides, key_strides, value_strides, out_strides, at, others, length,
+def attention_forward(
+    query, key, value, out, lse_in, lse_out,
+    query_strides, key_strides, value_strides, out_strides, lse_strides, others, length,
     CK: tl.constexpr, CV: tl.constexpr, FIRST: tl.constexpr,
-    X: tl.constexpr, Y: tl.constexpr, K: tl.constexpr, V: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Adds one axis to ``out`` and to the log-sum-exp: an online softmax that starts from those of
-    the axes before, for which it is as if they were one key with score lse and value out."""
-    parts: tl.constexpr = (CV + V - 1) // V
-    tiles = tl.cdiv(length, X)
-    part = tl.program_id(0) % parts
-    tile = tl.program_id(0) // parts % tiles
-    line = tl.program_id(0) // parts // tiles
-    q = _start(query, line, others, query_strides)
-    k = _start(key, line, others, key_strides)
-    v = _start(value, line, others, value_strides)
-    o = _start(out, line, others, out_strides)
-    x = tile * X + tl.arange(0, X)
-    x_in = x < length
-    channels = part * V + tl.arange(0, V)
-    written, mask = _places(o, x, x_in, out_strides, channels, CV)
-    number = _start(lse_before, line, others, at) + x.to(tl.int64) * at[3]
+    """Add one axis to ``out`` and to the log-sum-exp.
+
+    The online softmax starts from the axes so far as if they were one key with score ``lse_in`` and
+    value ``out``.
+    """
+    num_d: tl.constexpr = (CV + BLOCK_V - 1) // BLOCK_V
+    num_m = tl.cdiv(length, BLOCK_M)
+    pid_d = tl.program_id(0) % num_d
+    pid_m = tl.program_id(0) // num_d % num_m
+    row = tl.program_id(0) // num_d // num_m
+    q_ptr = _row_pointer(query, row, others, query_strides)
+    k_ptr = _row_pointer(key, row, others, key_strides)
+    v_ptr = _row_pointer(value, row, others, value_strides)
+    o_ptr = _row_pointer(out, row, others, out_strides)
+    offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    in_m = offs_m < length
+    offs_d = pid_d * BLOCK_V + tl.arange(0, BLOCK_V)
+    o_ptrs, o_mask = _tile_pointers(o_ptr, offs_m, in_m, out_strides, offs_d, CV)
+    lse_offs = offs_m.to(tl.int64) * lse_strides[3]
     if FIRST:
-        top = tl.full((X,), float("-inf"), tl.float32)
-        total = tl.zeros((X,), tl.float32)
-        mean = tl.zeros((X, V), tl.float32)
+        m_i = tl.full((BLOCK_M,), float("-inf"), tl.float32)
+        l_i = tl.zeros((BLOCK_M,), tl.float32)
+        acc = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
     else:
-        top = tl.load(number, mask=x_in, other=0.0)
-        total = tl.full((X,), 1.0, tl.float32)
-        mean = tl.load(written, mask=mask, other=0.0).to(tl.float32)
-    for first in range(0, length, Y):
-        y = first + tl.arange(0, Y)
-        y_in = y < length
-        scores = _products(
-            q, x, x_in, query_strides, k, y, y_in, key_strides, CK, X, Y, K, PRECISION
-        )
-        seen = y_in[None, :]
+        lse_ptrs = _row_pointer(lse_in, row, others, lse_strides) + lse_offs
+        m_i = tl.load(lse_ptrs, mask=in_m, other=0.0)
+        l_i = tl.full((BLOCK_M,), 1.0, tl.float32)
+        acc = tl.load(o_ptrs, mask=o_mask, other=0.0).to(tl.float32)
+    for start_n in range(0, length, BLOCK_N):
+        offs_n = start_n + tl.arange(0, BLOCK_N)
+        in_n = offs_n < length
+        qk = _tile_matmul(
+            q_ptr, offs_m, in_m, query_strides, k_ptr, offs_n, in_n, key_strides,
+            CK, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION,
+        )  # fmt: skip
+        visible = in_n[None, :]
         if not FIRST:
-            seen = seen & (x[:, None] != y[None, :])
-        scores = tl.where(seen, scores, float("-inf"))
-        higher = tl.maximum(top, tl.max(scores, 1))
-        weights = tl.exp(scores - higher[:, None])
-        shrink = tl.exp(top - higher)
-        total = total * shrink + tl.sum(weights, 1)
-        places, inside = _places(v, y, y_in, value_strides, channels, CV)
-        values = tl.load(places, mask=inside, other=0.0)
-        mean = _dot(weights.to(values.dtype), values, mean * shrink[:, None], PRECISION)
-        top = higher
-    mean = mean / total[:, None]
-    tl.store(written, mean.to(out.dtype.element_ty), mask=mask)
-    if part == 0:
-        number = _start(lse_after, line, others, at) + x.to(tl.int64) * at[3]
-        tl.store(number, top + tl.log(total), mask=x_in)
+            visible = visible & (offs_m[:, None] != offs_n[None, :])
+        qk = tl.where(visible, qk, float("-inf"))
+        m_ij = tl.maximum(m_i, tl.max(qk, 1))
+        p = tl.exp(qk - m_ij[:, None])
+        alpha = tl.exp(m_i - m_ij)
+        l_i = l_i * alpha + tl.sum(p, 1)
+        v_ptrs, v_mask = _tile_pointers(v_ptr, offs_n, in_n, value_strides, offs_d, CV)
+        v = tl.load(v_ptrs, mask=v_mask, other=0.0)
+        acc = _dot(p.to(v.dtype), v, acc * alpha[:, None], PRECISION)
+        m_i = m_ij
+    acc = acc / l_i[:, None]
+    tl.store(o_ptrs, acc.to(out.dtype.element_ty), mask=o_mask)
+    if pid_d == 0:
+        lse_ptrs = _row_pointer(lse_out, row, others, lse_strides) + lse_offs
+        tl.store(lse_ptrs, m_i + tl.log(l_i), mask=in_m)
 
 
 @triton.jit
-def output_products(
-    grad, out, delta, grad_strides, out_strides, at, others, length,
-    CV: tl.constexpr, X: tl.constexpr, V: tl.constexpr,
+def compute_delta(
+    grad, out, delta, grad_strides, out_strides, lse_strides, others, length,
+    CV: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_V: tl.constexpr,
 ):  # fmt: skip
-    """delta = sum_c dO_c O_c of each position: the mean of P dP over its whole cross, which is the
-    gradient of the log-sum-exp."""
-    tiles = tl.cdiv(length, X)
-    tile = tl.program_id(0) % tiles
-    line = tl.program_id(0) // tiles
-    g = _start(grad, line, others, grad_strides)
-    o = _start(out, line, others, out_strides)
-    x = tile * X + tl.arange(0, X)
-    x_in = x < length
-    total = tl.zeros((X,), tl.float32)
-    for c in range(0, CV, V):
-        channels = c + tl.arange(0, V)
-        places, mask = _places(g, x, x_in, grad_strides, channels, CV)
-        left = tl.load(places, mask=mask, other=0.0).to(tl.float32)
-        places, mask = _places(o, x, x_in, out_strides, channels, CV)
-        right = tl.load(places, mask=mask, other=0.0).to(tl.float32)
-        total += tl.sum(left * right, 1)
-    number = _start(delta, line, others, at) + x.to(tl.int64) * at[3]
-    tl.store(number, total, mask=x_in)
+    """Compute delta, the sum of dO * O over the channels of each position.
+
+    It equals the sum of P * dP over the whole cross, which is the gradient of the log-sum-exp.
+    """
+    num_m = tl.cdiv(length, BLOCK_M)
+    pid_m = tl.program_id(0) % num_m
+    row = tl.program_id(0) // num_m
+    do_ptr = _row_pointer(grad, row, others, grad_strides)
+    o_ptr = _row_pointer(out, row, others, out_strides)
+    offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    in_m = offs_m < length
+    acc = tl.zeros((BLOCK_M,), tl.float32)
+    for start_d in range(0, CV, BLOCK_V):
+        offs_d = start_d + tl.arange(0, BLOCK_V)
+        ptrs, mask = _tile_pointers(do_ptr, offs_m, in_m, grad_strides, offs_d, CV)
+        do = tl.load(ptrs, mask=mask, other=0.0).to(tl.float32)
+        ptrs, mask = _tile_pointers(o_ptr, offs_m, in_m, out_strides, offs_d, CV)
+        o = tl.load(ptrs, mask=mask, other=0.0).to(tl.float32)
+        acc += tl.sum(do * o, 1)
+    delta_ptrs = _row_pointer(delta, row, others, lse_strides)
+    delta_ptrs += offs_m.to(tl.int64) * lse_strides[3]
+    tl.store(delta_ptrs, acc, mask=in_m)
 
 
 @triton.jit
 def value_gradient(
     query, key, grad, lse, d_value,
-    query_strides, key_strides, grad_strides, d_value_strides, at, others, length,
+    query_strides, key_strides, grad_strides, d_value_strides, lse_strides, others, length,
     CK: tl.constexpr, CV: tl.constexpr, FIRST: tl.constexpr,
-    X: tl.constexpr, Y: tl.constexpr, K: tl.constexpr, V: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Adds one axis to dV_x = sum_y P_yx dO_y: x are keys, y the queries that see them."""
-    parts: tl.constexpr = (CV + V - 1) // V
-    tiles = tl.cdiv(length, X)
-    part = tl.program_id(0) % parts
-    tile = tl.program_id(0) // parts % tiles
-    line = tl.program_id(0) // parts // tiles
-    q = _start(query, line, others, query_strides)
-    k = _start(key, line, others, key_strides)
-    g = _start(grad, line, others, grad_strides)
-    d = _start(d_value, line, others, d_value_strides)
-    numbers = _start(lse, line, others, at)
-    x = tile * X + tl.arange(0, X)
-    x_in = x < length
-    channels = part * V + tl.arange(0, V)
-    written, mask = _places(d, x, x_in, d_value_strides, channels, CV)
+    """Add one axis to dV_m = sum_n P_nm dO_n, where m are keys and n the queries that see them."""
+    num_d: tl.constexpr = (CV + BLOCK_V - 1) // BLOCK_V
+    num_m = tl.cdiv(length, BLOCK_M)
+    pid_d = tl.program_id(0) % num_d
+    pid_m = tl.program_id(0) // num_d % num_m
+    row = tl.program_id(0) // num_d // num_m
+    q_ptr = _row_pointer(query, row, others, query_strides)
+    k_ptr = _row_pointer(key, row, others, key_strides)
+    do_ptr = _row_pointer(grad, row, others, grad_strides)
+    dv_ptr = _row_pointer(d_value, row, others, d_value_strides)
+    lse_ptr = _row_pointer(lse, row, others, lse_strides)
+    offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    in_m = offs_m < length
+    offs_d = pid_d * BLOCK_V + tl.arange(0, BLOCK_V)
+    dv_ptrs, dv_mask = _tile_pointers(dv_ptr, offs_m, in_m, d_value_strides, offs_d, CV)
     if FIRST:
-        total = tl.zeros((X, V), tl.float32)
+        acc = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
     else:
-        total = tl.load(written, mask=mask, other=0.0).to(tl.float32)
-    for first in range(0, length, Y):
-        y = first + tl.arange(0, Y)
-        y_in = y < length
-        scores = _products(
-            k, x, x_in, key_strides, q, y, y_in, query_strides, CK, X, Y, K, PRECISION
-        )
-        l = tl.load(numbers + y.to(tl.int64) * at[3], mask=y_in, other=0.0)  # noqa: E741
-        seen = x_in[:, None] & y_in[None, :]
+        acc = tl.load(dv_ptrs, mask=dv_mask, other=0.0).to(tl.float32)
+    for start_n in range(0, length, BLOCK_N):
+        offs_n = start_n + tl.arange(0, BLOCK_N)
+        in_n = offs_n < length
+        qk = _tile_matmul(
+            k_ptr, offs_m, in_m, key_strides, q_ptr, offs_n, in_n, query_strides,
+            CK, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION,
+        )  # fmt: skip
+        lse_n = tl.load(lse_ptr + offs_n.to(tl.int64) * lse_strides[3], mask=in_n, other=0.0)
+        visible = in_m[:, None] & in_n[None, :]
         if not FIRST:
-            seen = seen & (x[:, None] != y[None, :])
-        weights = tl.where(seen, tl.exp(scores - l[None, :]), 0.0)
-        places, inside = _places(g, y, y_in, grad_strides, channels, CV)
-        grads = tl.load(places, mask=inside, other=0.0)
-        total = _dot(weights.to(grads.dtype), grads, total, PRECISION)
-    tl.store(written, total.to(d_value.dtype.element_ty), mask=mask)
+            visible = visible & (offs_m[:, None] != offs_n[None, :])
+        p = tl.where(visible, tl.exp(qk - lse_n[None, :]), 0.0)
+        do_ptrs, do_mask = _tile_pointers(do_ptr, offs_n, in_n, grad_strides, offs_d, CV)
+        do = tl.load(do_ptrs, mask=do_mask, other=0.0)
+        acc = _dot(p.to(do.dtype), do, acc, PRECISION)
+    tl.store(dv_ptrs, acc.to(d_value.dtype.element_ty), mask=dv_mask)
 
 
 @triton.jit
-def score_gradient(
-    own, other, own_wide, other_wide, lse, delta, d_own, d_other,
-    own_strides, other_strides, own_wide_strides, other_wide_strides, d_strides, at, others,
+def query_key_gradient(
+    a, b, a_wide, b_wide, lse, delta, d_a, d_b,
+    a_strides, b_strides, a_wide_strides, b_wide_strides, d_strides, lse_strides, others,
     length, part_stride, parts_before,
     CK: tl.constexpr, CV: tl.constexpr, QUERIES: tl.constexpr, BOTH: tl.constexpr,
-    FIRST: tl.constexpr, X: tl.constexpr, Y: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
-    PRECISION: tl.constexpr,
+    FIRST: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    BLOCK_V: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Adds one axis to dQ or dK, float32: with dP = dO . v and dS = P (dP - delta),
-    dQ_i = sum_j dS_ij k_j and dK_j = sum_i dS_ij q_i.
+    """Add one axis to dQ or dK, in float32.
 
-    ``own`` are the queries (and ``own_wide`` dO) or the keys (and v), as ``QUERIES`` says;
-    ``other`` the others. ``BOTH`` also adds this tile's share of the others' gradient, to the part
-    ``d_other[tile]``: the costly dP is then formed once, and the parts are summed afterwards.
-    One tile of K channels of the gradients is written per program.
+    With dP = dO . v and dS = P * (dP - delta), dQ_i = sum_j dS_ij k_j and dK_j = sum_i dS_ij q_i.
+    Program tiles m belong to ``a``, and the tiles n that they iterate over to ``b``: with
+    ``QUERIES``, a and a_wide are query and dO, and b and b_wide key and value; otherwise the other
+    way around. With ``BOTH``, the share of this tile in the gradient of b is added too, to the part
+    ``d_b[pid_m]``; the expensive dP is then formed once, and the parts are summed afterwards. A
+    program writes BLOCK_K channels of the gradients.
     """
-    ck_parts: tl.constexpr = (CK + K - 1) // K
-    tiles = tl.cdiv(length, X)
-    part = tl.program_id(0) % ck_parts
-    tile = tl.program_id(0) // ck_parts % tiles
-    line = tl.program_id(0) // ck_parts // tiles
-    a = _start(own, line, others, own_strides)
-    b = _start(other, line, others, other_strides)
-    a_wide = _start(own_wide, line, others, own_wide_strides)
-    b_wide = _start(other_wide, line, others, other_wide_strides)
-    lse_line = _start(lse, line, others, at)
-    delta_line = _start(delta, line, others, at)
-    da = _start(d_own, line, others, d_strides)
-    db = _start(d_other, line, others, d_strides) + tile.to(tl.int64) * part_stride
-    x = tile * X + tl.arange(0, X)
-    x_in = x < length
-    channels = part * K + tl.arange(0, K)
-    d_places, d_mask = _places(da, x, x_in, d_strides, channels, CK)
-    own_places, own_mask = _places(a, x, x_in, own_strides, channels, CK)
-    total = tl.load(d_places, mask=d_mask & (not FIRST), other=0.0)
-    for first in range(0, length, Y):
-        y = first + tl.arange(0, Y)
-        y_in = y < length
-        d_weights = _products(
-            a_wide, x, x_in, own_wide_strides, b_wide, y, y_in, other_wide_strides,
-            CV, X, Y, V, PRECISION,
+    num_d: tl.constexpr = (CK + BLOCK_K - 1) // BLOCK_K
+    num_m = tl.cdiv(length, BLOCK_M)
+    pid_d = tl.program_id(0) % num_d
+    pid_m = tl.program_id(0) // num_d % num_m
+    row = tl.program_id(0) // num_d // num_m
+    a_ptr = _row_pointer(a, row, others, a_strides)
+    b_ptr = _row_pointer(b, row, others, b_strides)
+    a_wide_ptr = _row_pointer(a_wide, row, others, a_wide_strides)
+    b_wide_ptr = _row_pointer(b_wide, row, others, b_wide_strides)
+    lse_ptr = _row_pointer(lse, row, others, lse_strides)
+    delta_ptr = _row_pointer(delta, row, others, lse_strides)
+    da_ptr = _row_pointer(d_a, row, others, d_strides)
+    db_ptr = _row_pointer(d_b, row, others, d_strides) + pid_m.to(tl.int64) * part_stride
+    offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    in_m = offs_m < length
+    offs_d = pid_d * BLOCK_K + tl.arange(0, BLOCK_K)
+    da_ptrs, da_mask = _tile_pointers(da_ptr, offs_m, in_m, d_strides, offs_d, CK)
+    a_ptrs, a_mask = _tile_pointers(a_ptr, offs_m, in_m, a_strides, offs_d, CK)
+    acc = tl.load(da_ptrs, mask=da_mask & (not FIRST), other=0.0)
+    for start_n in range(0, length, BLOCK_N):
+        offs_n = start_n + tl.arange(0, BLOCK_N)
+        in_n = offs_n < length
+        dp = _tile_matmul(
+            a_wide_ptr, offs_m, in_m, a_wide_strides, b_wide_ptr, offs_n, in_n, b_wide_strides,
+            CV, BLOCK_M, BLOCK_N, BLOCK_V, PRECISION,
         )  # fmt: skip
-        scores = _products(
-            a, x, x_in, own_strides, b, y, y_in, other_strides, CK, X, Y, K, PRECISION
-        )
+        qk = _tile_matmul(
+            a_ptr, offs_m, in_m, a_strides, b_ptr, offs_n, in_n, b_strides,
+            CK, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION,
+        )  # fmt: skip
         if QUERIES:
-            numbers = x.to(tl.int64) * at[3]
-            l = tl.load(lse_line + numbers, mask=x_in, other=0.0)[:, None]  # noqa: E741
-            mean = tl.load(delta_line + numbers, mask=x_in, other=0.0)[:, None]
+            lse_offs = offs_m.to(tl.int64) * lse_strides[3]
+            lse_i = tl.load(lse_ptr + lse_offs, mask=in_m, other=0.0)[:, None]
+            delta_i = tl.load(delta_ptr + lse_offs, mask=in_m, other=0.0)[:, None]
         else:
-            numbers = y.to(tl.int64) * at[3]
-            l = tl.load(lse_line + numbers, mask=y_in, other=0.0)[None, :]  # noqa: E741
-            mean = tl.load(delta_line + numbers, mask=y_in, other=0.0)[None, :]
-        seen = x_in[:, None] & y_in[None, :]
+            lse_offs = offs_n.to(tl.int64) * lse_strides[3]
+            lse_i = tl.load(lse_ptr + lse_offs, mask=in_n, other=0.0)[None, :]
+            delta_i = tl.load(delta_ptr + lse_offs, mask=in_n, other=0.0)[None, :]
+        visible = in_m[:, None] & in_n[None, :]
         if not FIRST:
-            seen = seen & (x[:, None] != y[None, :])
-        ds = tl.where(seen, tl.exp(scores - l) * (d_weights - mean), 0.0)
-        # float16 ends at 65,504 and 6e-8, which loss scaling makes dS pass: bring it to at most 1.
-        HALF: tl.constexpr = own.dtype.element_ty == tl.float16
+            visible = visible & (offs_m[:, None] != offs_n[None, :])
+        ds = tl.where(visible, tl.exp(qk - lse_i) * (dp - delta_i), 0.0)
+        # float16 ranges from 6e-8 to 65504, and loss scaling can move dS out of this range: the
+        # tile is scaled to at most 1.
+        HALF: tl.constexpr = a.dtype.element_ty == tl.float16
         if HALF:
             scale = tl.maximum(tl.max(tl.max(tl.abs(ds), 1), 0), 1e-30)
             ds = ds / scale
-        ds = ds.to(own.dtype.element_ty)
-        places, mask = _places(b, y, y_in, other_strides, channels, CK)
-        tile_b = tl.load(places, mask=mask, other=0.0)
+        ds = ds.to(a.dtype.element_ty)
+        b_ptrs, b_mask = _tile_pointers(b_ptr, offs_n, in_n, b_strides, offs_d, CK)
+        b_n = tl.load(b_ptrs, mask=b_mask, other=0.0)
         if HALF:
-            total += _dot(ds, tile_b, tl.zeros((X, K), tl.float32), PRECISION) * scale
+            acc += _dot(ds, b_n, tl.zeros((BLOCK_M, BLOCK_K), tl.float32), PRECISION) * scale
         else:
-            total = _dot(ds, tile_b, total, PRECISION)
+            acc = _dot(ds, b_n, acc, PRECISION)
         if BOTH:
-            tile_a = tl.load(own_places, mask=own_mask, other=0.0)
-            share = _dot(tl.trans(ds), tile_a, tl.zeros((Y, K), tl.float32), PRECISION)
+            a_m = tl.load(a_ptrs, mask=a_mask, other=0.0)
+            db = _dot(tl.trans(ds), a_m, tl.zeros((BLOCK_N, BLOCK_K), tl.float32), PRECISION)
             if HALF:
-                share *= scale
-            places, mask = _places(db, y, y_in, d_strides, channels, CK)
+                db *= scale
+            db_ptrs, db_mask = _tile_pointers(db_ptr, offs_n, in_n, d_strides, offs_d, CK)
             if not FIRST:
-                before = mask & (tile < parts_before)
-                share += tl.load(places, mask=before, other=0.0)
-            tl.store(places, share, mask=mask)
-    tl.store(d_places, total, mask=d_mask)
+                written = db_mask & (pid_m < parts_before)
+                db += tl.load(db_ptrs, mask=written, other=0.0)
+            tl.store(db_ptrs, db, mask=db_mask)
+    tl.store(da_ptrs, acc, mask=da_mask)

@@ -1,0 +1,44 @@
+"""Wrap a semantic model for sliding-window inference and test-time augmentation, as configured."""
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from torch import nn
+
+from ccsa.errors import UserError
+from ccsa.inference.sliding_window import SlidingWindow
+from ccsa.inference.test_time_augmentation import SemanticTTA
+
+
+def build_semantic_inference(cfg: CfgNode, model: nn.Module) -> nn.Module:
+    """Return the model wrapped as ``TEST.SLIDING_WINDOW`` and ``TEST.SEM_SEG_AUG`` request.
+
+    If both are enabled, the windows are taken from each scaled and flipped image. If neither is
+    enabled, the model itself is returned.
+
+    Args:
+        cfg: a configuration with the keys of ``TEST`` and ``DATASETS.TEST``, whose metadata provide
+            the ``flip_pairs``.
+        model: list[dict] -> list[dict] with "sem_seg", as Detectron2's models.
+
+    Raises:
+        UserError: a setting is out of its range, or the test sets have different ``flip_pairs``.
+    """
+    average = cfg.TEST.SEM_SEG_AVERAGE
+    if cfg.TEST.SLIDING_WINDOW.ENABLED:
+        keys = cfg.TEST.SLIDING_WINDOW
+        model = SlidingWindow(model, keys.CROP, keys.STRIDE, average)
+        # The windows return probabilities already if the average is that of softmax.
+        average = "logits"
+    if cfg.TEST.SEM_SEG_AUG.ENABLED:
+        keys = cfg.TEST.SEM_SEG_AUG
+        pairs = {
+            tuple(tuple(pair) for pair in MetadataCatalog.get(name).get("flip_pairs", ()))
+            for name in cfg.DATASETS.TEST
+        }
+        if keys.FLIP and len(pairs) > 1:
+            raise UserError(
+                f"the test sets {', '.join(cfg.DATASETS.TEST)} have different flip_pairs: evaluate "
+                "them one at a time, or with TEST.SEM_SEG_AUG.FLIP False"
+            )
+        model = SemanticTTA(model, keys.SCALES, keys.FLIP, next(iter(pairs), ()), average)
+    return model
