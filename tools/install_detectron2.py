@@ -4,9 +4,9 @@
     python tools/install_detectron2.py -c constraints.txt
 
 If Detectron2 is already installed, nothing is changed. Otherwise the PyPI wheel `labgym==3.1.2` is
-downloaded and its hash is checked. It contains the complete pure-Python Detectron2 0.6 (Apache-2.0)
+downloaded, and its hash is checked. It contains the whole pure-Python Detectron2 0.6 (Apache-2.0)
 as `LabGym/detectron2`. Only that folder is taken, its import namespace is restored, and pip
-installs it as the distribution `detectron2`, so that `pip list` and `pip uninstall detectron2` work.
+installs it as the distribution `detectron2`: `pip list` shows it, `pip uninstall` removes it.
 
 The compiled extension (rotated boxes, deformable convolution) is not included. If you need it,
 install an official build of Detectron2 first.
