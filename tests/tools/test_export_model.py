@@ -90,7 +90,8 @@ def test_what_a_check_needs_is_asked_for_before_anything_is_built(
     monkeypatch.setattr(tool, "trained_cfg", lambda *args, **keywords: pytest.fail("built"))
     arguments = ["--weights", run, "--format", "onnx", "--output", tmp_path / "model.onnx"]
     status, _, errors = export(*arguments, "--check")
-    assert status == 2 and "onnx needs onnxruntime: pip install onnxruntime" in errors
+    assert status == 2
+    assert "needs onnxruntime, which is not installed: run pip install 'ccsa[export]'" in errors
 
 
 def test_mistakes_end_with_one_message_that_names_the_cure(export, run, root, tmp_path):
