@@ -100,13 +100,13 @@ def test_mistakes_end_with_one_message_that_names_the_cure(export, run, root, tm
     cases = [
         (["--weights", run, "--output", taken], "would be overwritten"),
         (["--weights", run, "--output", tmp_path / "model.pt"], "name a .onnx file"),
-        (["--weights", tmp_path / "nowhere.pth", "--output", new], "nowhere.pth is not there"),
+        (["--weights", tmp_path / "nowhere.pth", "--output", new], "nowhere.pth does not exist"),
         (["--weights", taken, "--output", new], "--config-file"),
         (["--output", new], "add --weights"),
         (["--output", taken / "model.onnx"], "cannot be written"),
         (["--output", new, "--config-file", root / "configs" / CONFIG], 'MODEL.WEIGHTS ""'),
         (["--weights", tmp_path / "nowhere.pth", "--output", new, "--config-file",
-          root / "configs" / CONFIG], "nowhere.pth is not there"),
+          root / "configs" / CONFIG], "nowhere.pth does not exist"),
         (["--weights", run, "--output", new, "MODEL.NO_SUCH", "1"], "MODEL.NO_SUCH"),
     ]  # fmt: skip
     for arguments, cure in cases:
