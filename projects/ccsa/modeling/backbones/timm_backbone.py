@@ -169,6 +169,8 @@ class TimmBackbone(Backbone):
             image = torch.zeros(1, in_channels, size, size, device="meta")
             try:
                 maps = probe(image)
+            except UserError:
+                raise
             except _TIMM_ERRORS as error:
                 reason = str(error)
                 continue
