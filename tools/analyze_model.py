@@ -15,13 +15,17 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+
+import ccsa  # noqa: F401  first, because it silences a warning of the imports below
+
+# isort: split
 from detectron2.modeling import ROIHeads
 from tabulate import tabulate
 from torch import nn
 
 from ccsa.analysis import count_parameters, flop_analysis, measure
 from ccsa.analysis.comparison import three_digits
-from ccsa.engine.setup import describe_device, setup_cfg
+from ccsa.engine.setup import add_config_arguments, describe_device, setup_cfg
 from ccsa.engine.trainer import Trainer
 from ccsa.errors import reports_user_errors
 from ccsa.inference.predictor import Predictor
@@ -43,7 +47,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", metavar="FILE", required=True)
+    add_config_arguments(parser, required=True)
     image = parser.add_mutually_exclusive_group()
     image.add_argument(
         "--image", metavar="FILE", help="use this image, prepared as it is at test time"

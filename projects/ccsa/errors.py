@@ -6,6 +6,7 @@ with nothing but torch installed.
 
 import difflib
 import functools
+import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
@@ -128,19 +129,31 @@ def true_or_false(**values: bool) -> None:
 
 
 def reports_user_errors(main: Callable) -> Callable:
-    """Decorate the ``main`` of a command line: a :class:`UserError` prints one message to standard
-    error and exits with status 2, without a traceback."""
+    """Decorate the ``main`` of a command line.
+
+    A :class:`UserError` prints its message to standard error and exits with status 2, without a
+    traceback. An interrupt exits with status 130.
+    """
 
     @functools.wraps(main)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return main(*args, **kwargs)
         except UserError as error:
-            # An error from a data loader's process arrives with that process's traceback before it.
-            print(f"error: {str(error).rsplit('Error: ', 1)[-1].strip()}", file=sys.stderr)
+            print(f"error: {_message(error)}", file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(130)
 
     return wrapped
+
+
+def _message(error: UserError) -> str:
+    """Return the message of an error. If the error was raised in a worker process of a data loader,
+    torch has put the traceback of that process before the message."""
+    text = str(error)
+    if text.startswith("Caught ") and "Traceback (most recent call last)" in text:
+        raised = rf"^(?:\w+\.)*{type(error).__name__}: "
+        text = re.split(raised, text, flags=re.MULTILINE)[-1]
+    return text.strip()

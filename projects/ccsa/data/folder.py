@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ccsa.data.formats import FORMATS, coco
+from ccsa.data.formats import coco
 from ccsa.data.formats.image_files import ImageIndex
+from ccsa.data.formats.registry import FORMATS
 from ccsa.data.problems import Problems
 from ccsa.data.records import Split, use_one_mask_format
 from ccsa.errors import UserError, one_of
@@ -33,7 +34,7 @@ class FolderDataset:
 
     Attributes:
         root: the folder, or the folder of the JSON file.
-        format: the name of its format, a key of ``ccsa.data.formats.FORMATS``.
+        format: the name of its format, a key of ``ccsa.data.formats.registry.FORMATS``.
         classes: class names; ``category_id`` and label values are indices into them.
         splits: Detectron2's standard dicts of each split.
         problems: what is wrong; each has ``kind``, ``severity``, ``file`` and ``message``.

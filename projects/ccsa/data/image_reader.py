@@ -122,6 +122,19 @@ def check_range(value: Sequence[float]) -> Range:
     return float(numbers[0]), float(numbers[1])
 
 
+def intensity_range(value: str | Sequence[float]) -> Range | None:
+    """Return ``INPUT.INTENSITY_RANGE`` as two floats; None for ``auto`` (images of 8 bits).
+
+    Raises:
+        UserError: it is neither.
+    """
+    if value == "auto":
+        return None
+    if isinstance(value, str):
+        raise UserError(f"INPUT.INTENSITY_RANGE '{value}' is not auto or [low, high]")
+    return check_range(value)
+
+
 def intensity_percentiles(files: Sequence[str | Path]) -> Range | None:
     """Return the 0.1 and 99.9 percentiles over images of more than 8 bits.
 

@@ -1,34 +1,132 @@
 """Dataset mappers of image models: from a record to the inputs of the model.
 
-:class:`ReportingMapper` is Detectron2's DatasetMapper with errors that name the damaged file;
-:class:`SemanticMapper` adds the training augmentation of semantic segmentation. The mapper of video
-models is in :mod:`ccsa.data.video.mapper`; :mod:`ccsa.data.loaders` selects among the three.
+:class:`ReportingMapper` is Detectron2's DatasetMapper with this project's readers of images and
+labels, and with errors that name the image; :class:`SemanticMapper` adds the training augmentation
+of semantic segmentation. The mapper of video models is in :mod:`ccsa.data.video.mapper`;
+:mod:`ccsa.data.loaders` selects among the three.
 """
 
 import contextlib
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from detectron2.config import CfgNode
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetMapper, MetadataCatalog
-from detectron2.data.detection_utils import SizeMismatchError, read_image
+from detectron2.data import detection_utils as utils
+from detectron2.data import transforms as T
+from detectron2.data.detection_utils import SizeMismatchError
 
+from ccsa.data.image_reader import intensity_range, read_image
+from ccsa.data.tasks import check_label, has_label, semantic_label
 from ccsa.data.transforms.semantic import semantic_augmentations
 from ccsa.errors import UserError
+from ccsa.utils.user_code import import_user_code, imported_user_code
 
 
 class ReportingMapper(DatasetMapper):
-    """A DatasetMapper whose error names the file that cannot be read, and how to fix it."""
+    """A DatasetMapper with this project's readers of images and labels.
+
+    Args:
+        intensity_range: (low, high) for images of more than 8 bits; None if there are none.
+        label_classes: the number of classes that labels may have, checked in training; None for a
+            model without a semantic head.
+        ignore_label: the label that is ignored.
+        arguments: those of DatasetMapper.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        is_train: bool,
+        *,
+        intensity_range: tuple[float, float] | None = None,
+        label_classes: int | None = None,
+        ignore_label: int = 255,
+        **arguments: Any,
+    ):
+        super().__init__(is_train, **arguments)
+        self.intensity_range = intensity_range
+        self.label_classes, self.ignore_label = label_classes, ignore_label
+        self.user_code = imported_user_code()
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
+        head = cfg.MODEL.SEM_SEG_HEAD
+        return {
+            **super().from_config(cfg, is_train),
+            "intensity_range": intensity_range(cfg.INPUT.INTENSITY_RANGE),
+            "label_classes": head.NUM_CLASSES if _reads_labels(cfg) else None,
+            "ignore_label": head.IGNORE_VALUE,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Import the user's code in a worker process that is started anew."""
+        import_user_code(state["user_code"])
+        self.__dict__.update(state)
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Return the model inputs of a record, as DatasetMapper does.
 
         Raises:
-            UserError: an image or label file is missing or corrupt, or its size is not the one in
-                the annotations.
+            UserError: an image or label cannot be read, its size is not the one in the record, or
+                a label is not one of the classes. The message names the file.
         """
-        with report_unreadable_files(dataset_dict):
-            return super().__call__(dataset_dict)
+        with report_failures(dataset_dict):
+            record = copy.deepcopy(dataset_dict)
+            image = read_image(record["file_name"], self.image_format, self.intensity_range)
+            utils.check_image_size(record, image)
+            label = self.read_label(record) if self.is_train and has_label(record) else None
+            for key in ("sem_seg_file_name", "labels", "objects"):
+                record.pop(key, None)
+            inputs = T.AugInput(image, sem_seg=label)
+            transforms = self.augmentations(inputs)
+            image, label = inputs.image, inputs.sem_seg
+            record["image"] = torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))
+            if label is not None:
+                record["sem_seg"] = torch.as_tensor(label.astype("long"))
+            if self.proposal_topk is not None:
+                utils.transform_proposals(
+                    record, image.shape[:2], transforms, proposal_topk=self.proposal_topk
+                )
+            if not self.is_train:
+                record.pop("annotations", None)
+            elif "annotations" in record:
+                self._transform_annotations(record, transforms, image.shape[:2])
+            return record
+
+    def read_label(self, record: dict[str, Any]) -> np.ndarray:
+        """Return the label (H, W) of a record, checked against the number of classes."""
+        label = semantic_label(record)
+        if self.label_classes is not None:
+            source = record.get("sem_seg_file_name", f"the label of {record['file_name']}")
+            check_label(label, self.label_classes, self.ignore_label, source)
+        return label.astype(np.uint8) if label.max(initial=0) < 256 else label.astype(np.int32)
+
+    def _transform_annotations(
+        self, record: dict[str, Any], transforms: T.Transform, image_shape: tuple[int, int]
+    ) -> None:
+        """Transform boxes and masks, as DatasetMapper does.
+
+        Objects without a mask are left out if the model needs masks. An image may have no object.
+        """
+        annotations = [a for a in record["annotations"] if not a.get("iscrowd", 0)]
+        if self.use_instance_mask:
+            annotations = [a for a in annotations if a.get("segmentation")]
+        record["annotations"] = annotations
+        recompute, self.recompute_boxes = self.recompute_boxes, False
+        try:
+            super()._transform_annotations(record, transforms, image_shape)
+        finally:
+            self.recompute_boxes = recompute
+        instances = record["instances"]
+        if recompute and instances.has("gt_masks"):
+            instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
+            record["instances"] = utils.filter_empty_instances(instances)
+        elif self.use_instance_mask and not instances.has("gt_masks"):
+            record["instances"] = _without_objects(image_shape, self.instance_mask_format)
 
 
 class SemanticMapper(ReportingMapper):
@@ -64,27 +162,42 @@ def common_flip_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
 
 
 @contextlib.contextmanager
-def report_unreadable_files(record: dict[str, Any]) -> Iterator[None]:
-    """Turn the error of a file of ``record`` that cannot be read into one that names the file.
+def report_failures(record: dict[str, Any]) -> Iterator[None]:
+    """Turn any error in the preparation of a record into one that names its image.
 
     Raises:
-        UserError: an image or label file is missing or corrupt, or has another size.
+        UserError: with the image, the reason, and how to fix it.
     """
     try:
         yield
+    except UserError:
+        raise
     except (OSError, SyntaxError, SizeMismatchError) as error:
         raise UserError(
-            f"cannot read {_unreadable_file(record)} ({error}); replace it with an intact copy "
-            "or remove it from the annotations, then continue with --resume"
+            f"cannot read {record['file_name']} ({error}); replace it with an intact copy or "
+            "remove it from the annotations, then continue with --resume"
+        ) from error
+    except Exception as error:  # whatever an augmentation or a damaged annotation raises
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"the record of image {record.get('file_name')} cannot be prepared "
+            f"({type(error).__name__}: {reason}); correct or remove it, then continue with "
+            "--resume"
         ) from error
 
 
-def _unreadable_file(record: dict[str, Any]) -> str:
-    """Return the label file if it cannot be read, otherwise the image."""
-    labels = record.get("sem_seg_file_name")
-    if labels is not None:
-        try:
-            read_image(labels)
-        except (OSError, SyntaxError):
-            return labels
-    return record["file_name"]
+def _reads_labels(cfg: CfgNode) -> bool:
+    """Whether the model has a semantic head, so that labels are classes of it."""
+    wrapped = cfg.MODEL.META_ARCHITECTURE == "ContextModel"
+    name = cfg.MODEL.CONTEXT.META_ARCHITECTURE if wrapped else cfg.MODEL.META_ARCHITECTURE
+    return name not in ("GeneralizedRCNN", "RetinaNet", "ProposalNetwork", "FCOS")
+
+
+def _without_objects(size: tuple[int, int], mask_format: str) -> Any:
+    """Return the instances of an image without objects, with empty masks."""
+    instances = utils.annotations_to_instances([], size, mask_format)
+    if mask_format == "polygon":
+        instances.gt_masks = utils.PolygonMasks([])
+    else:
+        instances.gt_masks = utils.BitMasks(torch.zeros(0, *size, dtype=torch.bool))
+    return instances

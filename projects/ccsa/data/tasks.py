@@ -14,7 +14,7 @@ import numpy as np
 import pycocotools.mask as coco_mask
 
 from ccsa.data.folder import FolderDataset
-from ccsa.data.formats.label_reader import read_label
+from ccsa.data.formats.label_images import read_label_image
 from ccsa.data.formats.panoptic_png import read_segment_ids
 from ccsa.data.records import rle_of_polygons
 from ccsa.errors import UserError, one_of
@@ -83,7 +83,7 @@ def semantic_label(record: Mapping[str, Any]) -> np.ndarray:
     """
     labels = record.get("labels")
     if labels is None or labels["source"] == "file":
-        return read_label(record["sem_seg_file_name"], labels and labels["classes"])
+        return read_label_image(record["sem_seg_file_name"], labels and labels["classes"])
     classes = labels["classes"]
     if labels["source"] == "segments":
         ids = read_segment_ids(Path(record["pan_seg_file_name"]))
@@ -93,11 +93,37 @@ def semantic_label(record: Mapping[str, Any]) -> np.ndarray:
         return result
     size = record["height"], record["width"]
     result = np.full(size, labels["background"], np.uint8)
-    for annotation in largest_first(record["annotations"]):
+    for annotation in largest_first(record.get("objects", record.get("annotations", ()))):
         crowd = annotation["iscrowd"]
         mask = decode_mask(annotation, size)
         result[mask] = IGNORE if crowd else classes[annotation["category_id"]]
     return result
+
+
+def has_label(record: Mapping[str, Any]) -> bool:
+    """Whether a record has a class per pixel."""
+    return "labels" in record or "sem_seg_file_name" in record
+
+
+def check_label(label: np.ndarray, classes: int, ignore: int, source: str) -> None:
+    """Check that a label contains classes and the ignore value only.
+
+    Args:
+        label: integers (H, W).
+        classes: number of classes.
+        ignore: the ignore value.
+        source: the file, for the message.
+
+    Raises:
+        UserError: naming the first other value.
+    """
+    wrong = label[((label < 0) | (label >= classes)) & (label != ignore)]
+    if wrong.size:
+        raise UserError(
+            f"{source} contains the value {int(wrong[0])}, but the classes are 0 to {classes - 1} "
+            f"and {ignore} is ignored; correct the label, or map the value: "
+            f"DATASETS.LABEL_MAPPING '{{{int(wrong[0])}: CLASS}}'"
+        )
 
 
 def panoptic_segments(
@@ -207,7 +233,15 @@ def _semantic(data: FolderDataset) -> TaskData:
         _require_masks(data, "a semantic model")
         classes = [BACKGROUND, *data.classes]
         labels = {"source": "annotations", "classes": {i: i + 1 for i in identity}, "background": 0}
-    splits = {n: [{**r, "labels": labels} for r in rs] for n, rs in data.splits.items()}
+    splits = {
+        name: [
+            # Not "annotations": Detectron2 would leave out images without objects.
+            {**{k: v for k, v in r.items() if k != "annotations"}, "labels": labels}
+            | ({"objects": r["annotations"]} if "annotations" in r else {})
+            for r in records
+        ]
+        for name, records in data.splits.items()
+    }
     return TaskData(SEMANTIC, [], classes, splits)
 
 

@@ -204,9 +204,9 @@ def _choose(
         refusal = "" if mismatches else _refusal(cfg, overlay, used)
         if not mismatches and not refusal:
             return overlay
-        reasons.append([refusal] if refusal else mismatches)
+        reasons.append((len(mismatches), mismatches or [refusal]))
     bases = " or ".join(o.bases for o in candidates if o.bases)
-    closest = min(reasons, key=len)
+    _, closest = min(reasons)
     others = [
         other
         for other, files in known.items()

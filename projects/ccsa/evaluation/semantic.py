@@ -16,7 +16,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
 
-from ccsa.data.tasks import semantic_label
+from ccsa.data.tasks import check_label, semantic_label
 from ccsa.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -102,24 +102,3 @@ class SemanticEvaluator(SemSegEvaluator):
         pairs = (self._num_classes + 1) * predicted.reshape(-1).astype(int) + label.reshape(-1)
         counts = np.bincount(pairs, minlength=self._conf_matrix.size)
         return counts.reshape(self._conf_matrix.shape)
-
-
-def check_label(label: np.ndarray, classes: int, ignore: int, source: str) -> None:
-    """Check that a label contains classes and the ignore value only.
-
-    Args:
-        label: integers (H, W).
-        classes: number of classes.
-        ignore: the ignore value.
-        source: the file, for the message.
-
-    Raises:
-        UserError: naming the first other value.
-    """
-    wrong = label[((label < 0) | (label >= classes)) & (label != ignore)]
-    if wrong.size:
-        raise UserError(
-            f"{source} contains the value {int(wrong[0])}, but the classes are 0 to {classes - 1} "
-            f"and {ignore} is ignored; correct the label, or map the value: "
-            f"DATASETS.LABEL_MAPPING '{{{int(wrong[0])}: CLASS}}'"
-        )

@@ -1,4 +1,4 @@
-"""Peak memory of this process."""
+"""Memory use of this process."""
 
 import sys
 

@@ -33,6 +33,11 @@ def import_user_code(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(_import(name) for name in names)
 
 
+def imported_user_code() -> tuple[str, ...]:
+    """Return what was imported in this process, for :func:`import_user_code` in another one."""
+    return tuple(_imported)
+
+
 def _import(name: str) -> str:
     path = Path(name).expanduser()
     is_file = name.endswith(".py") or path.is_file()

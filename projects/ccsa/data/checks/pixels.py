@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ccsa.data.formats.label_reader import read_label
+from ccsa.data.formats.label_images import read_label_image
 from ccsa.data.image_reader import open_image
 from ccsa.data.problems import Problems
 from ccsa.data.records import ROTATING, Header, image_header
@@ -91,7 +91,7 @@ class LabelCheck:
         file = str(record["sem_seg_file_name"])
         mapping = (record.get("labels") or {}).get("classes") or record.get("label_mapping")
         try:
-            values = read_label(file, mapping)
+            values = read_label_image(file, mapping)
         except UserError as error:
             text = str(error)
             kind = "label_channels" if "channels" in text else "unreadable_label"

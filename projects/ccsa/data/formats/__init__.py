@@ -1,49 +1,18 @@
-"""Readers of annotation formats, and the readers and writers of the files that they consist of.
+"""Readers and writers of annotation formats: label images, lists of ids, panoptic JSON and PNG,
+MATLAB files."""
 
-:data:`FORMATS` lists the formats in which a user's data can come; see ``ccsa.data.read_folder``.
-"""
+from ccsa.data.formats.id_lists import read_id_list, write_id_list
+from ccsa.data.formats.label_images import IGNORE, read_label_image, write_label_image
+from ccsa.data.formats.panoptic_json import read_panoptic_json
+from ccsa.data.formats.panoptic_png import read_segment_ids, write_segment_ids
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
-
-from ccsa.data.formats import (
-    class_masks,
-    coco_folder,
-    coco_panoptic,
-    instance_labels,
-    labelme,
-    voc,
-    yolo,
-)
-from ccsa.data.problems import Problems
-from ccsa.data.records import Split
-
-
-class Reader(NamedTuple):
-    """How a format is recognized and read.
-
-    Attributes:
-        matches: called with a folder; whether it is in this format.
-        read: called with a folder and the list of problems; returns the splits.
-    """
-
-    matches: Callable[[Path], bool]
-    read: Callable[[Path, Problems], list[Split]]
-
-
-# In the order of detection: where two match, the first one is more specific.
-FORMATS = {
-    name: Reader(module.matches, module.read)
-    for name, module in {
-        "coco_panoptic": coco_panoptic,
-        "voc": voc,
-        "yolo": yolo,
-        "labelme": labelme,
-        "coco": coco_folder,
-        "instance_labels": instance_labels,
-        "class_masks": class_masks,
-    }.items()
-}
-
-__all__ = ["FORMATS", "Reader"]
+__all__ = [
+    "IGNORE",
+    "read_id_list",
+    "read_label_image",
+    "read_panoptic_json",
+    "read_segment_ids",
+    "write_id_list",
+    "write_label_image",
+    "write_segment_ids",
+]

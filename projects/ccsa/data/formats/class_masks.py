@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ccsa.data.formats.label_reader import read_label
+from ccsa.data.formats.label_images import read_label_image
 from ccsa.data.formats.layout import find_pairs, matched, read_class_names
 from ccsa.data.problems import Problems
 from ccsa.data.records import Split, image_header
@@ -68,7 +68,7 @@ def _numbered_classes(splits: list[Split], folder: Path) -> list[str]:
     values: set[int] = set()
     for split in splits:
         for record in split.records:
-            values.update(np.unique(read_label(Path(record["sem_seg_file_name"]))).tolist())
+            values.update(np.unique(read_label_image(Path(record["sem_seg_file_name"]))).tolist())
     values.discard(IGNORE)
     highest = max(values, default=0)
     if highest > 2 * len(values) + 8:

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ccsa.data.formats.label_reader import read_label
+from ccsa.data.formats.label_images import read_label_image
 from ccsa.data.formats.layout import find_pairs, matched, read_class_names
 from ccsa.data.problems import Problems
 from ccsa.data.records import Split, image_header, make_annotation, rle_of_mask
@@ -55,7 +55,7 @@ def _record(image: Path, label: Path, problems: Problems) -> dict[str, Any] | No
         problems.add("unreadable_image", image, str(error))
         return None
     try:
-        values = read_label(label)
+        values = read_label_image(label)
     except UserError as error:
         problems.add("unreadable_label", label, str(error))
         return None
@@ -84,7 +84,7 @@ def _record(image: Path, label: Path, problems: Problems) -> dict[str, Any] | No
 def _numbers_objects(file: Path) -> bool:
     """Whether the values of a label image are numbers of objects rather than classes."""
     try:
-        values = read_label(file)
+        values = read_label_image(file)
     except UserError:
         return False
     numbers = np.unique(values)

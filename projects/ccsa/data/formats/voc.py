@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ccsa.data.formats.label_reader import read_label
+from ccsa.data.formats.label_images import read_label_image
 from ccsa.data.formats.layout import SPLIT_NAMES, images_in, labels_by_stem, read_class_names
 from ccsa.data.formats.text_files import read_text
 from ccsa.data.problems import Problems
@@ -102,7 +102,7 @@ def _annotations(
     label: Path, objects: Path, classes: int, size: tuple[int, int], problems: Problems
 ) -> list[dict[str, Any]]:
     try:
-        values, numbers = read_label(label), read_label(objects)
+        values, numbers = read_label_image(label), read_label_image(objects)
     except UserError as error:
         problems.add("unreadable_label", objects, str(error))
         return []

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.data import transforms as T
-from detectron2.data.detection_utils import check_image_size, read_image
+from detectron2.data.detection_utils import check_image_size
 from fvcore.transforms.transform import Transform
 
-from ccsa.data.mapper import SemanticMapper, report_unreadable_files
+from ccsa.data.image_reader import read_image
+from ccsa.data.mapper import SemanticMapper, report_failures
+from ccsa.data.tasks import has_label
 
 
 class ClipMapper(SemanticMapper):
@@ -29,9 +31,9 @@ class ClipMapper(SemanticMapper):
         labelled, names = record["file_name"], record["clip_file_names"]
         # Each file is read once, and the labeled one first: its size is that of all.
         frames = {file: self._frame(record, file) for file in dict.fromkeys([labelled, *names])}
-        with report_unreadable_files(dataset_dict):
-            label_file = record.pop("sem_seg_file_name", None)
-            labels = None if label_file is None else read_image(label_file, "L").squeeze(2)
+        with report_failures(dataset_dict):
+            labels = self.read_label(record) if self.is_train and has_label(record) else None
+            record.pop("sem_seg_file_name", None)
             clip = ClipInput([frames[name] for name in names], names.index(labelled), labels)
             self.augmentations(clip)
         pixels = np.stack(clip.frames).transpose(0, 3, 1, 2)
@@ -42,8 +44,8 @@ class ClipMapper(SemanticMapper):
 
     def _frame(self, record: dict[str, Any], file: str) -> np.ndarray:
         """Return a frame (H, W, 3). Its size must be the one in ``record``, or is entered there."""
-        with report_unreadable_files({"file_name": file}):
-            frame = read_image(file, format=self.image_format)
+        with report_failures({"file_name": file}):
+            frame = read_image(file, self.image_format, self.intensity_range)
             check_image_size(record, frame)
         return frame
 
@@ -60,6 +62,7 @@ class ClipInput(T.AugInput):
 
     def __init__(self, frames: Sequence[np.ndarray], labelled: int, sem_seg: np.ndarray | None):
         super().__init__(frames[labelled], sem_seg=sem_seg)
+        self.sem_seg: np.ndarray | None = sem_seg
         self.frames, self.labelled = list(frames), labelled
 
     def transform(self, tfm: Transform) -> None:
