@@ -7,6 +7,8 @@
     python tools/train_net.py --config-file configs/digits/ccnet_mask_rcnn.yaml --resume
     python tools/train_net.py --config-file configs/digits/ccnet_mask_rcnn.yaml \\
         --eval-only MODEL.WEIGHTS FILE.pth
+    python tools/train_net.py --config-file configs/own/mask_rcnn.yaml --with criss_cross \\
+        --data my_folder --epochs 50
 
 --with applies overlays of configs/overlays on top of the configuration. KEY VALUE pairs at the end
 override single keys. Without OUTPUT_DIR, each run gets a new folder under
@@ -40,12 +42,15 @@ from ccsa.engine import (
     setup_cfg,
     start_run,
 )
+from ccsa.engine.own_data import add_data_arguments
 from ccsa.errors import reports_user_errors
+from ccsa.utils.user_code import import_user_code
 
 
 @reports_user_errors
 def work(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Train or evaluate. Every process of the job runs this function."""
+    import_user_code(args.imports)  # this may be a process of its own
     start_run(cfg)
     if args.eval_only:
         model = Trainer.build_model(cfg)
@@ -64,12 +69,22 @@ def work(cfg: CfgNode, args: argparse.Namespace) -> None:
 def parse_args() -> argparse.Namespace:
     parser = default_argument_parser(epilog=__doc__)
     add_config_arguments(parser, config_file=False)  # Detectron2's parser has --config-file
+    add_data_arguments(parser, training=True)
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="FILE_OR_MODULE",
+        help="Python code that registers blocks, heads or datasets; may be repeated",
+    )
     return parser.parse_args()
 
 
 @reports_user_errors
 def main() -> None:
     args = parse_args()
+    args.imports = import_user_code(args.imports)
     cfg = setup_cfg(args)
     check_run(cfg, args)
     folder = choose_output_dir(cfg, args)

@@ -24,6 +24,7 @@ def add_ccsa_config(cfg: CfgNode) -> None:
     _add_backbone_keys(cfg)
     _add_semantic_keys(cfg)
     _add_solver_keys(cfg)
+    _add_data_keys(cfg)
     _add_input_keys(cfg)
     _add_inference_keys(cfg)
 
@@ -192,6 +193,39 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     keys.HEAD_LR_FACTOR = 1.0
 
 
+def _add_data_keys(cfg: CfgNode) -> None:
+    """Add the keys of a user's own data; see docs/OWN_DATA.md.
+
+    ``DATASETS.OWN`` is written by ``--data`` and stored in the run, so that every tool works from
+    the run folder only.
+    """
+    keys = cfg.DATASETS
+    # Kinds of errors in a dataset that do not stop training; tools/check_dataset.py lists them.
+    keys.ALLOW = []
+    # Label values that are replaced before anything else sees them, {value: class}, e.g. {255: 1}.
+    keys.LABEL_MAPPING = []
+
+    keys.OWN = CfgNode()
+    # The folder or COCO JSON file; empty if the run uses registered datasets.
+    keys.OWN.ROOT = ""
+    # The name of its format; empty if it is detected.
+    keys.OWN.FORMAT = ""
+    # The folder of the images of a JSON file, the JSON file of the validation split, and the folder
+    # of its images.
+    keys.OWN.IMAGES = ""
+    keys.OWN.VAL = ""
+    keys.OWN.VAL_IMAGES = ""
+    # The name under which the splits are registered.
+    keys.OWN.NAME = ""
+    # What the model is trained on: "detection", "semantic" or "panoptic".
+    keys.OWN.KIND = ""
+    # The names of the splits.
+    keys.OWN.SPLITS = []
+    # The classes of objects, and the classes of pixels.
+    keys.OWN.CLASSES = []
+    keys.OWN.STUFF_CLASSES = []
+
+
 def _add_input_keys(cfg: CfgNode) -> None:
     """Add the keys of training data and augmentation for semantic segmentation.
 
@@ -200,6 +234,9 @@ def _add_input_keys(cfg: CfgNode) -> None:
     crop of TYPE ``absolute`` is padded to ``SIZE`` with ``PIXEL_MEAN`` and ``IGNORE_VALUE``.
     """
     keys = cfg.INPUT
+    # How images of more than 8 bits become 8 bits: [low, high] is mapped to 0 and 255. With "auto",
+    # --data takes the 0.1 and 99.9 percentiles of the training set and stores them in the run.
+    keys.INTENSITY_RANGE = "auto"
     # The mapper of the training data: "detection" is Detectron2's, "semantic" uses the keys below,
     # and "auto" decides by the datasets. A video model always gets clips, augmented by the keys
     # below.

@@ -5,6 +5,7 @@ meta-architecture declares ``takes_clips = True`` gets clips of frames, and an i
 runs any of the code in :mod:`ccsa.data.video`.
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ from ccsa.data.video.mapper import ClipMapper
 from ccsa.errors import UserError
 from ccsa.modeling.clip import Clip, takes_clips
 
+logger = logging.getLogger(__name__)
+
 SEMANTIC_EVALUATORS = ("sem_seg", "cityscapes_sem_seg")
 
 
@@ -34,8 +37,15 @@ def build_train_loader(cfg: CfgNode) -> Iterable[list[dict[str, Any]]]:
         UserError: see :func:`build_train_mapper` and :func:`clip_records`.
     """
     clips = clip_records(cfg, cfg.DATASETS.TRAIN)
-    dataset = {} if clips is None else {"dataset": clips}
-    return build_detection_train_loader(cfg, mapper=build_train_mapper(cfg), **dataset)
+    mapper = build_train_mapper(cfg)
+    if clips is not None:
+        return build_detection_train_loader(cfg, mapper=mapper, dataset=clips)
+    if mapper.use_instance_mask and mapper.instance_mask_format == "polygon":
+        records = [record for name in cfg.DATASETS.TRAIN for record in DatasetCatalog.get(name)]
+        if has_encoded_masks(records):
+            logger.info("Masks are run-length encoded, so INPUT.MASK_FORMAT bitmask is used.")
+            mapper.instance_mask_format = "bitmask"
+    return build_detection_train_loader(cfg, mapper=mapper)
 
 
 def build_test_loader(cfg: CfgNode, name: str) -> Iterable[list[dict[str, Any]]]:
@@ -99,6 +109,15 @@ def clip_records(cfg: CfgNode, names: Sequence[str]) -> list[dict[str, Any]] | N
     if not takes_clips(cfg):
         return None
     return with_clips(get_detection_dataset_dicts(list(names)), Clip.of(cfg))
+
+
+def has_encoded_masks(records: Iterable[dict[str, Any]]) -> bool:
+    """Return whether an object that is trained has a mask that is not polygons."""
+    return any(
+        isinstance(annotation.get("segmentation"), dict) and not annotation.get("iscrowd")
+        for record in records
+        for annotation in record.get("annotations", ())
+    )
 
 
 def _all_semantic(names: Sequence[str]) -> bool:

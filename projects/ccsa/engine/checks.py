@@ -14,6 +14,7 @@ from torch import nn
 
 from ccsa.blocks import CrissCross
 from ccsa.data.loaders import build_train_mapper, clip_records
+from ccsa.engine.dataset_checks import check_contents
 from ccsa.engine.solver import build_optimizer
 from ccsa.engine.weights import check_weights
 from ccsa.errors import UserError, suggestion
@@ -41,9 +42,11 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     check_processes(cfg, args)
     if not args.eval_only and not cfg.DATASETS.TRAIN:
         raise UserError("DATASETS.TRAIN is empty; name a dataset, e.g. \"('digits_train',)\"")
-    for name in (() if args.eval_only else cfg.DATASETS.TRAIN) + tuple(cfg.DATASETS.TEST):
+    names = (() if args.eval_only else tuple(cfg.DATASETS.TRAIN)) + tuple(cfg.DATASETS.TEST)
+    for name in names:
         check_dataset(name)
         clip_records(cfg, [name])  # raises an error if raw frames are missing
+    check_contents(cfg, training=not args.eval_only)
     if not args.resume:
         check_weights(cfg.MODEL.WEIGHTS)
         if args.eval_only and not cfg.MODEL.WEIGHTS:

@@ -5,6 +5,7 @@ names them. Later files win, mappings are merged, and lists are replaced. Keys t
 are accepted under their former name.
 """
 
+import copy
 import io
 import logging
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,12 @@ logger = logging.getLogger(__name__)
 
 # The top-level key that describes an overlay; see ccsa.engine.overlays.
 OVERLAY_KEY = "_OVERLAY_"
+
+# The configurations of this project. What they say is a default, not the user's word.
+PROJECT_CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+
+# Keys whose value is a mapping {number: number}, kept in a list because of CfgNode.
+_MAPPINGS = ("DATASETS.LABEL_MAPPING",)
 
 
 class _ConfigFile(CfgNode):
@@ -106,13 +113,46 @@ def translate_renamed_keys(content: dict[str, Any], file: str) -> None:
         logger.warning(f"{file}: {old} has been renamed and is read as {new}")
 
 
+def user_keys(file: str) -> set[str]:
+    """Return the keys that configuration files outside this project's ``configs`` folder set.
+
+    Args:
+        file: a configuration file; the files that it names in ``_BASE_`` are looked at as well.
+    """
+    path = Path(file).resolve()
+    if path.is_relative_to(PROJECT_CONFIGS):
+        return set()
+    content = read_config_file(str(path))
+    own = {key for key in flat_keys(CfgNode(_with_listed_mappings(content))) if key != "_BASE_"}
+    bases = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    named = bases.get("_BASE_", [])
+    for base in [named] if isinstance(named, str) else named:
+        inherited = (path.parent / Path(base).expanduser()).resolve()
+        if inherited.is_file() and inherited.is_relative_to(PROJECT_CONFIGS):
+            theirs = CfgNode(_with_listed_mappings(read_config_file(str(inherited))))
+            mine = set(flat_keys(CfgNode(_with_listed_mappings(bases))))
+            own -= set(flat_keys(theirs)) - mine
+    return own
+
+
+def _with_listed_mappings(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content with mappings of numbers in a list, which CfgNode needs."""
+    content = copy.deepcopy(dict(content))
+    for key in _MAPPINGS:
+        section, name = key.split(".")
+        node = content.get(section)
+        if isinstance(node, dict) and isinstance(node.get(name), dict):
+            node[name] = [node[name]]
+    return content
+
+
 def merge_content(cfg: CfgNode, content: Mapping[str, Any], file: str) -> None:
     """Merge the content of a file, as :func:`read_config_file` returns it, into ``cfg``.
 
     Raises:
         UserError: a key does not exist, or a value has the wrong type.
     """
-    loaded = CfgNode(content)
+    loaded = CfgNode(_with_listed_mappings(content))
     for key in flat_keys(loaded):
         check_key(cfg, key, f"in {file}")
     try:
@@ -139,6 +179,8 @@ def merge_options(cfg: CfgNode, options: list[str]) -> None:
         if key != given:
             logger.warning(f"{given} has been renamed and is read as {key}")
         check_key(cfg, key, "on the command line")
+        if key in _MAPPINGS and value.strip().startswith("{"):
+            value = f"[{value}]"
         try:
             cfg.merge_from_list([key, value])
         except (ValueError, AssertionError, SyntaxError, AttributeError) as error:

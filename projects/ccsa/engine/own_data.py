@@ -93,7 +93,6 @@ def apply_own_data(cfg: CfgNode, args: argparse.Namespace, written: Collection[s
     else:
         own.CLASSES, own.STUFF_CLASSES = list(task.thing_classes), list(task.stuff_classes)
         own.NAME, own.KIND, own.SPLITS = dataset_name(data), kind, list(task.splits)
-        own.EXAMPLES = {name: len(records) for name, records in task.splits.items()}
     own.ROOT, own.FORMAT, own.IMAGES = given.data, given.format, given.images
     own.VAL, own.VAL_IMAGES = given.val, given.val_images
     register_own_data(cfg)

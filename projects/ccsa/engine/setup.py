@@ -19,8 +19,10 @@ from ccsa.engine.config_files import (
     merge_content,
     merge_options,
     read_config_file,
+    user_keys,
 )
 from ccsa.engine.overlays import apply_overlays
+from ccsa.engine.own_data import apply_own_data
 from ccsa.errors import UserError
 from ccsa.modeling.pixel_normalization import resolve_pixel_constants
 from ccsa.utils.run_folders import overlay_names
@@ -62,12 +64,13 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
 
     Args:
         args: ``config_file``, the path of a YAML file; optionally ``overlays``, a list of overlays
-            (each may be ``A,B``), and ``opts``, a list ``[KEY, VALUE, ...]``.
+            (each may be ``A,B``), ``opts``, a list ``[KEY, VALUE, ...]``, and ``data`` with the
+            options of :func:`ccsa.engine.own_data.add_data_arguments`.
 
     Raises:
         UserError: a file does not exist or is not YAML, a key does not exist, a value has the
-            wrong type, an overlay does not fit, the device is not available, or the configuration
-            does not say how pixels are scaled.
+            wrong type, an overlay does not fit, the device is not available, the configuration
+            does not say how pixels are scaled, or the user's data does not suit the model.
 
     Example:
         >>> args = argparse.Namespace(
@@ -80,7 +83,10 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     add_ccsa_config(cfg)
     _merge_file(cfg, args.config_file)
     cfg = apply_overlays(cfg, overlay_names(args), args.config_file)
-    merge_options(cfg, list(getattr(args, "opts", None) or []))
+    options = list(getattr(args, "opts", None) or [])
+    merge_options(cfg, options)
+    written = {*options[::2], *user_keys(args.config_file)}
+    apply_own_data(cfg, args, written)
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     _thaw_random_weights(cfg)
     cfg = resolve_pixel_constants(cfg)

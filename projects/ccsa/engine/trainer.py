@@ -133,7 +133,12 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         folder = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
-        return build_evaluator(dataset_name, folder, panoptic_files=cfg.TEST.PANOPTIC_FILES)
+        return build_evaluator(
+            dataset_name,
+            folder,
+            panoptic_files=cfg.TEST.PANOPTIC_FILES,
+            max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+        )
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> OrderedDict:

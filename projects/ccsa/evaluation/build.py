@@ -5,22 +5,20 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import (
     CityscapesInstanceEvaluator,
     CityscapesSemSegEvaluator,
-    COCOEvaluator,
     DatasetEvaluator,
     DatasetEvaluators,
     LVISEvaluator,
     PascalVOCDetectionEvaluator,
-    SemSegEvaluator,
 )
-from PIL import Image
 
 from ccsa.errors import UserError, missing_package
+from ccsa.evaluation.instances import COCO_LIMIT, InstanceEvaluator
 from ccsa.evaluation.panoptic_evaluator import PanopticQualityEvaluator
+from ccsa.evaluation.semantic import SemanticEvaluator
 
 logger = logging.getLogger(__name__)
 
@@ -34,25 +32,22 @@ _MAIN_METRICS = (
 )
 
 
-def read_labels(file_name: str, dtype: type | str = int) -> np.ndarray:
-    """Return a label image as integers of shape (H, W).
-
-    Detectron2's default reader fails with NumPy 2, because it requests a conversion without a copy
-    that is not possible.
-    """
-    with Image.open(file_name) as image:
-        return np.asarray(image).astype(dtype)
-
-
 def build_evaluator(
-    name: str, output_dir: str | Path, *, panoptic_files: bool = False
+    name: str,
+    output_dir: str | Path,
+    *,
+    panoptic_files: bool = False,
+    max_detections: int = COCO_LIMIT,
 ) -> DatasetEvaluator:
     """Return the evaluators of a dataset as one evaluator.
 
     Args:
-        name: a registered dataset. Its metadata ``evaluator_type`` chooses the evaluators.
+        name: a registered dataset. Its metadata ``evaluator_type`` chooses the evaluators; without
+            it, what the records contain.
         output_dir: the folder to which the evaluators write their files.
         panoptic_files: also write the panoptic predictions of a panoptic dataset.
+        max_detections: the model's limit of detections per image; above 100, AP at that limit is
+            reported as well.
 
     Raises:
         UserError: no evaluator exists for the dataset.
@@ -61,12 +56,14 @@ def build_evaluator(
     Example:
         >>> build_evaluator("digits_val", "output/inference")  # doctest: +SKIP
     """
-    kind = MetadataCatalog.get(name).get("evaluator_type")
+    kind = evaluator_type(name)
     folder = str(output_dir)
     builders = {
-        "coco": lambda: [COCOEvaluator(name, output_dir=folder)],
-        "sem_seg": lambda: [_semantic_evaluator(name, folder)],
-        "coco_panoptic_seg": lambda: _panoptic_evaluators(name, folder, panoptic_files),
+        "coco": lambda: [InstanceEvaluator(name, folder, max_detections=max_detections)],
+        "sem_seg": lambda: [SemanticEvaluator(name, folder)],
+        "coco_panoptic_seg": lambda: _panoptic_evaluators(
+            name, folder, panoptic_files, max_detections
+        ),
         "cityscapes_panoptic_seg": lambda: _cityscapes_panoptic_evaluators(
             name, folder, panoptic_files
         ),
@@ -101,18 +98,36 @@ def main_metric(results: Mapping[str, Mapping[str, float]]) -> tuple[str, float]
     return None
 
 
-def _semantic_evaluator(name: str, folder: str) -> SemSegEvaluator:
-    return SemSegEvaluator(name, output_dir=folder, sem_seg_loading_fn=read_labels)
+def evaluator_type(name: str) -> str | None:
+    """Return the kind of evaluator of a dataset: that of its metadata, or the one that suits what
+    its records contain."""
+    metadata = MetadataCatalog.get(name)
+    kind = metadata.get("evaluator_type")
+    if kind is not None:
+        return kind
+    records = DatasetCatalog.get(name)
+    keys = set().union(*records) if records else set()
+    if "pan_seg_file_name" in keys and metadata.get("panoptic_json"):
+        kind = "coco_panoptic_seg"
+    elif "annotations" in keys:
+        kind = "coco"
+    elif "sem_seg_file_name" in keys:
+        kind = "sem_seg"
+    if kind is not None:
+        logger.info("Dataset '%s' has no evaluator_type; its records suit '%s'.", name, kind)
+    return kind
 
 
-def _panoptic_evaluators(name: str, folder: str, write_files: bool) -> list[DatasetEvaluator]:
+def _panoptic_evaluators(
+    name: str, folder: str, write_files: bool, max_detections: int
+) -> list[DatasetEvaluator]:
     """Return the panoptic evaluator, preceded by those for the other annotations of the dataset."""
     metadata = MetadataCatalog.get(name)
     evaluators: list[DatasetEvaluator] = []
-    if metadata.get("sem_seg_root"):
-        evaluators.append(_semantic_evaluator(name, folder))
-    if metadata.get("json_file"):
-        evaluators.append(COCOEvaluator(name, output_dir=folder))
+    if metadata.get("sem_seg_root") or metadata.get("own"):
+        evaluators.append(SemanticEvaluator(name, folder))
+    if metadata.get("json_file") or metadata.get("own"):
+        evaluators.append(InstanceEvaluator(name, folder, max_detections=max_detections))
     return [*evaluators, PanopticQualityEvaluator(name, folder, write_files=write_files)]
 
 
