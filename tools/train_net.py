@@ -94,6 +94,8 @@ def main() -> None:
     if cfg.MODEL.DEVICE == "cpu":
         # Otherwise Detectron2's launch would choose NCCL on a machine that has a GPU.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if report := getattr(args, "data_report", ""):
+        print(report + "\n")
     print(describe_device(cfg.MODEL.DEVICE))
     print(f"output: {folder}")
     try:

@@ -109,8 +109,9 @@ def apply_own_data(cfg: CfgNode, args: argparse.Namespace, written: Collection[s
         written = (
             set(written) - {"SOLVER.MAX_ITER"} if "SOLVER.MAX_ITER" not in written else written
         )
-    _apply(cfg, decisions, written)
-    logger.info("%s", data_table(data.format, data.root, task, found))
+    settings = _apply(cfg, decisions, written)
+    table = data_table(cfg, data.format, data.root, task, found)
+    args.data_report = f"{table}\n\n{settings}"
 
 
 def model_kind(cfg: CfgNode) -> str:
@@ -135,15 +136,26 @@ def model_kind(cfg: CfgNode) -> str:
     )
 
 
-def data_table(format: str, root: Path, task: TaskData, found: Statistics) -> str:
-    """Return the table that a run starts with: images, classes and their counts."""
-    rows = [("data", f"{root} ({format})"), ("trained on", task.kind)]
+def data_table(cfg: CfgNode, format: str, root: Path, task: TaskData, found: Statistics) -> str:
+    """Return the table that a run starts with: model, losses, images, classes and their counts."""
+    wrapped = cfg.MODEL.META_ARCHITECTURE == "ContextModel"
+    model = cfg.MODEL.CONTEXT.META_ARCHITECTURE if wrapped else cfg.MODEL.META_ARCHITECTURE
+    rows = [("data", f"{root} ({format})"), ("model", f"{model}, {_losses(cfg, task.kind)}")]
+    rows.append(("initial weights", cfg.MODEL.WEIGHTS or "random"))
     rows += [(f"{name} images", f"{len(records):,}") for name, records in task.splits.items()]
     counts = [f"{name} {count:,}" for name, count in found.class_counts.items()]
     shown = ", ".join(counts[:20]) + (f" and {len(counts) - 20} more" if len(counts) > 20 else "")
     unit = "objects" if task.thing_classes else "images"
     rows.append((f"{len(counts)} classes ({unit})", shown))
     return "Your data:\n" + tabulate(rows, tablefmt="plain")
+
+
+def _losses(cfg: CfgNode, kind: str) -> str:
+    """Return what the losses of a model are about, in words."""
+    if kind == SEMANTIC:
+        return f"a class per pixel ({cfg.MODEL.SEM_SEG_HEAD.NAME})"
+    boxes = "boxes and masks" if cfg.MODEL.MASK_ON else "boxes only"
+    return boxes if kind == DETECTION else f"{boxes}, and a class per pixel"
 
 
 def _given_source(args: argparse.Namespace, cfg: CfgNode) -> Source | None:
@@ -231,7 +243,8 @@ def _is_deep(file: str) -> bool:
         return False
 
 
-def _apply(cfg: CfgNode, decisions: list[Decision], written: Collection[str]) -> None:
+def _apply(cfg: CfgNode, decisions: list[Decision], written: Collection[str]) -> str:
+    """Set the keys that the user did not write; return the table of what was decided."""
     rows = []
     for key, value, reason in decisions:
         if key in written:
@@ -242,7 +255,9 @@ def _apply(cfg: CfgNode, decisions: list[Decision], written: Collection[str]) ->
             node = node[part]
         node[name] = value
         rows.append((key, value, reason))
-    logger.info("Settings that follow from the data:\n%s", tabulate(rows, tablefmt="plain"))
+    return "Settings that follow from the data:\n" + tabulate(
+        rows, tablefmt="plain", maxcolwidths=[None, 40, 70], disable_numparse=True
+    )
 
 
 def _value(cfg: CfgNode, key: str) -> Any:

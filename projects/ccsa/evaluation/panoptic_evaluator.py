@@ -13,19 +13,17 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ccsa.data.panoptic import Segment, read_panoptic_json, segment_problems, write_segment_ids
+from ccsa.data.panoptic import Segment, segment_problems, write_segment_ids
 from ccsa.errors import UserError
-from ccsa.evaluation.panoptic_files import check_segments, check_sizes, read_annotation_ids
+from ccsa.evaluation.panoptic_files import check_segments, check_sizes
 from ccsa.evaluation.panoptic_quality import Counts, PanopticQuality, count_matches, count_overlaps
 from ccsa.evaluation.panoptic_tables import class_table, in_percent, panoptic_table
+from ccsa.evaluation.panoptic_truth import panoptic_truth
 from ccsa.utils.files import write_text
 
 logger = logging.getLogger(__name__)
 
-_METADATA = (
-    *("panoptic_json", "panoptic_root"),
-    *("thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id"),
-)
+_METADATA = ("thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id")
 PREDICTIONS = "panoptic_predictions"  # the name of the folder of PNGs, and of the .json file
 
 
@@ -69,8 +67,7 @@ class PanopticQualityEvaluator(DatasetEvaluator):
             )
         if self._metadata.get("built_in", False):
             DatasetCatalog.get(dataset_name)  # writes the dataset on first use
-        self._truth = read_panoptic_json(Path(self._metadata.panoptic_json))
-        self._folder = Path(self._metadata.panoptic_root)
+        self._truth, self._read_ids = panoptic_truth(dataset_name)
         self._files = Path(output_dir) if write_files and output_dir is not None else None
         self._things = _invert(self._metadata.thing_dataset_id_to_contiguous_id)
         self._stuff = _invert(self._metadata.stuff_dataset_id_to_contiguous_id)
@@ -115,7 +112,7 @@ class PanopticQualityEvaluator(DatasetEvaluator):
                 )
             predicted_ids, infos = output["panoptic_seg"]
             ids, segments = self._to_coco(predicted_ids, infos, prediction)
-            truth = read_annotation_ids(annotation, self._folder, self._truth.path)
+            truth = self._read_ids(annotation)
             check_sizes(truth, ids, prediction)
             overlaps = count_overlaps(truth, ids)
             categories, names = self._truth.categories, ("list of segments", "segmentation")
