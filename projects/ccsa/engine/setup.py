@@ -46,22 +46,41 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
 
 
 def resolve_device(name: str) -> str:
-    """``auto`` becomes the device that is there; a named one must be there."""
-    there = torch.cuda.is_available()
+    """Return the name of a device of torch that exists on this machine.
+
+    Args:
+        name: ``auto`` for the first of cuda, xpu and cpu that exists, or the name of a device,
+            which may have an index. mps is used only if it is named; it is untested.
+
+    Raises:
+        UserError: the name is not a device of torch, or the device does not exist here.
+    """
     if name == "auto":
-        return "cuda" if there else "cpu"
+        return next((kind for kind in ("cuda", "xpu") if _device_count(kind)), "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise UserError(f"MODEL.DEVICE '{name}' is no device of ccsa; use auto, cpu or cuda")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if device is None or device.type == "meta":
         raise UserError(
-            f"MODEL.DEVICE is '{name}', but there are {torch.cuda.device_count()} CUDA devices; "
+            f"MODEL.DEVICE '{name}' is not a device that torch can compute on; "
+            "use auto, cpu, cuda, xpu or mps"
+        )
+    count = _device_count(device.type)
+    if device.type != "cpu" and (device.index or 0) >= count:
+        raise UserError(
+            f"MODEL.DEVICE is '{name}', but there are {count} {device.type.upper()} devices; "
             "use MODEL.DEVICE cpu, or leave it at auto"
         )
     return name
+
+
+def _device_count(kind: str) -> int:
+    """Return how many devices of a type exist on this machine."""
+    try:
+        return torch.get_device_module(kind).device_count()
+    except (RuntimeError, AttributeError):  # this build of torch does not support the type
+        return 0
 
 
 def describe_device(device: str) -> str:

@@ -13,7 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ccsa.data.panoptic import Segment, read_panoptic_json, segment_troubles, write_segment_ids
+from ccsa.data.panoptic import Segment, read_panoptic_json, segment_problems, write_segment_ids
 from ccsa.errors import UserError
 from ccsa.evaluation.panoptic_files import check_segments, check_sizes, read_annotation_ids
 from ccsa.evaluation.panoptic_quality import Counts, PanopticQuality, count_matches, count_overlaps
@@ -121,7 +121,7 @@ class PanopticQualityEvaluator(DatasetEvaluator):
             categories, names = self._truth.categories, ("list of segments", "segmentation")
             check_segments(annotation, {pair[0] for pair in overlaps}, self._truth, categories)
             shown = {pair[1] for pair in overlaps}
-            for _, problem in segment_troubles(segments, shown, categories, names):
+            for _, problem in segment_problems(segments, shown, categories, names):
                 raise UserError(
                     f"{prediction}: {problem}; the model must return ids and segments that "
                     "correspond to each other"

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ccsa.data.formats.label_images import in_threads
 from ccsa.data.panoptic import (
     Annotation,
     PanopticJson,
     read_panoptic_json,
     read_segment_ids,
-    segment_troubles,
+    segment_problems,
 )
 from ccsa.errors import UserError
 from ccsa.evaluation.panoptic_quality import Counts, PanopticQuality, count_matches, count_overlaps
+from ccsa.utils.threads import map_in_threads
 
 
 def evaluate_files(
@@ -58,7 +58,7 @@ def evaluate_files(
         _compare_image, truth=truth, gt_dir=gt_dir, predictions=predictions, pred_dir=pred_dir
     )
     images = list(truth.annotations)
-    for counts in in_threads(compare, images, "panoptic quality"):
+    for counts in map_in_threads(compare, images, "panoptic quality"):
         quality.add(counts)
     return quality, truth
 
@@ -100,7 +100,7 @@ def check_segments(
     Raises:
         UserError: the first problem.
     """
-    for _, problem in segment_troubles(annotation.segments, ids, categories):
+    for _, problem in segment_problems(annotation.segments, ids, categories):
         raise UserError(
             f"image {annotation.image_id} ({annotation.file_name}, listed in {json.path}): "
             f"{problem}; write PNG and JSON from the same segments"
