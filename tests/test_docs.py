@@ -3,6 +3,7 @@
 The site is built once, with ``--strict``, into a temporary folder.
 """
 
+import argparse
 import importlib.util
 import os
 import re
@@ -152,12 +153,12 @@ def test_quoted_commands_name_files_and_targets_that_exist(document):
         for name in re.findall(r"python -m ((?:benchmarks|experiments|ccsa)[\w.]*)", text)
         if importlib.util.find_spec(name) is None
     ]
-    for overlays in re.findall(r"--with[ =]([\w,.-]+)", text):
+    overlays = {path.stem for path in ROOT.glob("configs/overlays/*")}
+    for names in re.findall(r"--with[ =]([\w,]+)", text):
         missing += [
             f"--with {name}"
-            for name in overlays.strip(",").split(",")
-            if not PLACEHOLDER.search(name.replace("R_101", ""))
-            and not (ROOT / "configs" / "overlays" / f"{name}.yaml").exists()
+            for name in names.split(",")
+            if name not in overlays and not re.fullmatch(r"[A-Z]*|OVERLAY", name)
         ]
     assert not missing, missing
 
@@ -180,6 +181,19 @@ def test_quoted_commands_use_options_that_exist(document):
         options = re.findall(r"(?<!\S)--[a-z][\w-]*", words)
         unknown += [f"{path.name} {name}" for name in options if f'"{name}"' not in source]
     assert not unknown, unknown
+
+
+def test_quoted_overlays_fit_their_configurations():
+    from ccsa.engine import setup_cfg
+
+    text = "\n".join(code(document.read_text("utf-8")) for document in CURRENT)
+    commands = re.findall(r"--config-file (\S+\.yaml)((?: +--with [\w,]+)+)", text)
+    assert commands
+    for file, overlays in commands:
+        if not PLACEHOLDER.search(file):
+            names = overlays.split()[1::2]
+            args = {"config_file": str(ROOT / file), "overlays": names, "opts": []}
+            setup_cfg(argparse.Namespace(**args))
 
 
 @of_document(CURRENT)
