@@ -281,3 +281,19 @@ def test_lists_and_tables_are_written_for_both_renderers(document):
     assert not re.findall(rf"^ {{1,3}}{item}.*", text, re.MULTILINE)
     paragraph = r"^(?![*|#<]|- |\d+\. |\s).+\n"
     assert not re.findall(rf"{paragraph}(?:{item}|\|).*", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("report", "numbers"),
+    [
+        ("FAR_CUE.md", ["0.29", "0.46", "1.00"]),
+        ("RESULTS.md", ["46.5", "58.7", "45.4", "41.0"]),
+        ("BENCHMARKS.md", ["1374", "97", "14.2"]),
+    ],
+)
+def test_numbers_of_the_readme_are_those_of_the_reports(report, numbers):
+    text = (ROOT / "docs" / report).read_text("utf-8")
+    readme = README.read_text("utf-8").replace(",", "")
+    for number in numbers:
+        assert re.search(rf"\b{number}\b", readme), number
+        assert re.search(rf"\|[ *]*{number}\b", text), number
