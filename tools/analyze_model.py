@@ -15,6 +15,10 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+
+import ccsa  # noqa: F401  first, because it silences a warning of the imports below
+
+# isort: split
 from detectron2.modeling import ROIHeads
 from tabulate import tabulate
 from torch import nn

@@ -1,14 +1,14 @@
 #!/usr/bin/env python
-"""Read every image and label of a semantic or panoptic dataset and say what is wrong.
+"""Read every image and label of a semantic or panoptic dataset and report what is wrong.
 
     python tools/check_dataset.py lip
     python tools/check_dataset.py coco_panoptic
     python tools/check_dataset.py --all --root /data/datasets
 
-Counted are images, labels, missing and unreadable files, labels of another size than their image
-and labels out of range; of panoptic datasets also segments whose id, category or area is wrong. The
-exit status is 2 if anything is wrong. A count that differs from the published one is a note, not an
-error.
+The table counts images, labels, missing and unreadable files, labels whose size differs from their
+image, and invalid labels; for panoptic datasets also segments whose id, category or area is wrong.
+The exit status is 2 if anything is wrong. If the number of images differs from the published one,
+this is a note, not an error.
 """
 
 import argparse
@@ -17,10 +17,15 @@ from pathlib import Path
 from tabulate import tabulate
 
 from ccsa.data import panoptic, semantic
-from ccsa.data.checks.panoptic import check_panoptic_split
-from ccsa.data.checks.semantic import HEADERS, check_family, check_split, examples
-from ccsa.data.semantic import find_family
-from ccsa.data.synthetic.storage import datasets_root
+from ccsa.data.checks import (
+    HEADERS,
+    check_family,
+    check_panoptic_split,
+    check_split,
+    examples,
+)
+from ccsa.data.family import find_family
+from ccsa.data.paths import datasets_root
 from ccsa.errors import UserError, reports_user_errors
 
 FAMILIES = {**semantic.FAMILIES, **panoptic.FAMILIES}
@@ -32,13 +37,13 @@ def parse_args() -> argparse.Namespace:
     )
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("name", nargs="?", metavar="NAME", help=", ".join(FAMILIES))
-    which.add_argument("--all", action="store_true", help="every one that is there")
+    which.add_argument("--all", action="store_true", help="check every dataset that exists")
     parser.add_argument(
         "--root",
         type=Path,
         default=datasets_root(),
         metavar="FOLDER",
-        help="where datasets lie, by default $DETECTRON2_DATASETS or ./datasets",
+        help="the folder of all datasets; default: $DETECTRON2_DATASETS, otherwise ./datasets",
     )
     return parser.parse_args()
 
@@ -53,14 +58,14 @@ def main() -> None:
             family.write(args.root)
         check = check_panoptic_split if family.name in panoptic.FAMILIES else check_split
         try:
-            found, remarks = check_family(family, args.root, check)
+            family_reports, family_notes = check_family(family, args.root, check)
         except UserError as error:
             if not args.all:
                 raise
             notes.append(str(error).partition(". ")[0])
             continue
-        reports += found
-        notes += remarks
+        reports += family_reports
+        notes += family_notes
     if not reports:
         raise UserError(
             f"none of {', '.join(FAMILIES)} is ready under {args.root.absolute()}: "
@@ -73,13 +78,13 @@ def main() -> None:
         print(line)
     for note in [*notes, *(note for report in reports if (note := report.note()))]:
         print(f"note: {note}")
-    wrong = [report.split.name for report in reports if report.troubles]
+    wrong = [report.split.name for report in reports if report.problems]
     if wrong:
         raise UserError(
-            f"{len(wrong)} of {len(reports)} have something wrong: {', '.join(wrong)}; "
-            "each is named above"
+            f"{len(wrong)} of {len(reports)} splits have problems: {', '.join(wrong)}; "
+            "each problem is listed above"
         )
-    print("nothing wrong found")
+    print("no problems found")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Panoptic quality of result files in COCO's panoptic format, of any program.
+"""Compute the panoptic quality of result files in COCO's panoptic format, from any program.
 
     python tools/evaluate_panoptic.py \\
         --gt-json coco/annotations/panoptic_val2017.json --gt-dir coco/panoptic_val2017 \\
         --pred-json predictions.json --pred-dir predictions/ --output results.json
 
-The results agree with panopticapi's. A file or an image that is missing, segments that do not fit
-their PNG and unknown categories end the program with status 2 and a message that names them. The
-JSON of --output holds All, Things, Stuff and per_class, from 0 to 1.
+The results agree with those of panopticapi. If a file or an image is missing, segments do not
+correspond to their PNG, or a category is unknown, the program ends with status 2 and a message that
+names them. The JSON file of --output contains All, Things, Stuff and per_class, from 0 to 1.
 """
 
 import argparse
@@ -26,13 +26,15 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for option, metavar, text in (
-        ("--gt-json", "FILE", "ground truth: annotations and categories"),
-        ("--gt-dir", "FOLDER", "PNGs of the ground truth"),
-        ("--pred-json", "FILE", "predictions: annotations"),
-        ("--pred-dir", "FOLDER", "PNGs of the predictions"),
+        ("--gt-json", "FILE", "the ground truth with annotations and categories"),
+        ("--gt-dir", "FOLDER", "the PNGs of the ground truth"),
+        ("--pred-json", "FILE", "the predictions with annotations"),
+        ("--pred-dir", "FOLDER", "the PNGs of the predictions"),
     ):
         parser.add_argument(option, type=Path, required=True, metavar=metavar, help=text)
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the results as JSON")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="write the results to this JSON file"
+    )
     return parser.parse_args()
 
 
@@ -49,7 +51,7 @@ def main() -> None:
     print()
     print(panoptic_table(results))
     images = len(truth.annotations)
-    print(f"\n{images:,} images in {seconds:.1f} s: {60 * images / seconds:,.0f} images a minute")
+    print(f"\n{images:,} images in {seconds:.1f} s: {60 * images / seconds:,.0f} images per minute")
     if args.output:
         write_text(args.output, f"{json.dumps(as_json(results), indent=1)}\n")
         print(f"results: {args.output}")

@@ -1,12 +1,13 @@
 #!/usr/bin/env python
-"""Write a model as a program that runs without this library.
+"""Export a model as a program that runs without ccsa.
 
     python tools/export_model.py --weights output/digits/ccnet/1 --format onnx --output ccnet.onnx
     python tools/export_model.py --config-file configs/ccnet_mask_rcnn.yaml --weights model.pth \\
         --format torchscript --output backbone.pt --check
 
-A semantic model is written whole, image to logits; of a detector it is the backbone with its
-blocks. docs/EXPORT.md has the inputs and outputs, and how to run the result.
+A semantic model is exported completely, from the image to its logits; of a detector, the backbone
+with its context blocks is exported. docs/EXPORT.md describes inputs and outputs, and how to run the
+program.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from ccsa.errors import UserError, reports_user_errors
 from ccsa.export import FORMATS, Part, check_packages, difference, export, exported_part
 from ccsa.utils.files import atomic_write, check_new_file
 
-# Sums in another order differ by some rounding errors of float32 a layer.
+# Float32 sums in another order differ by a few rounding errors per layer.
 TOLERANCE = 1e-3
 
 
@@ -30,37 +31,37 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--weights",
         metavar="RUN_OR_FILE",
-        help="folder of a run, or a .pth, .safetensors or .pkl file",
+        help="the folder of a run, or a .pth, .safetensors or .pkl file",
     )
     parser.add_argument(
-        "--config-file", default="", metavar="FILE", help="by default that of the run"
+        "--config-file", default="", metavar="FILE", help="default: the configuration of the run"
     )
-    parser.add_argument("--format", required=True, choices=list(FORMATS))
-    parser.add_argument("--output", required=True, metavar="FILE", help="what is written")
+    parser.add_argument("--format", required=True, choices=list(FORMATS), help="its format")
+    parser.add_argument("--output", required=True, metavar="FILE", help="the file to write")
     parser.add_argument(
         "--check",
         action="store_true",
-        help="run the program beside the model at another size; no file where they differ",
+        help="compare the program with the model at another size; keep no file if they differ",
     )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     return parser.parse_args()
 
 
 def check(part: Part, name: str, file: Path) -> str:
-    """What the program's outputs are beside the model's, in words.
+    """Compare the program with the model and return the result as a sentence.
 
     Raises:
-        UserError: not the same.
+        UserError: they differ.
     """
-    (height, width), share = difference(part, name, file)
-    if not share <= TOLERANCE:  # nor where it is no number
+    (height, width), largest = difference(part, name, file)
+    if not largest <= TOLERANCE:  # written so that NaN fails too
         raise UserError(
-            f"the {name} program differs from the model by {share:.1e} of the largest value at "
-            f"{height}x{width}; try another --format, or leave --check away"
+            f"the {name} program differs from the model by {largest:.1e} of the largest value at "
+            f"{height}x{width}; try another --format, or omit --check"
         )
     return (
-        f"checked at {height}x{width}, another size than it was written at: differs from the "
-        f"model by {share:.1e} of the largest value"
+        f"checked at {height}x{width}, another size than it was written with: differs from the "
+        f"model by {largest:.1e} of the largest value"
     )
 
 
@@ -71,7 +72,7 @@ def main() -> None:
     output = Path(args.output).expanduser()
     suffix = FORMATS[args.format].suffix
     if output.suffix != suffix:
-        raise UserError(f"--output {output} is for {args.format}: name a {suffix} file")
+        raise UserError(f"--output {output} does not fit {args.format}: name a {suffix} file")
     check_new_file(output, "--output")
     check_packages(args.format, "write", *["run"] * args.check)
     cfg = trained_cfg(args, device="cpu")
@@ -88,10 +89,10 @@ def main() -> None:
         checked = check(part, args.format, partial) if args.check else "not checked: add --check"
         size = partial.stat().st_size / 2**20
     print(f"written: {output} ({size:.1f} MiB), image -> {', '.join(part.outputs)}")
-    taken = "one image" if part.frames == 1 else f"a clip of {part.frames} frames"
+    inputs = "one image" if part.frames == 1 else f"a clip of {part.frames} frames"
     print(
-        f"sizes: {taken}, height and width in multiples of {part.multiple} "
-        f"from {2 * part.multiple} on"
+        f"sizes: {inputs}, height and width in multiples of {part.multiple} "
+        f"from {2 * part.multiple} up"
     )
     print(checked)
 

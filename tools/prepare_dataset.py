@@ -1,21 +1,21 @@
 #!/usr/bin/env python
-"""Make the label files of a segmentation dataset from those it is published with.
+"""Make the label files of a segmentation dataset from its published files.
 
     python tools/prepare_dataset.py cityscapes
     python tools/prepare_dataset.py pascal_voc --root /data/datasets
     python tools/prepare_dataset.py coco_panoptic
 
-What is downloaded is not changed. A run that was interrupted goes on where it stopped when started
-again. docs/DATASETS.md says what lies where.
+Downloaded files are never changed. After an interruption, the same command continues where it
+stopped. docs/DATASETS.md shows the layout of each dataset.
 """
 
 import argparse
 from pathlib import Path
 
 from ccsa.data import panoptic, semantic
-from ccsa.data.preparation.plans import SourceMissing, carry_out
-from ccsa.data.semantic import find_family
-from ccsa.data.synthetic.storage import datasets_root
+from ccsa.data.family import find_family
+from ccsa.data.paths import datasets_root
+from ccsa.data.preparation.plans import SourceMissing, execute
 from ccsa.errors import reports_user_errors
 
 FAMILIES = {**semantic.FAMILIES, **panoptic.PREPARED}
@@ -31,7 +31,7 @@ def parse_args() -> argparse.Namespace:
         type=Path,
         default=datasets_root(),
         metavar="FOLDER",
-        help="where datasets lie, by default $DETECTRON2_DATASETS or ./datasets",
+        help="the folder of all datasets; default: $DETECTRON2_DATASETS, otherwise ./datasets",
     )
     return parser.parse_args()
 
@@ -43,13 +43,13 @@ def main() -> None:
     try:
         plan = family.plan(args.root)
     except SourceMissing as error:
-        raise family.missing(args.root, error.place) from None
-    outcome = carry_out(plan, f"{family.name} labels")
-    print(f"{family.title}: {outcome.written:,} files made, {outcome.kept:,} were there already")
+        raise family.not_downloaded(args.root, error.path) from None
+    outcome = execute(plan, f"{family.name} labels")
+    print(f"{family.title}: {outcome.written:,} files made, {outcome.kept:,} existed already")
     for note in plan.notes:
         print(f"note: {note}")
     option = "" if args.root == datasets_root() else f" --root {args.root}"
-    print(f"now: python tools/check_dataset.py {family.name}{option}")
+    print(f"next: python tools/check_dataset.py {family.name}{option}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,9 @@ from collections.abc import Mapping
 
 STARTED = time.perf_counter()  # before the imports, whose time counts as well
 
+import ccsa  # noqa: F401  first, because it silences a warning of the imports below
+
+# isort: split
 from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser, launch
 from detectron2.utils import comm

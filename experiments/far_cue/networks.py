@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from ccsa.analysis.runs import Run
 from ccsa.checkpoint import Checkpointer
-from ccsa.data.formats.label_images import read_indices
+from ccsa.data.formats.label_images import read_label_image
 from ccsa.data.synthetic.far_cue import VARIANTS
 from ccsa.engine.trainer import Trainer
 from ccsa.errors import UserError
@@ -121,7 +121,7 @@ def _panels(variant: str, runs: Sequence[Run]) -> list[np.ndarray]:
     record = DatasetCatalog.get(name)[0]
     colours = np.array(MetadataCatalog.get(name).stuff_colors, np.uint8)
     image = read_image(record["file_name"])
-    panels = [image, colours[read_indices(Path(record["sem_seg_file_name"]))]]
+    panels = [image, colours[read_label_image(Path(record["sem_seg_file_name"]))]]
     for run in runs:
         weights = last_weights(run.folder)
         if weights is None:

@@ -1,12 +1,12 @@
-"""Insertion: any context block, after any module of any model, by one line.
+"""Insertion of any context block after any module of any model.
 
     insert_blocks(model, [{"at": "layer3.-2", "block": "CrissCross", "recurrence": 2}])
 
-A block becomes the child ``context`` of the module it follows, and a forward hook passes that
-module's output through it. So no key of the model moves (``...res4.4.conv1.weight`` stays), the new
-keys are exactly ``<path>.context.*``, and copying, pickling, DDP and tracing keep working. The hook
-is a plain module-level function that looks the block up on the module it is called with: a closure
-would keep the old block alive in a deep copy.
+A block becomes the child ``context`` of the module that it follows, and a forward hook passes the
+output of that module through it. No key of the model changes (``...res4.4.conv1.weight`` stays),
+the new keys are exactly ``<path>.context.*``, and copying, pickling, DDP and tracing keep working.
+The hook is a module-level function that looks up the block on the module it is called with: a
+closure would keep the old block alive in a deep copy.
 """
 
 import fnmatch
@@ -23,7 +23,14 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList)
 
 
 class Placement(NamedTuple):
-    """Where a block went: resolved path, block, channels, number of parameters."""
+    """An inserted block.
+
+    Attributes:
+        path: path of the module whose output the block receives.
+        block: name of the block.
+        channels: number of channels the block is built for.
+        parameters: number of parameters of the block.
+    """
 
     path: str
     block: str
@@ -32,16 +39,29 @@ class Placement(NamedTuple):
 
 
 class PlacementError(UserError):
-    """A block stands where no map of its width comes out; only a forward can tell."""
+    """A block follows a module that does not return a feature map of its number of channels.
+
+    Only a forward pass can detect this.
+    """
 
 
 def apply_context(module: nn.Module, args: Any, output: Any) -> Tensor:
-    """Forward hook: the module's output, (B, C, *spatial), through its child ``context``."""
+    """Forward hook: return the output of ``module`` passed through its child ``context``.
+
+    Args:
+        module: a module with a child ``context``.
+        args: the arguments of its forward; not used.
+        output: its output (B, C, *spatial).
+
+    Raises:
+        PlacementError: the output is not a feature map, or has another number of channels.
+    """
     if not isinstance(output, Tensor) or output.dim() < 3:
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise PlacementError(
-            f"a context block was placed after a {type(module).__name__} that returns {shape}; "
-            "it needs one (B, C, *spatial) map: name a convolution, a residual block or a stage"
+            f"a context block was inserted after a {type(module).__name__} that returns {shape}; "
+            "it needs one feature map (B, C, *spatial): name a convolution, a residual block or a "
+            "stage"
         )
     expected = module.context_channels
     if output.shape[1] != expected:
@@ -57,24 +77,39 @@ def insert_blocks(model: nn.Module, blocks: Iterable[Mapping[str, Any]]) -> list
 
     Args:
         model: any module; no Detectron2 config is needed.
-        blocks: one mapping each, with
-            ``at``, the dotted path of the module whose output the block takes. Integers may be
-            negative, ``*`` globs within one level; a container (a ResNet stage) means its last
-            module;
-            ``block``, a name in :data:`ccsa.blocks.CONTEXT_BLOCK_REGISTRY`;
-            ``channels`` (optional), where they cannot be told from the module;
-            and the block's own keywords. Several blocks at one place run in the order listed.
+        blocks: one mapping per entry, with these keys:
+
+            * ``at``: the dotted path of the module whose output the block receives. Integers may
+              be negative, and ``*``, ``?`` and ``[...]`` match within one level. A container, such
+              as a stage of a ResNet, means its last module.
+            * ``block``: a name in :data:`ccsa.blocks.CONTEXT_BLOCK_REGISTRY`.
+            * ``channels`` (optional): the number of channels, if the module does not show it.
+            * the keywords of the block.
+
+            Several blocks at one location run in the order listed.
 
     Returns:
-        One :class:`Placement` for each block and place.
+        One :class:`Placement` per block and location.
 
     Raises:
-        ValueError: a path that matches nothing, an unknown block, a bad keyword or a place that
-            already has a ``context``; the model is then left as it was.
+        UserError: a path matches nothing, a block or keyword is unknown, a value is invalid, or a
+            location already has a ``context``. The model is then unchanged.
+
+    Example:
+        >>> from torch import nn
+        >>> from ccsa import insert_blocks
+        >>> model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 1))
+        >>> insert_blocks(model, [{"at": "0", "block": "CrissCross", "recurrence": 2}])
+        [Placement(path='0', block='CrissCross', channels=16, parameters=341)]
+        >>> [name for name in model.state_dict() if "gamma" in name]
+        ['0.context.gamma']
+        >>> insert_blocks(model, [{"at": "3", "block": "CrissCross"}])
+        Traceback (most recent call last):
+            ...
+        ccsa.errors.UserError: no module '3': the model (Sequential) has no '3'; available: 0, 1, 2
     """
-    built: dict[
-        str, tuple[nn.Module, int, list[nn.Module]]
-    ] = {}  # by path: target, channels, blocks
+    # By path: the module, its number of channels, and its blocks.
+    built: dict[str, tuple[nn.Module, int, list[nn.Module]]] = {}
     paths: dict[int, str] = {}  # one module may have several names; the first one found is its path
     placements = []
     for mapping in blocks:
@@ -86,13 +121,13 @@ def insert_blocks(model: nn.Module, blocks: Iterable[Mapping[str, Any]]) -> list
             seen.add(id(target))
             if hasattr(target, CHILD):
                 raise UserError(
-                    f"{path} already has a '{CHILD}'; list all blocks of one place in one call"
+                    f"{path} already has a '{CHILD}'; list all blocks of one location in one call"
                 )
             width = spec.channels or channels
             if width is None:
                 raise UserError(
-                    f"cannot tell how many channels {path} ({type(target).__name__}) returns; "
-                    "add 'channels: N' to its line"
+                    f"{path} ({type(target).__name__}) does not show how many channels it returns; "
+                    "add 'channels: N' to its entry"
                 )
             block = spec.build(width).train(target.training)
             like = next((p for p in target.parameters() if p.is_floating_point()), None)
@@ -111,8 +146,18 @@ def insert_blocks(model: nn.Module, blocks: Iterable[Mapping[str, Any]]) -> list
 
 
 def context_blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The attached blocks with their paths, ``<place>.context`` or, for several at one place,
-    ``<place>.context.<i>``."""
+    """Yield the path and the module of each block that :func:`insert_blocks` attached.
+
+    The path is ``<path>.context``, or ``<path>.context.<i>`` for several blocks at one location.
+
+    Example:
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Conv2d(3, 16, 3))
+        >>> names = ("CrissCross", "SqueezeExcitation")
+        >>> _ = insert_blocks(model, [{"at": "0", "block": name} for name in names])
+        >>> [(path, type(block).__name__) for path, block in context_blocks(model)]
+        [('0.context.0', 'CrissCross'), ('0.context.1', 'SqueezeExcitation')]
+    """
     for name, module in model.named_modules():
         if hasattr(module, "context_channels"):
             path, child = f"{name}.{CHILD}".lstrip("."), module.get_submodule(CHILD)
@@ -131,21 +176,25 @@ def placement_table(placements: Iterable[Placement]) -> str:
         |----------|------------|----------|------------|
         | layer3.0 | CrissCross |      256 |      1,536 |
     """
-    cells = [Placement._fields]
-    cells += [(path, block, f"{c:,}", f"{count:,}") for path, block, c, count in placements]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    rows = [
-        (path.ljust(widths[0]), block.ljust(widths[1]), c.rjust(widths[2]), count.rjust(widths[3]))
-        for path, block, c, count in cells
-    ]
-    rows.insert(1, tuple("-" * width for width in widths))
-    text = [f"| {' | '.join(row)} |" for row in rows]
-    text[1] = text[1].replace(" ", "-")
-    return "\n".join(text)
+    rows: list[tuple[str, ...]] = [Placement._fields]
+    rows += [(path, block, f"{c:,}", f"{count:,}") for path, block, c, count in placements]
+    path_width, block_width, *number_widths = (max(map(len, c)) for c in zip(*rows, strict=True))
+    lines = []
+    for path, block, *numbers in rows:
+        cells = [path.ljust(path_width), block.ljust(block_width)]
+        cells += [number.rjust(w) for number, w in zip(numbers, number_widths, strict=True)]
+        lines.append(f"| {' | '.join(cells)} |")
+    widths = (path_width, block_width, *number_widths)
+    lines.insert(1, f"|{'|'.join('-' * (width + 2) for width in widths)}|")
+    return "\n".join(lines)
 
 
 def _targets(model: nn.Module, at: str) -> list[tuple[str, nn.Module, int | None]]:
-    """(path, module, channels or None) for every module that ``at`` names."""
+    """Return (path, module, channels or None) of every module that ``at`` names.
+
+    Raises:
+        UserError: there is none, or it is an empty container.
+    """
     found: list[tuple[str, nn.Module]] = [("", model)]
     for part in at.split("."):
         step = [
@@ -159,9 +208,11 @@ def _targets(model: nn.Module, at: str) -> list[tuple[str, nn.Module, int | None
     resolved = []
     for path, module in found:
         channels = _channels(module)
-        while isinstance(module, _CONTAINERS):  # a block inside would run twice
+        while isinstance(
+            module, _CONTAINERS
+        ):  # it would run the block twice: as a child, and by the hook
             if not len(module):
-                raise UserError(f"{path}, named by '{at}', is empty: nothing there to attach to")
+                raise UserError(f"{path}, named by '{at}', is empty: no module to attach to")
             name, module = list(module.named_children())[-1]
             path = f"{path}.{name}"
         resolved.append((path, module, channels))
@@ -169,6 +220,7 @@ def _targets(model: nn.Module, at: str) -> list[tuple[str, nn.Module, int | None
 
 
 def _children(module: nn.Module, part: str) -> list[tuple[str, nn.Module]]:
+    """Return the names and modules of the children that one part of a path matches."""
     children = list(module.named_children())
     if part.lstrip("-").isdigit() and part not in dict(children):
         index = int(part)
@@ -177,6 +229,7 @@ def _children(module: nn.Module, part: str) -> list[tuple[str, nn.Module]]:
 
 
 def _no_such_module(at: str, part: str, found: list[tuple[str, nn.Module]]) -> str:
+    """Return the message for a path whose ``part`` matches no child of the modules found so far."""
     path, module = found[0]
     names = [name for name, _ in module.named_children()]
     where = path or f"the model ({type(module).__name__})"
@@ -185,7 +238,10 @@ def _no_such_module(at: str, part: str, found: list[tuple[str, nn.Module]]) -> s
 
 
 def _channels(module: nn.Module) -> int | None:
-    """Channels of a module's output: what it declares, or those of its last layer that has any."""
+    """Return the output channels of a module, or None.
+
+    They are what the module declares, or else those of its last submodule that declares any.
+    """
     for attribute in ("out_channels", "num_features", "num_channels"):
         value = getattr(module, attribute, None)
         if isinstance(value, int):

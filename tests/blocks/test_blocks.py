@@ -8,7 +8,14 @@ import torch
 from support.slow_blocks import FORMS, GATED, SIZES, C, filled, image, image_for, make, slow
 from torch import nn
 
-from ccsa.blocks import CrissCross, NonLocal, SqueezeAttention, SqueezeExcitation, build_block
+from ccsa.blocks import (
+    CrissCross,
+    GatedBlock,
+    NonLocal,
+    SqueezeAttention,
+    SqueezeExcitation,
+    build_block,
+)
 from ccsa.ops import use_backend
 
 WITH_GRADIENTS_OR_WITHOUT = pytest.mark.parametrize("gradients", [True, False])
@@ -106,6 +113,29 @@ def test_memory_format_is_kept(form, channels_last, gradients):
         y = block.to(memory_format=kind)(x.contiguous(memory_format=kind))
     assert y.is_contiguous(memory_format=kind)
     assert_near(y, slow(block, x), 1e-12)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@WITH_GRADIENTS_OR_WITHOUT
+def test_every_block_keeps_the_contract_of_its_base_class(form, gradients):
+    """The output is x + gamma * context(x), or context(x) without gamma, ``recurrence`` times."""
+    block, x = make(form), image_for(form)
+    assert isinstance(block, GatedBlock) and isinstance(block.recurrence, int)
+    with torch.set_grad_enabled(gradients):
+        context = block.context(x)
+        expected = context if block.gamma is None else x + block.gamma * context
+        assert_near(block.gate(x), expected, 1e-12)
+        for _ in range(block.recurrence - 1):
+            expected = expected + block.gamma * block.context(expected)
+        assert_near(block(x), expected, 1e-12)
+
+
+def test_a_block_without_context_is_reported_by_name():
+    class Nothing(GatedBlock):
+        pass
+
+    with pytest.raises(NotImplementedError, match="Nothing must implement"):
+        Nothing()(image((2, 3)))
 
 
 @pytest.mark.parametrize("form", [f for f in FORMS if f not in GATED])

@@ -48,7 +48,7 @@ def test_a_class_of_ones_own_can_be_registered_in_two_ways():
     registry.register(Second)
     assert list(registry) == ["First", "Second"]
     assert registry.get("First") is First and registry.get("Second") is Second
-    with pytest.raises(ValueError, match="toy block has a 'First' already"):
+    with pytest.raises(ValueError, match="toy block 'First' is already registered"):
         registry.register(First)
 
 

@@ -142,3 +142,30 @@ def test_files_that_are_not_configurations_are_named(tmp_path):
         file.write_text(text)
         with pytest.raises(UserError, match=words):
             setup_cfg(args(file))
+
+
+@pytest.mark.parametrize(
+    ("existing", "expected"),
+    [
+        ({}, "cpu"),
+        ({"xpu": 1, "mps": 1}, "xpu"),
+        ({"cuda": 2, "xpu": 1}, "cuda"),
+        ({"mps": 1}, "cpu"),
+    ],
+)
+def test_auto_prefers_cuda_then_xpu_and_never_chooses_mps(monkeypatch, existing, expected):
+    monkeypatch.setattr(setup, "_device_count", lambda kind: existing.get(kind, 0))
+    assert resolve_device("auto") == expected
+
+
+def test_named_devices_must_exist(monkeypatch):
+    monkeypatch.setattr(setup, "_device_count", lambda kind: {"xpu": 2, "mps": 1}.get(kind, 0))
+    for name in ("cpu", "xpu", "xpu:1", "mps"):
+        assert resolve_device(name) == name
+    for name in ("xpu:2", "mps:1", "cuda"):
+        with pytest.raises(UserError, match=f"'{name}', but there are") as error:
+            resolve_device(name)
+        assert "\n" not in str(error.value)
+    for name in ("meta", "gpu"):
+        with pytest.raises(UserError, match=f"'{name}' is not a device"):
+            resolve_device(name)

@@ -11,7 +11,7 @@ from detectron2.evaluation import COCOEvaluator, DatasetEvaluators, SemSegEvalua
 from PIL import Image
 
 from ccsa.data.synthetic import digits
-from ccsa.errors import UserError
+from ccsa.errors import MissingPackageError, UserError
 from ccsa.evaluation import build_evaluator, main_metric
 from ccsa.evaluation.build import read_labels
 
@@ -95,7 +95,7 @@ def test_an_unknown_type_is_named_with_the_known_ones(typed, tmp_path, kind):
         build_evaluator(name, tmp_path)
     text = str(error.value)
     assert f"'{name}'" in text and repr(kind) in text
-    known = text.split("known are ")[1].split(", ")
+    known = text.split("available: ")[1].split(", ")
     assert {"coco", "sem_seg", "coco_panoptic_seg", "lvis", "cityscapes_instance"} <= set(known)
 
 
@@ -112,7 +112,8 @@ def test_a_package_that_is_not_there_is_named(typed, tmp_path, monkeypatch, kind
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *a: None if name == package else find(name, *a)
     )
-    with pytest.raises(UserError, match=f"pip install {package}"):
+    message = rf"Evaluator needs the package {package}, .* run pip install 'ccsa\[evaluation\]'"
+    with pytest.raises(MissingPackageError, match=message):
         build_evaluator(typed(kind), tmp_path)
 
 

@@ -208,18 +208,21 @@ def spoilt(pair, change):
         (lambda item, ids, infos: item.update(image_id=99) or ids, ["image 99", "gt.json"]),
         (
             lambda item, ids, infos: torch.where(ids == 0, -1, ids),
-            ["the prediction for image 1", "is in the map and not in the list of segments"],
+            [
+                "the prediction for image 1",
+                "is in the segmentation but not in the list of segments",
+            ],
         ),
         (lambda item, ids, infos: ids[:-1], ["image 1", "40x29", "40x30"]),
         (
             lambda item, ids, infos: infos.pop() and ids,
-            ["image 1", "in the map and not in the list of segments"],
+            ["image 1", "in the segmentation but not in the list of segments"],
         ),
         (
             lambda item, ids, infos: (
                 infos.append({"id": 2, "category_id": 0, "isthing": True}) or ids
             ),
-            ["image 1", "segment 2 is in the list of segments and not in the map"],
+            ["image 1", "segment 2 is in the list of segments but not in the segmentation"],
         ),
         (
             lambda item, ids, infos: infos[0].update(category_id=44, isthing=True) or ids,
@@ -247,7 +250,7 @@ def test_a_model_without_panoptic_output_is_named(pair):
 def test_ground_truth_that_is_not_there_is_named(pair, tmp_path):
     MetadataCatalog.pop(NAME)
     register(tmp_path)
-    with pytest.raises(UserError, match=r"gt\.json is not there"):
+    with pytest.raises(UserError, match=r"gt\.json does not exist"):
         PanopticQualityEvaluator(NAME)
 
 

@@ -11,7 +11,7 @@ from ccsa.config import add_ccsa_config
 from ccsa.engine import Trainer
 from ccsa.errors import UserError
 from ccsa.export import FORMATS, BackbonePart, SemanticPart, difference, export, exported_part
-from ccsa.export.programs import example
+from ccsa.export.programs import example_image
 from ccsa.modeling import TimmBackbone
 
 BLOCK = {"block": "CrissCross", "recurrence": 1}  # a second one takes torch.export seconds
@@ -102,7 +102,7 @@ def test_a_program_agrees_with_the_model_at_other_sizes(build, tmp_path, name, k
     assert [p.name for p in tmp_path.iterdir()] == [file.name]  # one file holds all
     size, share = difference(part, name, file)
     assert size == (5 * part.multiple, 4 * part.multiple) and share < 1e-4
-    run, image = FORMATS[name].load(file), example(part, 2, 6)
+    run, image = FORMATS[name].load(file), example_image(part, 2, 6)
     with torch.no_grad():
         expected = part(image)
     assert len(expected) == len(part.outputs)
@@ -207,7 +207,9 @@ def test_without_onnx_the_command_that_gets_it_is_named(build, tmp_path, monkeyp
         importlib.util, "find_spec", lambda name, *a: None if "onnx" in name else find(name, *a)
     )
     part = exported_part(build(semantic))
-    with pytest.raises(UserError, match="pip install onnx onnxscript"):
+    with pytest.raises(UserError, match="onnx and onnxscript, which are not installed: run pip"):
         export(part, "onnx", tmp_path / "model.onnx")
-    with pytest.raises(UserError, match="pip install onnxruntime"):
+    with pytest.raises(
+        UserError, match=r"which is not installed: run pip install 'ccsa\[export\]'"
+    ):
         difference(part, "onnx", tmp_path / "model.onnx")

@@ -15,7 +15,7 @@ from support import layouts
 from ccsa.data import semantic
 from ccsa.data.loaders import build_train_mapper, load_records
 from ccsa.data.mapper import SemanticMapper
-from ccsa.data.preparation.plans import carry_out
+from ccsa.data.preparation.plans import execute
 from ccsa.engine import Trainer, check_run
 from ccsa.inference import build_semantic_inference
 
@@ -62,7 +62,7 @@ def published(datasets):
     register_all_ade20k(str(datasets))
     for name, family in semantic.FAMILIES.items():
         layouts.LAYOUTS[name](datasets)
-        carry_out(family.plan(datasets), name)
+        execute(family.plan(datasets), name)
     layouts.camvid_frames(datasets)
     semantic.register_all(datasets)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from support import panoptic_files
 
-from ccsa.data.synthetic.coco_layout import write_as_coco
 from ccsa.data.synthetic.digits import write_digits
+from ccsa.data.synthetic.digits_as_coco import write_as_coco
 
 pytestmark = pytest.mark.slow
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

@@ -12,7 +12,7 @@ import pytest
 import torch
 from support.run_tools import ALL_BOXES, CONFIG, NO_TEST, command, environment, train
 
-from ccsa.data.synthetic.coco_layout import write_as_coco
+from ccsa.data.synthetic.digits_as_coco import write_as_coco
 
 pytestmark = pytest.mark.slow
 

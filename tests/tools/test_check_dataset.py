@@ -11,7 +11,7 @@ import pytest
 from support import layouts
 
 from ccsa.data import panoptic
-from ccsa.data.preparation.plans import carry_out
+from ccsa.data.preparation.plans import execute
 from ccsa.data.semantic import FAMILIES
 from ccsa.data.synthetic.digits import write_digits
 
@@ -26,7 +26,7 @@ def run(run_tool):
 
 def prepared(name: str, root: Path) -> None:
     layouts.LAYOUTS[name](root)
-    carry_out(FAMILIES[name].plan(root), name)
+    execute(FAMILIES[name].plan(root), name)
 
 
 def test_a_good_dataset_is_a_table_and_status_0(tmp_path, run):
@@ -37,8 +37,10 @@ def test_a_good_dataset_is_a_table_and_status_0(tmp_path, run):
     assert header.split()[:4] == ["dataset", "images", "labels", "published"]
     assert train.split() == ["lip_sem_seg_train", "2", "2", "30,462", "0", "0", "0", "0"]
     assert val.split() == ["lip_sem_seg_val", "1", "1", "10,000", "0", "0", "0", "0"]
-    assert notes[0].startswith("note: lip_sem_seg_train has 2 images, 30,460 fewer than the 30,462")
-    assert notes[-1] == "nothing wrong found"
+    assert notes[0].startswith(
+        "note: lip_sem_seg_train has 2 images, 30,460 fewer than the published 30,462"
+    )
+    assert notes[-1] == "no problems found"
 
 
 def test_trouble_is_named_and_status_2(tmp_path, run):
@@ -48,7 +50,7 @@ def test_trouble_is_named_and_status_2(tmp_path, run):
     status, out, err = run("lip", "--root", tmp_path)
     assert status == 2
     assert f"lip_sem_seg_val: bad labels: {bad} has labels 20; allowed are 0..19 and 255" in out
-    assert "error: 1 of 2 have something wrong: lip_sem_seg_val" in err
+    assert "error: 1 of 2 splits have problems: lip_sem_seg_val" in err
 
 
 def test_many_troubles_are_cut_short(tmp_path, run):
@@ -57,7 +59,7 @@ def test_many_troubles_are_cut_short(tmp_path, run):
         layouts.photo(tmp_path / f"ADEChallengeData2016/images/validation/{number}.jpg")
     status, out, _ = run("ade20k", "--root", tmp_path)
     assert status == 2
-    assert out.count("ade20k_sem_seg_val: missing: no label") == 5
+    assert out.count("ade20k_sem_seg_val: missing: label") == 5
     assert "ade20k_sem_seg_val: missing: and 2 more" in out
 
 
@@ -68,8 +70,8 @@ def test_all_takes_what_is_there(tmp_path, run):
     status, out, _ = run("--all", "--root", tmp_path)
     assert status == 0
     assert "lip_sem_seg_val" in out and "camvid_sem_seg_test" in out
-    assert "note: Cityscapes is not there: no " in out
-    assert "note: ADE20K is not prepared: no " in out
+    assert "note: Cityscapes was not found: " in out
+    assert "note: ADE20K is not prepared: " in out
 
 
 def test_all_writes_nothing(tmp_path, run, monkeypatch):
@@ -80,7 +82,7 @@ def test_all_writes_nothing(tmp_path, run, monkeypatch):
     monkeypatch.setitem(tool.FAMILIES, "digits_panoptic", family)
     prepared("lip", tmp_path)
     status, out, _ = run("--all", "--root", tmp_path)
-    assert status == 0 and "note: The panoptic digits dataset is not there" in out
+    assert status == 0 and "note: The panoptic digits dataset was not found" in out
 
 
 def test_panoptic_digits_are_written_and_checked(tmp_path, run, monkeypatch):
@@ -90,7 +92,7 @@ def test_panoptic_digits_are_written_and_checked(tmp_path, run, monkeypatch):
     family = dataclasses.replace(panoptic.FAMILIES["digits_panoptic"], write=few)
     monkeypatch.setitem(tool.FAMILIES, "digits_panoptic", family)
     status, out, _ = run("digits_panoptic", "--root", tmp_path)
-    assert status == 0 and "nothing wrong found" in out
+    assert status == 0 and "no problems found" in out
     header, _, train, val, *_ = out.splitlines()
     assert header.split("  ")[-1].strip() == "bad labels" and "bad areas" in header
     assert train.split() == ["digits_train_panoptic_separated", "1", "1", "2,000", *"0000000"]
@@ -104,15 +106,15 @@ def test_panoptic_digits_are_written_and_checked(tmp_path, run, monkeypatch):
     status, out, err = run("--all", "--root", tmp_path)
     assert status == 2
     assert sum(line.startswith("dataset ") for line in out.splitlines()) == 2
-    assert f"digits_val_panoptic_separated: missing: no PNG {png}" in out
-    assert "error: 1 of 4 have something wrong: digits_val_panoptic_separated" in err
+    assert f"digits_val_panoptic_separated: missing: PNG {png} does not exist" in out
+    assert "error: 1 of 4 splits have problems: digits_val_panoptic_separated" in err
 
 
 def test_nothing_there_is_status_2(tmp_path, run):
     status, _, err = run("--all", "--root", tmp_path)
     assert status == 2 and "ready under" in err
     status, _, err = run("lip", "--root", tmp_path)
-    assert status == 2 and "LIP (Look Into Person) is not there" in err
+    assert status == 2 and "LIP (Look Into Person) was not found" in err
 
 
 def test_an_unknown_name_lists_the_known_ones(run):

@@ -45,7 +45,7 @@ def test_results_are_printed_and_written(run, pair, tmp_path):
     assert set(results) == {"All", "Things", "Stuff", "per_class"}
     assert set(results["per_class"]) == {"1", "3", "7", "9"}
     assert f"{100 * expected['pq']:.3f}" in printed and "sky" in printed
-    assert "3 images in" in printed and "images a minute" in printed and str(output) in printed
+    assert "3 images in" in printed and "images per minute" in printed and str(output) in printed
     assert "0/3 [" in err  # the progress bar
     assert [p.name for p in output.parent.iterdir()] == ["results.json"]
 
@@ -151,10 +151,10 @@ def draw_999(image):
 
 MISTAKES = {
     "no folder": (lambda p: (p / "pred").rename(p / "moved"), ["no folder", "PNG"]),
-    "no JSON": (on_file("gt.json", Path.unlink), ["gt.json is not there"]),
+    "no JSON": (on_file("gt.json", Path.unlink), ["gt.json does not exist"]),
     "missing PNG": (
         on_file(f"pred/{PNG}", Path.unlink),
-        ["image 2", PNG, "is not there", "pred.json"],
+        ["image 2", PNG, "does not exist", "pred.json"],
     ),
     "missing true PNG": (on_file(f"gt/{PNG}", Path.unlink), ["image 2", f"gt/{PNG}", "gt.json"]),
     "broken PNG": (
@@ -172,16 +172,16 @@ MISTAKES = {
     ),
     "id in JSON alone": (
         in_json("pred.json", lambda c: segments(c).append({"id": 77, "category_id": 1})),
-        ["image 2", "segment 77 is in the JSON and not in the PNG", "pred.json"],
+        ["image 2", "segment 77 is in the JSON but not in the PNG", "pred.json"],
     ),
     "id in PNG alone": (
         with_image("pred", draw_999),
-        ["image 2", "segment 999 is in the PNG and not in the JSON"],
+        ["image 2", "segment 999 is in the PNG but not in the JSON"],
     ),
     "true id in PNG alone": (with_image("gt", draw_999), ["image 2", "segment 999", "gt.json"]),
     "id twice": (
         in_json("pred.json", lambda c: segments(c).append(segments(c)[0])),
-        ["image 2", "is twice in the JSON"],
+        ["image 2", "occurs twice in the JSON"],
     ),
     "id of void": (in_segments("pred.json", id=0), ["image 2", "segment 0", "1 to 16777215"]),
     "unknown category": (
@@ -210,7 +210,10 @@ MISTAKES = {
         ["cannot read", "pred.json", "line 1"],
     ),
     "binary JSON": (on_file("gt.json", lambda p: p.write_bytes(b"\xff\xfe\x00")), ["cannot read"]),
-    "a list": (on_file("pred.json", lambda p: p.write_text("[]")), ["no JSON object", "pred.json"]),
+    "a list": (
+        on_file("pred.json", lambda p: p.write_text("[]")),
+        ["not a JSON object", "pred.json"],
+    ),
     "no annotations": (in_json("pred.json", lambda c: c.pop("annotations")), ["'annotations'"]),
     "annotations by id": (
         in_json("gt.json", lambda c: c.update(annotations={"1": 2})),
@@ -218,7 +221,7 @@ MISTAKES = {
     ),
     "annotation is text": (
         in_json("gt.json", lambda c: entries(c).append("x")),
-        ["an annotation is no object"],
+        ["an annotation is not an object"],
     ),
     "no categories": (
         in_json("gt.json", lambda c: c.pop("categories")),
@@ -226,7 +229,7 @@ MISTAKES = {
     ),
     "category twice": (
         in_json("gt.json", lambda c: c["categories"].append(c["categories"][0])),
-        ["category 1 is there twice"],
+        ["category 1 occurs twice"],
     ),
     "no isthing": (
         in_json("gt.json", lambda c: c["categories"][0].pop("isthing")),

@@ -90,7 +90,8 @@ def test_what_a_check_needs_is_asked_for_before_anything_is_built(
     monkeypatch.setattr(tool, "trained_cfg", lambda *args, **keywords: pytest.fail("built"))
     arguments = ["--weights", run, "--format", "onnx", "--output", tmp_path / "model.onnx"]
     status, _, errors = export(*arguments, "--check")
-    assert status == 2 and "onnx needs onnxruntime: pip install onnxruntime" in errors
+    assert status == 2
+    assert "needs onnxruntime, which is not installed: run pip install 'ccsa[export]'" in errors
 
 
 def test_mistakes_end_with_one_message_that_names_the_cure(export, run, root, tmp_path):
@@ -99,13 +100,13 @@ def test_mistakes_end_with_one_message_that_names_the_cure(export, run, root, tm
     cases = [
         (["--weights", run, "--output", taken], "would be overwritten"),
         (["--weights", run, "--output", tmp_path / "model.pt"], "name a .onnx file"),
-        (["--weights", tmp_path / "nowhere.pth", "--output", new], "nowhere.pth is not there"),
+        (["--weights", tmp_path / "nowhere.pth", "--output", new], "nowhere.pth does not exist"),
         (["--weights", taken, "--output", new], "--config-file"),
         (["--output", new], "add --weights"),
         (["--output", taken / "model.onnx"], "cannot be written"),
         (["--output", new, "--config-file", root / "configs" / CONFIG], 'MODEL.WEIGHTS ""'),
         (["--weights", tmp_path / "nowhere.pth", "--output", new, "--config-file",
-          root / "configs" / CONFIG], "nowhere.pth is not there"),
+          root / "configs" / CONFIG], "nowhere.pth does not exist"),
         (["--weights", run, "--output", new, "MODEL.NO_SUCH", "1"], "MODEL.NO_SUCH"),
     ]  # fmt: skip
     for arguments, cure in cases:

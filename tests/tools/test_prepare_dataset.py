@@ -27,7 +27,7 @@ def test_every_dataset_is_prepared_and_kept_by_a_second_run(name, tmp_path, run)
     layouts.LAYOUTS[name](tmp_path)
     status, out, _ = run(name, "--root", tmp_path)
     assert status == 0
-    assert " 0 were there already" in out
+    assert " 0 existed already" in out
     assert f"python tools/check_dataset.py {name} --root {tmp_path}" in out
     status, out, _ = run(name, "--root", tmp_path)
     assert status == 0
@@ -46,8 +46,8 @@ def test_a_source_that_is_not_there_is_one_clear_message(name, tmp_path, run):
     status, out, err = run(name, "--root", tmp_path)
     assert status == 2 and out == ""
     assert err.startswith("error: ") and "Traceback" not in err
-    assert "is not there: no " in err and str(tmp_path) in err
-    assert "Get it from" in err and "DETECTRON2_DATASETS" in err
+    assert "was not found: " in err and str(tmp_path) in err
+    assert "Download it from" in err and "DETECTRON2_DATASETS" in err
 
 
 def test_an_unknown_name_gets_near_misses(run):
@@ -65,28 +65,28 @@ def test_coco_panoptic_is_prepared_and_kept_by_a_second_run(tmp_path, run):
         panoptic_files.write_png(base / f"panoptic_{split}" / "000000000007.png", ids)
         panoptic_files.write_json(base / "annotations" / f"panoptic_{split}.json", [entry])
     status, out, _ = run("coco_panoptic", "--root", tmp_path)
-    assert status == 0 and "COCO panoptic: 2 files made, 0 were there already" in out
+    assert status == 0 and "COCO panoptic: 2 files made, 0 existed already" in out
     assert f"python tools/check_dataset.py coco_panoptic --root {tmp_path}" in out
     with Image.open(base / "panoptic_stuff_val2017" / "000000000007.png") as made:
         assert np.array(made).tolist() == [[255, 1, 0]] * 4
     status, out, _ = run("coco_panoptic", "--root", tmp_path)
-    assert status == 0 and ": 0 files made, 2 were there already" in out
+    assert status == 0 and ": 0 files made, 2 existed already" in out
 
 
 def test_coco_panoptic_that_is_not_there_is_one_clear_message(tmp_path, run):
     status, out, err = run("coco_panoptic", "--root", tmp_path)
     assert status == 2 and out == "" and err.startswith("error: ")
-    assert "panoptic_train2017.json" in err and "Get it from cocodataset.org" in err
+    assert "panoptic_train2017.json" in err and "Download it from cocodataset.org" in err
 
 
 def test_cityscapes_panoptic_is_prepared_and_kept_by_a_second_run(tmp_path, run):
     panoptic_files.cityscapes(tmp_path)
     # Four labels, and the instances of two splits.
     status, out, _ = run("cityscapes_panoptic", "--root", tmp_path)
-    assert status == 0 and "Cityscapes panoptic: 6 files made, 0 were there already" in out
+    assert status == 0 and "Cityscapes panoptic: 6 files made, 0 existed already" in out
     assert f"python tools/check_dataset.py cityscapes_panoptic --root {tmp_path}" in out
     status, out, _ = run("cityscapes_panoptic", "--root", tmp_path)
-    assert status == 0 and ": 0 files made, 6 were there already" in out
+    assert status == 0 and ": 0 files made, 6 existed already" in out
 
 
 def test_cityscapes_panoptic_that_is_not_there_says_which_command_makes_it(tmp_path, run):
@@ -134,7 +134,7 @@ def test_interrupted_and_started_again_it_ends_with_whole_files(tmp_path, run):
     assert not list(made.rglob("*.partial*"))
     status, out, _ = run("ade20k", "--root", tmp_path)
     assert status == 0
-    assert f"{300 - len(before)} files made, {len(before)} were there already" in out
+    assert f"{300 - len(before)} files made, {len(before)} existed already" in out
     for path in made.rglob("*.png"):
         with Image.open(path) as image:
             image.load()

@@ -1,4 +1,4 @@
-"""What the blocks share: the gate that makes a new block an identity."""
+"""The base class of the blocks: a gate that makes a new block an identity."""
 
 import torch
 from torch import Tensor, nn
@@ -6,15 +6,42 @@ from torch import Tensor, nn
 from ccsa.errors import true_or_false
 
 CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+"""Convolutions by number of spatial axes."""
 
 
 class GatedBlock(nn.Module):
-    """x + gamma * context(x), gamma a scalar that starts at 0, so that a pretrained network keeps
-    its features until training opens the gate. With ``residual=False`` it is context(x) alone.
+    """A block that computes x + gamma * context(x), where gamma is a scalar that starts at 0.
 
-    The result has the type and, with the gate, the shape of x, under autocast too: gamma is float32
-    there and would otherwise promote half precision features.
+    A pretrained network therefore keeps its features until training opens the gate. In the
+    non-residual form, the block computes context(x) and has no gamma.
+
+    A subclass implements :meth:`context`. It may override :meth:`gate` with a faster computation of
+    the same result, and set ``recurrence`` to apply the gate several times.
+
+    The output has the dtype and, with the gate, the shape of x. This holds under autocast too,
+    where gamma is float32 and would otherwise promote half-precision features.
+
+    Args:
+        residual: False for the non-residual form.
+
+    Raises:
+        UserError: ``residual`` is not a bool.
+
+    Example:
+        >>> class Mean(GatedBlock):
+        ...     def context(self, x):
+        ...         return x.mean((2, 3), keepdim=True).expand_as(x)
+        >>> x = torch.arange(4.0).reshape(1, 1, 2, 2)
+        >>> block = Mean()
+        >>> torch.equal(block(x), x)  # gamma is 0
+        True
+        >>> _ = nn.init.ones_(block.gamma)
+        >>> block(x).flatten().tolist()
+        [1.5, 2.5, 3.5, 4.5]
     """
+
+    recurrence: int = 1
+    """How many times the gate is applied, always with the same weights."""
 
     def __init__(self, residual: bool = True):
         super().__init__()
@@ -22,11 +49,39 @@ class GatedBlock(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1)) if residual else None
 
     def context(self, x: Tensor) -> Tensor:
-        """(B, C, *spatial) -> (B, C, *spatial), given by each block."""
-        raise TypeError(f"{type(self).__name__} gives no context()")
+        """Return what the block adds to x before it is scaled by gamma.
 
-    def forward(self, x: Tensor) -> Tensor:
+        Args:
+            x: (B, C, *spatial).
+
+        Returns:
+            (B, C, *spatial).
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement context()")
+
+    def gate(self, x: Tensor) -> Tensor:
+        """Return x + gamma * context(x), or context(x) in the non-residual form.
+
+        Args:
+            x: (B, C, *spatial).
+
+        Returns:
+            (B, C, *spatial) with the dtype of x.
+        """
         y = self.context(x).to(x.dtype)
         if self.gamma is None:
             return y
         return torch.addcmul(x, y, self.gamma.to(x.dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the gate ``recurrence`` times.
+
+        Args:
+            x: (B, C, *spatial).
+
+        Returns:
+            (B, C, *spatial) with the dtype of x.
+        """
+        for _ in range(self.recurrence):
+            x = self.gate(x)
+        return x

@@ -1,16 +1,17 @@
-"""Recurrent criss-cross attention.
+"""Recurrent criss-cross attention (RCCA).
 
 CCNet: Criss-Cross Attention for Semantic Segmentation, Huang et al., ICCV 2019 and TPAMI 2020,
-arXiv 1811.11721, sections 3.2 and 3.3. Official code (speedinghzl/CCNet) consulted as reference;
-its keys load as they are.
+arXiv 1811.11721, sections 3.2 and 3.3. The official code (speedinghzl/CCNet) was consulted as
+reference; its checkpoints load with their own keys.
 
-Each position gathers from its row and its column; a second loop with the same weights connects any
-two positions. As in the official code, and unlike the paper's equation, gamma gates the result.
+Each position attends to its row and its column. A second recurrence with the same weights connects
+any two positions. As in the official code, and unlike the paper's equation, gamma scales the result
+of the attention.
 
-The weights of a position sum to 1, so that projecting what it gathers is the same as gathering what
-was projected: sum_i a_i (W x_i + b) = W (sum_i a_i x_i) + b. The map itself is gathered, and no
-projected values are kept for backward; gamma scales W and b, so that the ungated result is not
-either.
+The attention weights of a position sum to 1, so values can be projected after the attention instead
+of before: sum_i a_i (W x_i + b) = W (sum_i a_i x_i) + b. The block attends to the features
+themselves, and backward keeps no projected values. It multiplies W and b by gamma, so that backward
+keeps no ungated result either.
 """
 
 import torch
@@ -29,21 +30,30 @@ CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 @CONTEXT_BLOCK_REGISTRY.register()
 class CrissCross(GatedBlock):
-    """x <- x + gamma * attention(q(x), k(x), v(x)), ``recurrence`` times with shared weights.
+    """Criss-cross attention: x <- x + gamma * attention(q(x), k(x), v(x)), ``recurrence`` times.
 
-    Fastest on channels-last maps; others are converted once. The 1x1 convolutions hold weights
-    alone: they are not called, so hooks on them, as of ``spectral_norm``, do not run.
+    All recurrences share their weights. The block is fastest on channels-last feature maps; others
+    are converted once. The 1x1 convolutions only hold the weights: they are not called, so hooks on
+    them, as those of ``spectral_norm``, do not run.
 
     Args:
-        channels: C of the map.
-        recurrence: loops R; 0 is the identity. The paper uses 2.
-        reduction: query and key have C // reduction channels, at least 1.
-        dims: 2 for (B, C, H, W), 3 for (B, C, T, H, W) maps (the paper's section 3.5).
-        checkpoint: keep only each loop's input in training and compute the loop again in backward:
-            less memory, more time.
+        channels: C of the feature map.
+        recurrence: number of recurrences R; the paper uses 2, and 0 is the identity.
+        reduction: query and key have C // reduction channels, but at least 1.
+        dims: 2 for feature maps (B, C, H, W), 3 for (B, C, T, H, W) (section 3.5 of the paper).
+        checkpoint: use gradient checkpointing: in training, keep only the input of each recurrence
+            and compute the recurrence again in backward. This takes less memory and more time.
 
     Raises:
-        ValueError: a keyword out of its range.
+        UserError: a keyword is out of its range.
+
+    Example:
+        >>> block = CrissCross(16, recurrence=2)
+        >>> x = torch.randn(1, 16, 5, 7)
+        >>> torch.equal(block(x), x)  # a new block is an identity, because gamma is 0
+        True
+        >>> sorted(block.state_dict())[:3]
+        ['gamma', 'key_conv.bias', 'key_conv.weight']
     """
 
     def __init__(
@@ -68,57 +78,92 @@ class CrissCross(GatedBlock):
         self.key_conv = conv(channels, inner, 1)
         self.value_conv = conv(channels, channels, 1)
 
-    def loop(self, x: Tensor, backend: str | None = None) -> Tensor:
-        """One loop with its gate, (B, C, *S) -> (B, C, *S)."""
-        both = _as_map(_project(x, *_stacked(self.query_conv, self.key_conv)), x)
-        query, key = both.chunk(2, 1)
-        gathered = criss_cross_attention(query, key, x, backend=backend)
-        weight, bias = _stacked(self.value_conv)
-        y = _project(gathered, self.gamma * weight, self.gamma * bias)
-        # In place before it becomes a view of a map: autograd copies gradients of changed views.
-        return _as_map(y.to(x.dtype).add_(_positions(x)), x)
+    def context(self, x: Tensor) -> Tensor:
+        """Return the attention of one recurrence, without gamma.
+
+        Args:
+            x: (B, C, *S).
+
+        Returns:
+            (B, C, *S), channels-last.
+        """
+        return _to_feature_map(self._attend(x, *_concatenated(self.value_conv)), x)
+
+    def gate(self, x: Tensor) -> Tensor:
+        """Return the result of one recurrence, x + gamma * context(x).
+
+        Args:
+            x: (B, C, *S).
+
+        Returns:
+            (B, C, *S) with the dtype of x, channels-last.
+        """
+        if self.checkpoint and self.training:
+            # Backward must use the same backend, even if a use_backend has ended by then.
+            backend = requested_backend(None)[1]
+            return checkpoint(self._gate, x, backend, use_reentrant=False)
+        return self._gate(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, *S) -> (B, C, *S), of x's type and memory format."""
-        y = x.contiguous(memory_format=self.memory_format)
-        for _ in range(self.recurrence):
-            if self.checkpoint and self.training:
-                # As now, also where backward computes the loop again after a use_backend has ended.
-                y = checkpoint(self.loop, y, requested_backend(None)[1], use_reentrant=False)
-            else:
-                y = self.loop(y)
+        """Apply all recurrences.
+
+        Args:
+            x: (B, C, *S).
+
+        Returns:
+            (B, C, *S) with the dtype and the memory format of x.
+        """
+        y = super().forward(x.contiguous(memory_format=self.memory_format))
         return y.contiguous() if x.is_contiguous() else y
 
     def extra_repr(self) -> str:
         return f"recurrence={self.recurrence}, checkpoint={self.checkpoint}"
 
+    def _gate(self, x: Tensor, backend: str | None = None) -> Tensor:
+        weight, bias = _concatenated(self.value_conv)
+        y = self._attend(x, self.gamma * weight, self.gamma * bias, backend)
+        # The sum is in place before y is viewed as a feature map, because autograd copies the
+        # gradient of a view that is changed in place.
+        return _to_feature_map(y.to(x.dtype).add_(_to_matrix(x)), x)
 
-def _stacked(*convs: nn.Conv2d | nn.Conv3d) -> tuple[Tensor, Tensor]:
-    """Weights (C', C) and biases (C',) of 1x1 convolutions of one map, as of one convolution."""
+    def _attend(
+        self, x: Tensor, weight: Tensor, bias: Tensor, backend: str | None = None
+    ) -> Tensor:
+        """Return the attention over x, projected by ``weight`` and ``bias``: (B * prod(S), C)."""
+        projected = _project(x, *_concatenated(self.query_conv, self.key_conv))
+        query, key = _to_feature_map(projected, x).chunk(2, 1)
+        return _project(criss_cross_attention(query, key, x, backend=backend), weight, bias)
+
+
+def _concatenated(*convs: nn.Conv2d | nn.Conv3d) -> tuple[Tensor, Tensor]:
+    """Return the weights (C', C) and biases (C',) of 1x1 convolutions, as of one convolution."""
     weights, biases = zip(*((c.weight.flatten(1), c.bias) for c in convs), strict=True)
     return torch.cat(weights), torch.cat(biases)
 
 
-def _positions(x: Tensor) -> Tensor:
-    """(B, C, *S) -> (B * prod(S), C), a view of a channels-last map."""
+def _to_matrix(x: Tensor) -> Tensor:
+    """Return (B, C, *S) as (B * prod(S), C), a view of a channels-last feature map."""
     return x.movedim(1, -1).flatten(0, -2)
 
 
-def _as_map(x: Tensor, like: Tensor) -> Tensor:
-    """(B * prod(S), C) -> (B, C, *S), a channels-last map."""
-    return x.unflatten(0, like.shape[:1] + like.shape[2:]).movedim(-1, 1)
+def _to_feature_map(x: Tensor, template: Tensor) -> Tensor:
+    """Return (B * prod(S), C) as a channels-last view (B, C, *S), B and S as of ``template``."""
+    return x.unflatten(0, template.shape[:1] + template.shape[2:]).movedim(-1, 1)
 
 
 def _project(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """(B, C, *S) -> (B * prod(S), C'), a 1x1 convolution as one matrix product."""
-    if _convolves(x):
-        return _positions(F.conv2d(x, weight[..., None, None], bias))
-    return torch.addmm(bias, _positions(x), weight.T)
+    """Return a 1x1 convolution of (B, C, *S) as a matrix (B * prod(S), C')."""
+    if _uses_convolution(x):
+        return _to_matrix(F.conv2d(x, weight[..., None, None], bias))
+    return torch.addmm(bias, _to_matrix(x), weight.T)
 
 
-def _convolves(x: Tensor) -> bool:
-    """Whether the CPU's own convolution is taken: over two axes it is faster forward than a matrix
-    product, and slower backward. A trace is checked with and without gradients: one graph."""
+def _uses_convolution(x: Tensor) -> bool:
+    """Return whether to project by the CPU's convolution instead of a matrix multiplication.
+
+    Over two axes it is faster in forward, and slower in backward. A trace is checked with and
+    without gradients, and must give one graph.
+    """
     return (
         x.device.type == "cpu"
         and x.dim() == 4

@@ -2,8 +2,8 @@
 
 Non-local Neural Networks, Wang et al., CVPR 2018, arXiv 1711.07971, equations 1, 4 and 6.
 
-Deviation: the official block starts as an identity by a batch norm whose scale is 0; here, as in
-every block of this package, by gamma, so that it needs no batch statistics.
+Deviation: the official block starts as an identity because the scale of its final batch norm is 0.
+Here gamma makes it one, as in every block of this package, so no batch statistics are needed.
 """
 
 import torch.nn.functional as F
@@ -11,25 +11,33 @@ from torch import Tensor
 
 from ccsa.blocks.base import CONV, GatedBlock
 from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY
-from ccsa.errors import at_least, one_of, true_or_false
+from ccsa.errors import UserError, at_least, one_of, true_or_false
 
 
 @CONTEXT_BLOCK_REGISTRY.register()
 class NonLocal(GatedBlock):
-    """out(softmax(theta(x) . phi(x)) g(x)) over all positions, gated by default.
+    """Attention over all positions: x + gamma * out(softmax(theta(x) . phi(x)) g(x)).
 
-    The form that CCNet compares with is ``reduction=8, value_reduction=1, out_conv=False``.
+    CCNet compares itself with the form ``reduction=8, value_reduction=1, out_conv=False``.
 
     Args:
-        channels: C of the map.
-        reduction: theta and phi have C // reduction channels, at least 1.
-        value_reduction: the same for g; by default that of theta and phi.
-        out_conv: a 1x1 convolution back to C channels; without it, ``value_reduction`` must be 1.
-        residual: False for the bare form, without gate.
-        dims: 2 for (B, C, H, W), 3 for (B, C, T, H, W) maps.
+        channels: C of the feature map.
+        reduction: theta and phi have C // reduction channels, but at least 1.
+        value_reduction: the same for g; by default equal to ``reduction``.
+        out_conv: whether a 1x1 convolution projects the result back to C channels. Without it,
+            ``value_reduction`` must be 1.
+        residual: False for the non-residual form, without gamma.
+        dims: 2 for feature maps (B, C, H, W), 3 for (B, C, T, H, W).
 
     Raises:
-        ValueError: a keyword out of its range.
+        UserError: a keyword is out of its range.
+
+    Example:
+        >>> import torch
+        >>> NonLocal(16)(torch.randn(1, 16, 5, 7)).shape
+        torch.Size([1, 16, 5, 7])
+        >>> NonLocal(16, dims=3)(torch.randn(1, 16, 2, 5, 7)).shape
+        torch.Size([1, 16, 2, 5, 7])
     """
 
     def __init__(
@@ -46,7 +54,9 @@ class NonLocal(GatedBlock):
         at_least(1, channels=channels, reduction=reduction, value_reduction=value_reduction)
         true_or_false(out_conv=out_conv)
         if not out_conv and value_reduction != 1:
-            raise ValueError("without out_conv, value_reduction must be 1")
+            raise UserError(
+                f"value_reduction must be 1 if out_conv is false, not {value_reduction}"
+            )
         conv = one_of(CONV, dims, "dims")
         inner, value = max(1, channels // reduction), max(1, channels // value_reduction)
         self.theta = conv(channels, inner, 1)
@@ -55,7 +65,7 @@ class NonLocal(GatedBlock):
         self.out = conv(value, channels, 1) if out_conv else None
 
     def context(self, x: Tensor) -> Tensor:
-        """(B, C, *S) -> (B, C, *S)."""
+        """Return the attention over all positions, (B, C, *S) -> (B, C, *S)."""
         q, k, v = (f(x).flatten(2).mT for f in (self.theta, self.phi, self.g))  # (B, N, C')
         # Equation 4 has no 1/sqrt(d).
         y = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None], scale=1.0)[:, 0]

@@ -1,4 +1,4 @@
-"""The registry of context blocks, and how a line of configuration becomes one."""
+"""The registry of context blocks, and how an entry of a configuration becomes a block."""
 
 import inspect
 from collections.abc import Iterator
@@ -10,27 +10,48 @@ from ccsa.errors import UserError, suggestion
 
 
 class Registry:
-    """Names of block classes, used as Detectron2's registries are."""
+    """A mapping from names to classes of blocks, with the interface of Detectron2's registries.
+
+    Args:
+        name: what the registry contains, for messages.
+
+    Example:
+        >>> registry = Registry("context block")
+        >>> @registry.register()
+        ... class Doubling(nn.Module):
+        ...     def forward(self, x):
+        ...         return 2 * x
+        >>> "Doubling" in registry, list(registry)
+        (True, ['Doubling'])
+    """
 
     def __init__(self, name: str):
         self.name = name
         self._classes: dict[str, type[nn.Module]] = {}
 
     def register(self, obj: type[nn.Module] | None = None) -> Any:
-        """Decorator, ``@REGISTRY.register()``, or a plain call with the class."""
+        """Register a class by its name: as decorator, ``@REGISTRY.register()``, or as a function.
+
+        Raises:
+            UserError: the name is taken.
+        """
 
         def add(cls: type[nn.Module]) -> type[nn.Module]:
             if cls.__name__ in self._classes:
-                raise UserError(f"{self.name} has a '{cls.__name__}' already")
+                raise UserError(f"{self.name} '{cls.__name__}' is already registered")
             self._classes[cls.__name__] = cls
             return cls
 
         return add if obj is None else add(obj)
 
     def get(self, name: str) -> type[nn.Module]:
-        """The class of that name; ValueError with the near misses if there is none."""
+        """Return the class with this name.
+
+        Raises:
+            UserError: the name is unknown; the message suggests near misses.
+        """
         if name not in self._classes:
-            raise UserError(f"there is no {self.name} '{name}'{suggestion(name, list(self))}")
+            raise UserError(f"unknown {self.name} '{name}'{suggestion(name, list(self))}")
         return self._classes[name]
 
     def __contains__(self, name: str) -> bool:
@@ -41,7 +62,16 @@ class Registry:
 
 
 CONTEXT_BLOCK_REGISTRY = Registry("context block")
-"""Classes called as ``cls(channels, **keywords)``; they map (B, C, *spatial) to the same shape."""
+"""The context blocks by name.
+
+A registered class is called as ``cls(channels, **keywords)`` and returns a module from
+(B, C, *spatial) to the same shape, where C is ``channels``.
+
+Example:
+    >>> from ccsa.blocks import CONTEXT_BLOCK_REGISTRY
+    >>> sorted(CONTEXT_BLOCK_REGISTRY)
+    ['CrissCross', 'NonLocal', 'SqueezeAttention', 'SqueezeExcitation']
+"""
 
 
 def build_block(name: str, channels: int, **keywords: Any) -> nn.Module:
@@ -49,11 +79,24 @@ def build_block(name: str, channels: int, **keywords: Any) -> nn.Module:
 
     Args:
         name: its name in :data:`CONTEXT_BLOCK_REGISTRY`.
-        channels: C of the maps it will get.
-        keywords: its own.
+        channels: C of the feature maps (B, C, *spatial) that it will get.
+        keywords: the keywords of the block.
+
+    Returns:
+        The block, a module from (B, C, *spatial) to the same shape.
 
     Raises:
-        ValueError: an unknown name or keyword, or a value that the block refuses.
+        UserError: the name or a keyword is unknown, or the block rejects a value.
+
+    Example:
+        >>> from ccsa.blocks import build_block
+        >>> build_block("CrissCross", 64, recurrence=1).recurrence
+        1
+        >>> build_block("CrissCross", 64, recurence=1)
+        Traceback (most recent call last):
+            ...
+        ccsa.errors.UserError: CrissCross has no keyword 'recurence'; did you mean recurrence? \
+Available: recurrence, reduction, dims, checkpoint
     """
     cls = CONTEXT_BLOCK_REGISTRY.get(name)
     known = list(inspect.signature(cls).parameters)[1:]
@@ -63,4 +106,4 @@ def build_block(name: str, channels: int, **keywords: Any) -> nn.Module:
     try:
         return cls(channels, **keywords)
     except TypeError as error:
-        raise UserError(f"{name} refuses {keywords}: {error}") from error
+        raise UserError(f"{name} rejects {keywords}: {error}") from error

@@ -1,8 +1,8 @@
 """Squeeze-and-attention.
 
 Squeeze-and-Attention Networks for Semantic Segmentation, Zhong et al., CVPR 2020, arXiv 1909.03402,
-equations 4 and 5. There is no official code. The paper leaves open the pooling factor, kernel
-sizes, reduction, norm, upsampling and the activations: each is a keyword here.
+equations 4 and 5. There is no official code. The paper does not state the pooling factor, the
+kernel sizes, the reduction, the norm, the upsampling and the activations: each is a keyword here.
 """
 
 import torch.nn.functional as F
@@ -18,26 +18,37 @@ ALIGN_CORNERS = {"bilinear": False, "nearest": None}
 
 @CONTEXT_BLOCK_REGISTRY.register()
 class SqueezeAttention(GatedBlock):
-    """X_att * X_res + X_att, gated by default (see :class:`GatedBlock`), with
+    """Squeeze-and-attention: x + gamma * (X_att * X_res + X_att).
 
-    X_res = conv(conv(X)) and X_att = upsample(conv(conv(average pool(X)))) to the size of X.
+    X_res = conv(conv(X)), and X_att = upsample(conv(conv(average_pool(X)))) to the size of X.
 
     Args:
-        channels: C of the map, (B, C, H, W), any size.
-        out_channels: of the result, C by default; another needs ``residual=False``.
-        pool: factor of the average pooling: "not fully squeezed", so above 1, below the map.
-        reduction: between the two convolutions of a path there are out_channels // reduction.
-        kernel_size: of all four convolutions, odd.
-        norm: after each convolution, GN, BN, SyncBN or none. GN needs no batch, so the block works
-            in any place and on a single RoI.
-        activation: none, relu, leaky_relu, silu or sigmoid, after every norm but the last one of
-            the attention path.
-        attention_activation: the same, there: none (as drawn), relu (X_att >= 0), sigmoid, ...
+        channels: C of the feature map (B, C, H, W), which may have any size.
+        out_channels: channels of the output, C by default; any other number needs
+            ``residual=False``.
+        pool: factor of the average pooling. The paper calls the result "not fully squeezed", so it
+            should be above 1 and below the size of the feature map.
+        reduction: the two convolutions of each branch have out_channels // reduction channels in
+            between, but at least 1.
+        kernel_size: size of all four convolutions; must be odd.
+        norm: norm after each convolution: GN, BN, SyncBN or none. GN does not depend on the batch,
+            so the block works at any location and for a single RoI.
+        activation: activation after each norm, except for the last one of the attention branch:
+            none, relu, leaky_relu, silu or sigmoid.
+        attention_activation: activation at the end of the attention branch: none (as in the
+            paper's figure), relu (X_att >= 0), sigmoid, ...
         upsample: bilinear or nearest.
-        residual: False for the bare form, without gate.
+        residual: False for the non-residual form, without gamma.
 
     Raises:
-        ValueError: a keyword out of its range.
+        UserError: a keyword is out of its range.
+
+    Example:
+        >>> import torch
+        >>> SqueezeAttention(16)(torch.randn(1, 16, 5, 7)).shape
+        torch.Size([1, 16, 5, 7])
+        >>> SqueezeAttention(16, out_channels=4, residual=False)(torch.randn(1, 16, 5, 7)).shape
+        torch.Size([1, 4, 5, 7])
     """
 
     def __init__(
@@ -61,16 +72,17 @@ class SqueezeAttention(GatedBlock):
             raise UserError(f"kernel_size must be odd, not {kernel_size}")
         if residual and out_channels != channels:
             raise UserError(
-                f"out_channels {out_channels} beside {channels} channels needs residual=False"
+                f"out_channels {out_channels} differs from channels {channels}, which needs "
+                "residual=False"
             )
         make_norm = one_of(NORMS, norm, "norm")
         make_activation = one_of(ACTIVATIONS, activation, "activation")
         inner = max(1, out_channels // reduction)
 
-        def path() -> nn.Sequential:
-            def conv(a: int, b: int) -> nn.Conv2d:
-                bias = norm == "none"
-                return nn.Conv2d(a, b, kernel_size, padding=kernel_size // 2, bias=bias)
+        def branch() -> nn.Sequential:
+            def conv(in_channels: int, out_channels: int) -> nn.Conv2d:
+                bias, padding = norm == "none", kernel_size // 2
+                return nn.Conv2d(in_channels, out_channels, kernel_size, padding=padding, bias=bias)
 
             return nn.Sequential(
                 *(conv(channels, inner), make_norm(inner), make_activation()),
@@ -78,16 +90,16 @@ class SqueezeAttention(GatedBlock):
             )
 
         self.pool = pool
-        self.attention = path()
+        self.attention = branch()
         self.attention.append(one_of(ACTIVATIONS, attention_activation, "attention_activation")())
-        self.main = path()
+        self.main = branch()
         self.main.append(make_activation())
         self.upsample = upsample
         self.align_corners = one_of(ALIGN_CORNERS, upsample, "upsample")
 
     def context(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, out_channels, H, W)."""
-        # A map that the factor does not divide keeps its rest, as means over fewer positions.
+        """Return X_att * X_res + X_att, (B, C, H, W) -> (B, out_channels, H, W)."""
+        # If the size is not divisible by the factor, the means at the end are over fewer positions.
         pooled = F.avg_pool2d(x, self.pool, ceil_mode=True, count_include_pad=False)
         attention = self.attention(pooled)
         attention = F.interpolate(

@@ -1,7 +1,7 @@
 """Squeeze-and-excitation.
 
-Squeeze-and-Excitation Networks, Hu et al., CVPR 2018, arXiv 1709.01507, equations 2 to 4: channels
-are weighed by what they hold on average over the whole map.
+Squeeze-and-Excitation Networks, Hu et al., CVPR 2018, arXiv 1709.01507, equations 2 to 4: each
+channel is scaled by a weight that is computed from the means of all channels.
 """
 
 from torch import Tensor, nn
@@ -13,12 +13,20 @@ from ccsa.errors import at_least
 
 @CONTEXT_BLOCK_REGISTRY.register()
 class SqueezeExcitation(GatedBlock):
-    """x * sigmoid(W2 relu(W1 mean(x))), gated by default (see :class:`GatedBlock`).
+    """Channel attention: x + gamma * (x * sigmoid(W2 relu(W1 mean(x)))).
 
     Args:
-        channels: C of the map, (B, C, *spatial).
-        reduction: the bottleneck has C // reduction channels, at least 1.
-        residual: False for the bare form, without gate.
+        channels: C of the feature map (B, C, *spatial).
+        reduction: the bottleneck has C // reduction channels, but at least 1.
+        residual: False for the non-residual form, without gamma.
+
+    Raises:
+        UserError: a keyword is out of its range.
+
+    Example:
+        >>> import torch
+        >>> SqueezeExcitation(16)(torch.randn(1, 16, 5, 7)).shape
+        torch.Size([1, 16, 5, 7])
     """
 
     def __init__(self, channels: int, reduction: int = 16, residual: bool = True):
@@ -29,6 +37,6 @@ class SqueezeExcitation(GatedBlock):
         self.fc2 = nn.Linear(inner, channels)
 
     def context(self, x: Tensor) -> Tensor:
-        """(B, C, *spatial) -> (B, C, *spatial)."""
+        """Return x with scaled channels, (B, C, *spatial) -> (B, C, *spatial)."""
         weights = self.fc2(self.fc1(x.flatten(2).mean(-1)).relu()).sigmoid()  # (B, C)
         return x * weights.to(x.dtype).reshape(*weights.shape, *[1] * (x.dim() - 2))

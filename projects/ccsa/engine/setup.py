@@ -16,7 +16,7 @@ from ccsa.engine.config_files import (
     read_config_file,
 )
 from ccsa.errors import UserError
-from ccsa.modeling.pixels import with_pixel_constants
+from ccsa.modeling.pixel_normalization import resolve_pixel_constants
 
 logger = logging.getLogger(__name__)
 
@@ -39,29 +39,48 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     merge_options(cfg, list(getattr(args, "opts", None) or []))
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     _thaw_random_weights(cfg)
-    cfg = with_pixel_constants(cfg)
+    cfg = resolve_pixel_constants(cfg)
     _refuse_emulated_bfloat16(cfg)
     cfg.freeze()
     return cfg
 
 
 def resolve_device(name: str) -> str:
-    """``auto`` becomes the device that is there; a named one must be there."""
-    there = torch.cuda.is_available()
+    """Return the name of a device of torch that exists on this machine.
+
+    Args:
+        name: ``auto`` for the first of cuda, xpu and cpu that exists, or the name of a device,
+            which may have an index. mps is used only if it is named; it is untested.
+
+    Raises:
+        UserError: the name is not a device of torch, or the device does not exist here.
+    """
     if name == "auto":
-        return "cuda" if there else "cpu"
+        return next((kind for kind in ("cuda", "xpu") if _device_count(kind)), "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise UserError(f"MODEL.DEVICE '{name}' is no device of ccsa; use auto, cpu or cuda")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if device is None or device.type == "meta":
         raise UserError(
-            f"MODEL.DEVICE is '{name}', but there are {torch.cuda.device_count()} CUDA devices; "
+            f"MODEL.DEVICE '{name}' is not a device that torch can compute on; "
+            "use auto, cpu, cuda, xpu or mps"
+        )
+    count = _device_count(device.type)
+    if device.type != "cpu" and (device.index or 0) >= count:
+        raise UserError(
+            f"MODEL.DEVICE is '{name}', but there are {count} {device.type.upper()} devices; "
             "use MODEL.DEVICE cpu, or leave it at auto"
         )
     return name
+
+
+def _device_count(kind: str) -> int:
+    """Return how many devices of a type exist on this machine."""
+    try:
+        return torch.get_device_module(kind).device_count()
+    except (RuntimeError, AttributeError):  # this build of torch does not support the type
+        return 0
 
 
 def describe_device(device: str) -> str:

@@ -1,4 +1,4 @@
-"""Evaluators, chosen by the metadata of a dataset."""
+"""Metrics: Detectron2's evaluators, chosen by the metadata of a dataset, and panoptic quality."""
 
 from ccsa.evaluation.build import build_evaluator, main_metric
 from ccsa.evaluation.panoptic_evaluator import PanopticQualityEvaluator

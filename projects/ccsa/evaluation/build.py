@@ -1,4 +1,4 @@
-"""Evaluators, chosen by the metadata of a dataset."""
+"""Choose the evaluators of a dataset by its metadata, and the main metric of their results."""
 
 import importlib.util
 import logging
@@ -19,15 +19,27 @@ from detectron2.evaluation import (
 )
 from PIL import Image
 
-from ccsa.errors import UserError
+from ccsa.errors import UserError, missing_package
 from ccsa.evaluation.panoptic_evaluator import PanopticQualityEvaluator
 
 logger = logging.getLogger(__name__)
 
+_CITYSCAPES = "cityscapesscripts"
+# (task, metric, name) of the metrics that a run is judged by, the most important one first.
+_MAIN_METRICS = (
+    ("panoptic_seg", "PQ", "panoptic quality"),
+    ("segm", "AP", "mask AP"),
+    ("sem_seg", "mIoU", "mIoU"),
+    ("bbox", "AP", "box AP"),
+)
+
 
 def read_labels(file_name: str, dtype: type | str = int) -> np.ndarray:
-    """A label image as (H, W) integers. Detectron2's own reader asks NumPy 2 for a copy-free
-    conversion that it refuses."""
+    """Return a label image as integers of shape (H, W).
+
+    Detectron2's default reader fails with NumPy 2, because it requests a conversion without a copy
+    that is not possible.
+    """
     with Image.open(file_name) as image:
         return np.asarray(image).astype(dtype)
 
@@ -35,75 +47,91 @@ def read_labels(file_name: str, dtype: type | str = int) -> np.ndarray:
 def build_evaluator(
     name: str, output_dir: str | Path, *, panoptic_files: bool = False
 ) -> DatasetEvaluator:
-    """The evaluator of dataset ``name``, writing its files to ``output_dir``; among them, with
-    ``panoptic_files``, the panoptic predictions of a panoptic dataset.
+    """Return the evaluators of a dataset as one evaluator.
+
+    Args:
+        name: a registered dataset. Its metadata ``evaluator_type`` chooses the evaluators.
+        output_dir: the folder to which the evaluators write their files.
+        panoptic_files: also write the panoptic predictions of a panoptic dataset.
 
     Raises:
-        UserError: a dataset with no evaluator, or one that needs a package that is not installed.
+        UserError: no evaluator exists for the dataset.
+        MissingPackageError: an evaluator needs a package that is not installed.
+
+    Example:
+        >>> build_evaluator("digits_val", "output/inference")  # doctest: +SKIP
     """
     kind = MetadataCatalog.get(name).get("evaluator_type")
     folder = str(output_dir)
-    makers = {
+    builders = {
         "coco": lambda: [COCOEvaluator(name, output_dir=folder)],
-        "sem_seg": lambda: [_sem_seg(name, folder)],
-        "coco_panoptic_seg": lambda: _panoptic(name, folder, panoptic_files),
-        "cityscapes_panoptic_seg": lambda: _cityscapes_panoptic(name, folder, panoptic_files),
-        "lvis": lambda: [_needs("lvis", LVISEvaluator)(name, output_dir=folder)],
+        "sem_seg": lambda: [_semantic_evaluator(name, folder)],
+        "coco_panoptic_seg": lambda: _panoptic_evaluators(name, folder, panoptic_files),
+        "cityscapes_panoptic_seg": lambda: _cityscapes_panoptic_evaluators(
+            name, folder, panoptic_files
+        ),
+        "lvis": lambda: [_require("lvis", LVISEvaluator)(name, output_dir=folder)],
         "pascal_voc": lambda: [PascalVOCDetectionEvaluator(name)],
-        "cityscapes_instance": lambda: [_needs(_CITYSCAPES, CityscapesInstanceEvaluator)(name)],
-        "cityscapes_sem_seg": lambda: [_needs(_CITYSCAPES, CityscapesSemSegEvaluator)(name)],
+        "cityscapes_instance": lambda: [_require(_CITYSCAPES, CityscapesInstanceEvaluator)(name)],
+        "cityscapes_sem_seg": lambda: [_require(_CITYSCAPES, CityscapesSemSegEvaluator)(name)],
     }
-    if kind not in makers:
+    if kind not in builders:
         raise UserError(
-            f"dataset '{name}' has evaluator_type {kind!r}, which no evaluator serves; "
-            f"known are {', '.join(makers)}"
+            f"dataset '{name}' has the evaluator_type {kind!r}, for which no evaluator exists; "
+            f"available: {', '.join(builders)}"
         )
-    return DatasetEvaluators(makers[kind]())
+    return DatasetEvaluators(builders[kind]())
 
 
-def main_metric(results: Mapping) -> tuple[str, float] | None:
-    """The figure a run is judged by, with its name: mask AP before panoptic quality, mIoU and box
-    AP."""
-    for task, key, label in (
-        ("panoptic_seg", "PQ", "panoptic quality"),
-        ("segm", "AP", "mask AP"),
-        ("sem_seg", "mIoU", "mIoU"),
-        ("bbox", "AP", "box AP"),
-    ):
-        if key in results.get(task, {}):
-            return label, results[task][key]
+def main_metric(results: Mapping[str, Mapping[str, float]]) -> tuple[str, float] | None:
+    """Return the name and value of the metric that a run is judged by, or None if there is none.
+
+    Panoptic quality takes precedence over mask AP, mask AP over mIoU, and mIoU over box AP.
+
+    Args:
+        results: {task: {metric: value}}, as evaluators return them.
+
+    Example:
+        >>> main_metric({"bbox": {"AP": 41.0}, "segm": {"AP": 38.6}})
+        ('mask AP', 38.6)
+    """
+    for task, metric, name in _MAIN_METRICS:
+        if metric in results.get(task, {}):
+            return name, results[task][metric]
     return None
 
 
-_CITYSCAPES = "cityscapesscripts"
-
-
-def _sem_seg(name: str, folder: str) -> SemSegEvaluator:
+def _semantic_evaluator(name: str, folder: str) -> SemSegEvaluator:
     return SemSegEvaluator(name, output_dir=folder, sem_seg_loading_fn=read_labels)
 
 
-def _panoptic(name: str, folder: str, write_files: bool) -> list[DatasetEvaluator]:
-    """Panoptic, and what else the dataset has annotations for."""
+def _panoptic_evaluators(name: str, folder: str, write_files: bool) -> list[DatasetEvaluator]:
+    """Return the panoptic evaluator, preceded by those for the other annotations of the dataset."""
     metadata = MetadataCatalog.get(name)
     evaluators: list[DatasetEvaluator] = []
     if metadata.get("sem_seg_root"):
-        evaluators.append(_sem_seg(name, folder))
+        evaluators.append(_semantic_evaluator(name, folder))
     if metadata.get("json_file"):
         evaluators.append(COCOEvaluator(name, output_dir=folder))
     return [*evaluators, PanopticQualityEvaluator(name, folder, write_files=write_files)]
 
 
-def _cityscapes_panoptic(name: str, folder: str, write_files: bool) -> list[DatasetEvaluator]:
-    evaluators = [PanopticQualityEvaluator(name, folder, write_files=write_files)]
+def _cityscapes_panoptic_evaluators(
+    name: str, folder: str, write_files: bool
+) -> list[DatasetEvaluator]:
+    panoptic = PanopticQualityEvaluator(name, folder, write_files=write_files)
     if importlib.util.find_spec(_CITYSCAPES):
-        return [CityscapesSemSegEvaluator(name), CityscapesInstanceEvaluator(name), *evaluators]
+        return [CityscapesSemSegEvaluator(name), CityscapesInstanceEvaluator(name), panoptic]
     logger.warning(
-        "%s is not installed: panoptic quality is measured, mIoU and AP are not", _CITYSCAPES
+        "The package %s is not installed: panoptic quality is measured, but mIoU and AP are not. "
+        "To measure them, run pip install 'ccsa[evaluation]'",
+        _CITYSCAPES,
     )
-    return evaluators
+    return [panoptic]
 
 
-def _needs(package: str, evaluator: type) -> type:
+def _require(package: str, evaluator: type) -> type:
+    """Return the evaluator if its package is installed, otherwise raise an error."""
     if importlib.util.find_spec(package) is None:
-        raise UserError(f"{evaluator.__name__} needs {package}: pip install {package}")
+        raise missing_package(evaluator.__name__, package, "pip install 'ccsa[evaluation]'")
     return evaluator

@@ -1,4 +1,4 @@
-"""Panoptic quality of a model, as a Detectron2 evaluator."""
+"""The panoptic quality of a model, as a Detectron2 evaluator."""
 
 import json
 import logging
@@ -13,10 +13,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ccsa.data.panoptic import Segment, read_panoptic_json, segment_troubles, write_segment_ids
+from ccsa.data.panoptic import Segment, read_panoptic_json, segment_problems, write_segment_ids
 from ccsa.errors import UserError
-from ccsa.evaluation.panoptic_files import read_png, refuse_sizes, refuse_troubles
-from ccsa.evaluation.panoptic_quality import Counts, PanopticQuality, count_overlaps, count_shared
+from ccsa.evaluation.panoptic_files import check_segments, check_sizes, read_annotation_ids
+from ccsa.evaluation.panoptic_quality import Counts, PanopticQuality, count_matches, count_overlaps
 from ccsa.evaluation.panoptic_tables import class_table, in_percent, panoptic_table
 from ccsa.utils.files import write_text
 
@@ -26,28 +26,33 @@ _METADATA = (
     *("panoptic_json", "panoptic_root"),
     *("thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id"),
 )
-PREDICTIONS = "panoptic_predictions"  # folder of PNGs, and .json
+PREDICTIONS = "panoptic_predictions"  # the name of the folder of PNGs, and of the .json file
 
 
 class PanopticQualityEvaluator(DatasetEvaluator):
-    """PQ, SQ and RQ in percent: of all classes (``PQ``), of things (``PQ_th``), of stuff
-    (``PQ_st``) and of each class (``PQ-<name>``), nan for what does not occur.
+    """Evaluate PQ, SQ and RQ in percent.
 
-    Every image is compared with its ground truth when it comes and then forgotten; no files are
-    written unless asked for. Where several processes evaluate, each calls every method, and the
-    main one returns the results.
+    The metrics are those of all classes (``PQ``), of things (``PQ_th``), of stuff (``PQ_st``) and
+    of each class (``PQ-<name>``). A class that does not occur has the value nan.
+
+    Every image is compared with its ground truth when it is processed, and then discarded. In
+    distributed evaluation every process calls every method, and the main process returns the
+    results.
 
     Args:
-        dataset_name: metadata hold ``panoptic_json``, ``panoptic_root`` and, to turn a model's
-            classes into category ids, ``thing_dataset_id_to_contiguous_id`` and
-            ``stuff_dataset_id_to_contiguous_id``.
-        output_dir: of the result files.
-        write_files: write predictions in COCO's format, ``panoptic_predictions.json`` and a folder
-            of PNGs, to ``output_dir``.
+        dataset_name: a dataset whose metadata contain ``panoptic_json``, ``panoptic_root`` and, to
+            convert the classes of the model to category ids, ``thing_dataset_id_to_contiguous_id``
+            and ``stuff_dataset_id_to_contiguous_id``.
+        output_dir: the folder of the result files.
+        write_files: write the predictions in COCO's panoptic format to ``output_dir``:
+            ``panoptic_predictions.json`` and a folder of PNGs.
 
     Raises:
         UserError: metadata are missing, or the ground truth cannot be read.
         ValueError: ``write_files`` without ``output_dir``.
+
+    Example:
+        >>> evaluator = PanopticQualityEvaluator("digits_val_panoptic")  # doctest: +SKIP
     """
 
     def __init__(
@@ -56,37 +61,42 @@ class PanopticQualityEvaluator(DatasetEvaluator):
         if write_files and output_dir is None:
             raise ValueError("write_files needs an output_dir")
         self._metadata = MetadataCatalog.get(dataset_name)
-        lacking = [name for name in _METADATA if not hasattr(self._metadata, name)]
-        if lacking:
+        missing = [name for name in _METADATA if not hasattr(self._metadata, name)]
+        if missing:
             raise UserError(
-                f"the metadata of {dataset_name} have no {', '.join(lacking)}, which panoptic "
-                "quality needs; register it as docs/DATASETS.md says"
+                f"the metadata of {dataset_name} have no {', '.join(missing)}, which panoptic "
+                "quality needs; register the dataset as docs/DATASETS.md describes"
             )
         if self._metadata.get("built_in", False):
-            DatasetCatalog.get(dataset_name)  # has it written
+            DatasetCatalog.get(dataset_name)  # writes the dataset on first use
         self._truth = read_panoptic_json(Path(self._metadata.panoptic_json))
         self._folder = Path(self._metadata.panoptic_root)
         self._files = Path(output_dir) if write_files and output_dir is not None else None
-        self._things = _inverse(self._metadata.thing_dataset_id_to_contiguous_id)
-        self._stuff = _inverse(self._metadata.stuff_dataset_id_to_contiguous_id)
+        self._things = _invert(self._metadata.thing_dataset_id_to_contiguous_id)
+        self._stuff = _invert(self._metadata.stuff_dataset_id_to_contiguous_id)
         self.reset()
 
     def reset(self) -> None:
+        """Discard the counts of all images."""
         self._counts: dict[int | str, Counts] = {}
         self._written: dict[int | str, dict[str, Any]] = {}
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """
+        """Compare predictions with the ground truth.
+
         Args:
-            inputs: with ``image_id``.
-            outputs: with ``panoptic_seg``: (H, W) integers, 0 where nothing is said, and a list of
-                segments with ``id``, ``category_id`` and ``isthing``; or None in place of the list,
-                for a map of class * label_divisor + instance, -1 where nothing is said. Without
-                ``isthing`` a ``category_id`` is one of the dataset.
+            inputs: dictionaries with ``image_id``.
+            outputs: dictionaries with ``panoptic_seg``, a pair of one of two forms:
+
+                * ids of shape (H, W), 0 for pixels without prediction, and a list of segments with
+                  ``id``, ``category_id`` and ``isthing``. Without ``isthing``, ``category_id`` is
+                  a category id of the dataset.
+                * labels of shape (H, W), class * label_divisor + instance, -1 for pixels without
+                  prediction, and None.
 
         Raises:
-            UserError: no panoptic segmentation, an image that the ground truth does not have, a map
-                of another size, or a map and segments that do not fit together.
+            UserError: an output has no panoptic segmentation, the ground truth does not contain an
+                image, sizes differ, or ids and segments do not correspond.
         """
         for item, output in zip(inputs, outputs, strict=True):
             image_id = item["image_id"]
@@ -94,25 +104,29 @@ class PanopticQualityEvaluator(DatasetEvaluator):
             if annotation is None:
                 raise UserError(
                     f"image {image_id} is not in {self._truth.path}; evaluate on the dataset that "
-                    "it belongs to"
+                    "contains it"
                 )
-            where = f"the prediction for image {image_id}"
+            prediction = f"the prediction for image {image_id}"
             if "panoptic_seg" not in output:
                 raise UserError(
-                    f"{where} has {', '.join(output)} and no panoptic_seg: evaluate a panoptic "
-                    "model, with MODEL.PANOPTIC_FPN.COMBINE.ENABLED True and without "
+                    f"{prediction} has {', '.join(output)} and no panoptic_seg: evaluate a "
+                    "panoptic model, with MODEL.PANOPTIC_FPN.COMBINE.ENABLED True and without "
                     "TEST.SLIDING_WINDOW and TEST.SEM_SEG_AUG"
                 )
-            ids, segments = self._as_in_coco(*output["panoptic_seg"], where)
-            truth = read_png(annotation, self._folder, self._truth.path)
-            refuse_sizes(truth, ids, where)
-            shared = count_overlaps(truth, ids)
-            categories, names = self._truth.categories, ("list of segments", "map")
-            refuse_troubles(annotation, {pair[0] for pair in shared}, self._truth, categories)
-            shown = {pair[1] for pair in shared}
-            for _, trouble in segment_troubles(segments, shown, categories, names):
-                raise UserError(f"{where}: {trouble}; the model is to return what fits together")
-            self._counts[image_id] = count_shared(shared, annotation.segments, segments)
+            predicted_ids, infos = output["panoptic_seg"]
+            ids, segments = self._to_coco(predicted_ids, infos, prediction)
+            truth = read_annotation_ids(annotation, self._folder, self._truth.path)
+            check_sizes(truth, ids, prediction)
+            overlaps = count_overlaps(truth, ids)
+            categories, names = self._truth.categories, ("list of segments", "segmentation")
+            check_segments(annotation, {pair[0] for pair in overlaps}, self._truth, categories)
+            shown = {pair[1] for pair in overlaps}
+            for _, problem in segment_problems(segments, shown, categories, names):
+                raise UserError(
+                    f"{prediction}: {problem}; the model must return ids and segments that "
+                    "correspond to each other"
+                )
+            self._counts[image_id] = count_matches(overlaps, annotation.segments, segments)
             if self._files:
                 name = Path(annotation.file_name).with_suffix(".png").as_posix()
                 write_segment_ids(self._files / PREDICTIONS / name, ids)
@@ -123,20 +137,25 @@ class PanopticQualityEvaluator(DatasetEvaluator):
                 }
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]] | None:
-        """The results, under ``panoptic_seg``, in the main process, and None in others. An image
-        that did not come counts as one in which nothing was found, and a warning says so."""
+        """Return the results as ``{"panoptic_seg": {metric: value}}``, or None outside the main
+        process.
+
+        Images that were not processed count as images without any prediction, and a warning reports
+        their number.
+        """
         comm.synchronize()
         parts = comm.gather((self._counts, self._written))
         if not comm.is_main_process():
             return None
-        counts = {image: found for part, _ in parts for image, found in part.items()}
+        counts: dict[int | str, Counts] = {}
+        for part, _ in parts:
+            counts |= part
         written = {image: entry for _, part in parts for image, entry in part.items()}
         quality = PanopticQuality(self._truth.isthing)
-        for image_id, annotation in self._truth.annotations.items():  # an order of no chance
-            missed = counts.get(image_id)
-            if missed is None:
-                missed = count_shared({}, annotation.segments, [])
-            quality.add(missed)
+        # The order of the ground truth makes the sums reproducible.
+        for image_id, annotation in self._truth.annotations.items():
+            found = counts.get(image_id)
+            quality.add(count_matches({}, annotation.segments, []) if found is None else found)
         if len(counts) < len(self._truth.annotations):
             logger.warning(
                 "%d of %d images were not predicted: all their segments count as missed",
@@ -147,25 +166,29 @@ class PanopticQualityEvaluator(DatasetEvaluator):
         results = quality.results()
         logger.info("Panoptic quality:\n%s", panoptic_table(results))
         counted = Counter(category.name for category in self._truth.categories.values())
-        names = {  # each but once, as a key of results
+        names = {  # unique, because they are keys of the results
             number: c.name if counted[c.name] == 1 else f"{c.name} {number}"
             for number, c in self._truth.categories.items()
         }
         logger.info("Panoptic quality of each class:\n%s", class_table(results, names))
         return OrderedDict(panoptic_seg=in_percent(results, names))
 
-    def _as_in_coco(
-        self, ids: Any, infos: list[dict[str, Any]] | None, where: str
+    def _to_coco(
+        self, ids: Any, infos: list[dict[str, Any]] | None, prediction: str
     ) -> tuple[np.ndarray, list[Segment]]:
-        """A model's map (H, W) and segments with the dataset's category ids, 0 where void."""
+        """Return the ids (H, W) of a prediction, 0 for void, and its segments with the category ids
+        of the dataset."""
         ids = torch.as_tensor(ids).cpu().numpy()
         if infos is None:
             divisor = self._metadata.label_divisor
-            infos = []
-            for label in np.unique(ids[ids != -1]).tolist():
-                number = label // divisor
-                isthing = number in self._things
-                infos.append({"id": label + 1, "category_id": number, "isthing": isthing})
+            infos = [
+                {
+                    "id": label + 1,
+                    "category_id": label // divisor,
+                    "isthing": label // divisor in self._things,
+                }
+                for label in np.unique(ids[ids != -1]).tolist()
+            ]
             ids = ids + 1
         segments = []
         for info in infos:
@@ -174,9 +197,10 @@ class PanopticQualityEvaluator(DatasetEvaluator):
                 classes = self._things if isthing else self._stuff
                 if number not in classes:
                     raise UserError(
-                        f"{where}: segment {info['id']} has the class {number}, which the "
-                        f"{'things' if isthing else 'stuff'} of {self._metadata.name} do not have; "
-                        "make the model's number of classes that of the dataset"
+                        f"{prediction}: segment {info['id']} has the class {number}, which does "
+                        f"not exist among the {'things' if isthing else 'stuff classes'} of "
+                        f"{self._metadata.name}; set the model's number of classes to that of the "
+                        "dataset"
                     )
                 number = classes[number]
             segments.append(Segment(int(info["id"]), number))
@@ -193,8 +217,8 @@ class PanopticQualityEvaluator(DatasetEvaluator):
             ],
         }
         write_text(path, json.dumps(content))
-        logger.info("predictions in COCO's panoptic format: %s and %s", path, path.with_suffix(""))
+        logger.info("Predictions in COCO's panoptic format: %s and %s", path, path.with_suffix(""))
 
 
-def _inverse(mapping: Mapping[int, int]) -> dict[int, int]:
+def _invert(mapping: Mapping[int, int]) -> dict[int, int]:
     return {value: key for key, value in mapping.items()}

@@ -1,4 +1,4 @@
-"""Models as programs that run without this library: torch.export, TorchScript, ONNX."""
+"""Export of models as programs that run without ccsa: torch.export, TorchScript and ONNX."""
 
 from ccsa.export.programs import FORMATS, Format, check_packages, difference, export
 from ccsa.export.wrappers import BackbonePart, Part, SemanticPart, exported_part

@@ -1,9 +1,8 @@
-"""Export to three formats, and the exported program run beside the model.
+"""Export to torch.export, TorchScript and ONNX, and comparison of the program with the model.
 
-Height and width are free, in multiples of what the part names: only then do sizes of all maps
-follow from the image's by one formula each, whichever parity they have, and torch.export can prove
-that the program holds for every size. The batch is one image, as at test time, or the frames of one
-clip.
+Height and width are free, in multiples of the part's ``multiple``. Only then is the size of every
+feature map one formula of the image size, whatever its parity, and torch.export can prove that the
+program is valid for every size. The batch is one image, as in inference, or the frames of one clip.
 """
 
 import importlib.util
@@ -15,26 +14,33 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ccsa.errors import UserError
+from ccsa.errors import MissingPackageError, UserError
 from ccsa.export.wrappers import Part
 
-LARGEST = 8192  # of height and width
+MAX_SIZE = 8192  # the largest height and width, in pixels
 OPSET = 18
-Run = Callable[[Tensor], tuple[Tensor, ...]]
+Program = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 class Format(NamedTuple):
-    """How a format is written and run, and the packages that each takes."""
+    """An export format: how it is written and loaded, and the packages that each of these needs.
+
+    Attributes:
+        suffix: the suffix of its files.
+        write: writes a part to a file, given an example image.
+        load: returns the program in a file as a function from an image to a tuple of tensors.
+        packages: the packages that ``write`` and ``run`` need besides torch.
+    """
 
     suffix: str
     write: Callable[[Part, Tensor, Path], None]
-    load: Callable[[Path], Run]
+    load: Callable[[Path], Program]
     packages: Mapping[str, Sequence[str]] = {"write": (), "run": ()}
 
 
-def _program(part: Part, image: Tensor) -> Any:
-    # From 2 on: torch.export takes the size of a map that is 1 for a constant.
-    largest = LARGEST // part.multiple
+def _exported_program(part: Part, image: Tensor) -> Any:
+    # At least 2 multiples, because torch.export treats a feature map of size 1 as a constant size.
+    largest = MAX_SIZE // part.multiple
     height, width = (
         part.multiple * torch.export.Dim(name, min=2, max=largest) for name in ("rows", "columns")
     )
@@ -42,36 +48,36 @@ def _program(part: Part, image: Tensor) -> Any:
     return torch.export.export(part, (image,), dynamic_shapes=sizes, strict=False)
 
 
-def _write_program(part: Part, image: Tensor, file: Path) -> None:
-    torch.export.save(_program(part, image), file)
+def _write_exported_program(part: Part, image: Tensor, file: Path) -> None:
+    torch.export.save(_exported_program(part, image), file)
 
 
-def _load_program(file: Path) -> Run:
+def _load_exported_program(file: Path) -> Program:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its own buffers, which it does not write to
+        warnings.simplefilter("ignore")  # torch warns about its own read-only buffers
         return torch.export.load(file).module()
 
 
 def _write_torchscript(part: Part, image: Tensor, file: Path) -> None:
-    # The program is compared at another size afterwards; torch's own check is of this one.
+    # torch's own check uses the size of the example; `difference` compares another size.
     torch.jit.save(torch.jit.trace(part, image, check_trace=False), file)
 
 
 def _write_onnx(part: Part, image: Tensor, file: Path) -> None:
     torch.onnx.export(
-        _program(part, image),
+        _exported_program(part, image),
         (),
         file,
         opset_version=OPSET,
         dynamo=True,
         input_names=["image"],
         output_names=part.outputs,
-        external_data=False,  # one file
+        external_data=False,  # a single file
         verbose=False,
     )
 
 
-def _load_onnx(file: Path) -> Run:
+def _load_onnx(file: Path) -> Program:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
@@ -83,7 +89,7 @@ def _load_onnx(file: Path) -> Run:
 
 
 FORMATS = {
-    "torch.export": Format(".pt2", _write_program, _load_program),
+    "torch.export": Format(".pt2", _write_exported_program, _load_exported_program),
     "torchscript": Format(".pt", _write_torchscript, torch.jit.load),
     "onnx": Format(
         ".onnx",
@@ -92,40 +98,57 @@ FORMATS = {
         {"write": ("onnx", "onnxscript"), "run": ("onnxruntime",)},
     ),
 }
+"""The export formats by name."""
 
 
 def check_packages(name: str, *uses: str) -> None:
-    """Refuse a format whose packages are not installed.
+    """Check that the packages of a format are installed.
 
     Args:
-        name: of the format, among ``FORMATS``.
-        uses: "write", "run".
+        name: a format in :data:`FORMATS`.
+        uses: ``write``, ``run``, or both.
 
     Raises:
-        UserError: with the command that gets them.
+        MissingPackageError: a package is missing; the message names the command that installs it.
     """
     packages = [package for use in uses for package in FORMATS[name].packages[use]]
-    lacking = [package for package in packages if importlib.util.find_spec(package) is None]
-    if lacking:
-        raise UserError(f"{name} needs {' and '.join(lacking)}: pip install {' '.join(lacking)}")
+    missing = [package for package in packages if not _is_installed(package)]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise MissingPackageError(
+            f"the format {name} needs {' and '.join(missing)}, which {verb} not installed: run "
+            "pip install 'ccsa[export]'"
+        )
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):  # a package that is hidden or half imported
+        return False
 
 
 def export(part: Part, name: str, file: Path) -> None:
-    """Write a part of a model, on its device, in evaluation mode.
+    """Write a part of a model as a program.
 
     Args:
-        part: see :func:`ccsa.export.exported_part`.
-        name: of the format, among ``FORMATS``.
-        file: what is written.
+        part: the part, in evaluation mode; see :func:`ccsa.export.exported_part`. The program is
+            written on its device.
+        name: a format in :data:`FORMATS`.
+        file: the file to write.
 
     Raises:
-        UserError: the format's packages are not installed, or it cannot express the model.
+        UserError: the packages of the format are not installed, or it cannot express the model.
+
+    Example:
+        >>> export(exported_part(model), "onnx", Path("ccnet.onnx"))  # doctest: +SKIP
     """
     check_packages(name, "write")
-    image = example(part, 2, 3)
+    image = example_image(part, 2, 3)
     try:
         with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sizes that tracing takes for constants: compared
+            # Tracing warns about sizes that become constants; `difference` compares other sizes.
+            warnings.simplefilter("ignore")
             FORMATS[name].write(part, image, file)
     except (RuntimeError, AssertionError, torch._dynamo.exc.UserError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -136,29 +159,43 @@ def export(part: Part, name: str, file: Path) -> None:
 
 
 def difference(part: Part, name: str, file: Path) -> tuple[tuple[int, int], float]:
-    """Run a written program beside the part, at another size than it was written at.
+    """Compare a written program with the part, at another image size than it was written with.
+
+    Args:
+        part: the part that was exported.
+        name: a format in :data:`FORMATS`.
+        file: the program.
 
     Returns:
-        That (height, width), and the largest difference of an output as a share of its largest
-        value; infinite where shapes differ.
+        The (height, width) of the image, and the largest difference of an output, relative to the
+        largest absolute value of that output. It is infinite if shapes differ.
 
     Raises:
-        UserError: the packages that run the format are not installed.
+        MissingPackageError: the packages that run the format are not installed.
     """
     check_packages(name, "run")
-    image = example(part, 5, 4)
+    image = example_image(part, 5, 4)
     with torch.no_grad():
         outputs = FORMATS[name].load(file)(image)
         expected = part(image)
-    shares = [
+    differences = [
         float((a.cpu() - b).abs().max() / b.abs().max()) if a.shape == b.shape else float("inf")
         for a, b in zip(outputs, (x.cpu() for x in expected), strict=True)
     ]
-    return tuple(image.shape[-2:]), max(shares)
+    height, width = image.shape[-2:]
+    return (height, width), max(differences)
 
 
-def example(part: Part, rows: int, columns: int) -> Tensor:
-    """Noise of that many multiples, (1, C, H, W) or a clip's (T, C, H, W), the same every time."""
+def example_image(part: Part, rows: int, columns: int) -> Tensor:
+    """Return uniform noise that is the same in every call, on the device of the part.
+
+    Args:
+        part: the part that takes the image.
+        rows, columns: height and width, in multiples of ``part.multiple``.
+
+    Returns:
+        Shape (1, C, H, W), or (T, C, H, W) for a clip; values from 0 to 255.
+    """
     channels, device = part.pixel_mean.shape[0], part.pixel_mean.device
     generator = torch.Generator().manual_seed(0)
     size = (part.frames, channels, rows * part.multiple, columns * part.multiple)

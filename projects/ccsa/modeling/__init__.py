@@ -1,21 +1,22 @@
-"""Meta-architectures, backbones and heads of ccsa."""
+"""Backbones, semantic heads, losses and meta-architectures, registered with Detectron2."""
 
-from ccsa.modeling.backbones.dilated_resnet import build_dilated_resnet_backbone, dilated_resnet
-from ccsa.modeling.backbones.plain import PlainBackbone
-from ccsa.modeling.backbones.timm_backbone import (
+from ccsa.modeling.backbones import (
+    PlainBackbone,
     TimmBackbone,
+    build_dilated_resnet_backbone,
     build_timm_backbone,
     build_timm_fpn_backbone,
+    dilated_resnet,
 )
-from ccsa.modeling.losses.category_consistent import CategoryConsistentLoss
-from ccsa.modeling.losses.cross_entropy import CrossEntropy, OhemCrossEntropy
-from ccsa.modeling.meta_arch.context_model import ContextModel
-from ccsa.modeling.meta_arch.dense_segmentor import DenseSegmentor
-from ccsa.modeling.meta_arch.video_segmentor import VideoSemanticSegmentor
-from ccsa.modeling.semantic_heads.base import FCNHead
-from ccsa.modeling.semantic_heads.ccnet import CCNetHead
-from ccsa.modeling.semantic_heads.sanet import SANetHead
-from ccsa.modeling.semantic_heads.video_ccnet import VideoCCNetHead
+from ccsa.modeling.losses import CategoryConsistentLoss, CrossEntropy, OhemCrossEntropy
+from ccsa.modeling.meta_arch import ContextModel, DenseSegmentor, VideoSemanticSegmentor
+from ccsa.modeling.semantic_heads import (
+    CCNetHead,
+    FCNHead,
+    SANetHead,
+    SemanticHead,
+    VideoCCNetHead,
+)
 
 __all__ = [
     "CCNetHead",
@@ -27,6 +28,7 @@ __all__ = [
     "OhemCrossEntropy",
     "PlainBackbone",
     "SANetHead",
+    "SemanticHead",
     "TimmBackbone",
     "VideoCCNetHead",
     "VideoSemanticSegmentor",

@@ -1,4 +1,4 @@
-"""What the semantic heads share: layers, resizing, and words for wrong settings."""
+"""Layers and resizing functions shared by the backbones, semantic heads and losses."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,19 +8,22 @@ import torch.nn.functional as F
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from torch import Tensor, nn
 
-from ccsa.errors import one_of
+from ccsa.blocks.layers import ACTIVATIONS
+from ccsa.errors import UserError, one_of
 
+# The names that Detectron2's get_norm knows. Backbones and heads use its norms, so that frozen and
+# synchronized norms are those of Detectron2's models.
 NORMS = ("BN", "SyncBN", "FrozenBN", "GN", "LN", "naiveSyncBN", "naiveSyncBN_N", "nnSyncBN")
-ACTIVATIONS = {
-    "relu": lambda: nn.ReLU(inplace=True),
-    "leaky_relu": lambda: nn.LeakyReLU(0.01, inplace=True),
-}
 
 
 def check_norm(norm: str) -> None:
-    """Refuse a norm that Detectron2 does not have; "" is none."""
+    """Check that Detectron2 has a norm of this name; an empty string means no norm.
+
+    Raises:
+        UserError: it does not.
+    """
     if norm and norm not in NORMS:
-        raise ValueError(f'norm must be "" or one of {", ".join(NORMS)}, not {norm!r}')
+        raise UserError(f'norm must be "" or one of {", ".join(NORMS)}, not {norm!r}')
 
 
 def conv_norm_act(
@@ -33,8 +36,18 @@ def conv_norm_act(
     stride: int = 1,
     bias: bool | None = None,
 ) -> Conv2d:
-    """A convolution of the input's size (over ``stride``), its norm and activation; biased, unless
-    told, where there is no norm."""
+    """Return a convolution with norm and activation, (N, in_channels, H, W) -> (N, out_channels,
+    ceil(H / stride), ceil(W / stride)).
+
+    Args:
+        in_channels, out_channels, kernel_size, stride: as in ``nn.Conv2d``; the kernel size is odd.
+        norm: a norm of Detectron2, or an empty string.
+        activation: a name in :data:`ccsa.blocks.layers.ACTIVATIONS`.
+        bias: whether the convolution has a bias; by default only if there is no norm.
+
+    Raises:
+        UserError: an unknown norm or activation.
+    """
     check_norm(norm)
     conv = Conv2d(
         in_channels,
@@ -51,51 +64,54 @@ def conv_norm_act(
 
 
 def classifier(in_channels: int, num_classes: int, std: float = 0.01) -> nn.Conv2d:
-    """1x1 convolution to logits; its weights start at random with standard deviation ``std``."""
+    """Return a 1x1 convolution to logits whose weights start with standard deviation ``std``."""
     conv = nn.Conv2d(in_channels, num_classes, 1)
     nn.init.normal_(conv.weight, std=std)
-    nn.init.zeros_(conv.bias)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]  # the bias exists by default
     return conv
 
 
-def feature(shapes: Mapping[str, ShapeSpec], name: str) -> ShapeSpec:
-    """The shape of a feature that the backbone must give.
+def feature_shape(shapes: Mapping[str, ShapeSpec], name: str) -> tuple[int, int]:
+    """Return the channels and the stride of a backbone feature that a head needs.
 
     Raises:
-        ValueError: the backbone does not give it.
+        UserError: the backbone does not return this feature.
     """
     if name not in shapes:
-        raise ValueError(
+        raise UserError(
             f"the head needs feature '{name}', but the backbone gives {', '.join(shapes)}"
         )
-    return shapes[name]
+    shape = shapes[name]
+    assert shape.channels is not None and shape.stride is not None  # backbones always state them
+    return shape.channels, shape.stride
 
 
 def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-    """(N, C, H, W) -> (N, C, *size), bilinear; the same tensor where the size is right already."""
+    """Resize (N, C, H, W) to (N, C, *size) bilinearly; return ``x`` itself if it has that size."""
     if tuple(x.shape[-2:]) == tuple(size):
         return x
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=align_corners)
 
 
 def resize_labels(labels: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-    """(N, H, W) -> (N, *size): the label nearest to where :func:`resize` would sample."""
+    """Resize (N, H, W) to (N, *size): take the label nearest to where :func:`resize` samples."""
     rows, columns = (
-        _nearest(have, want, align_corners).to(labels.device)
-        for have, want in zip(labels.shape[-2:], size, strict=True)
+        _nearest_indices(length, target, align_corners).to(labels.device)
+        for length, target in zip(labels.shape[-2:], size, strict=True)
     )
     return labels[:, rows[:, None], columns]
 
 
-def _nearest(have: int, want: int, align_corners: bool) -> Tensor:
-    at = torch.arange(want, dtype=torch.float64)
+def _nearest_indices(length: int, target: int, align_corners: bool) -> Tensor:
+    """Return the ``target`` indices into an axis of ``length`` that resizing it samples."""
+    positions = torch.arange(target, dtype=torch.float64)
     if align_corners:
-        at = at * ((have - 1) / (want - 1) if want > 1 else 0.0) + 0.5
+        positions = positions * ((length - 1) / (target - 1) if target > 1 else 0.0) + 0.5
     else:
-        at = (at + 0.5) * (have / want)
-    return at.floor().long().clamp(max=have - 1)
+        positions = (positions + 0.5) * (length / target)
+    return positions.floor().long().clamp(max=length - 1)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision to float32; the rest as it is."""
+    """Convert half precision to float32; return other types unchanged."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -2,11 +2,13 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ccsa.errors import UserError
 
+STALE_AFTER = 3600.0  # seconds after which no program still writes to an unfinished file
 PARTIAL = ".partial"  # part of the name of a file that is still being written, before its suffix
 
 
@@ -80,3 +82,13 @@ def check_new_file(path: Path, option: str) -> None:
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     if not (parent.is_dir() and os.access(parent, os.W_OK)):
         raise UserError(f"{option} {path} cannot be written in {parent}; name another file")
+
+
+def remove_stale_partials(folder: Path) -> None:
+    """Remove unfinished files that programs left in ``folder`` when they were killed.
+
+    Files that may still be written, because they changed within the last hour, are kept.
+    """
+    for partial in folder.glob(f".*{PARTIAL}.*"):
+        if time.time() - partial.stat().st_mtime > STALE_AFTER:
+            partial.unlink(missing_ok=True)

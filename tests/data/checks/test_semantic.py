@@ -1,12 +1,12 @@
-"""Every kind of trouble is found, counted and named."""
+"""Every kind of problem is found, counted and named."""
 
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
 from PIL import Image
 
-from ccsa.data.checks.semantic import check_family, examples
-from ccsa.data.formats.label_images import misreading
+from ccsa.data.checks import check_family, examples
+from ccsa.data.formats.label_images import misread_reason
 from ccsa.data.semantic import FAMILIES
 from ccsa.errors import UserError
 
@@ -33,7 +33,7 @@ def test_a_good_dataset_has_no_trouble(name, tmp_path, layouts, prepare):
     for report in reports:
         assert report.images == report.labels > 0
         published = report.split.published
-        assert f"fewer than the {published:,} that are published" in report.note()
+        assert f"fewer than the published {published:,}" in report.note()
 
 
 def test_missing_files_are_counted(lip):
@@ -58,7 +58,7 @@ def test_sizes_that_differ_are_counted(lip, layouts):
     layouts.photo(lip / "val_images" / "7_5.jpg", (24, 30))
     reports, _ = check_family(FAMILIES["lip"], lip.parent)
     assert reports[1].row()[4:] == [0, 0, 1, 0]
-    assert "7_5.jpg is 30x24" in examples(reports)[0] and "7_5.png 32x24" in examples(reports)[0]
+    assert "7_5.jpg is 30x24" in examples(reports)[0] and "7_5.png is 32x24" in examples(reports)[0]
 
 
 def test_an_image_turned_by_its_exif_is_seen_as_detectron2_sees_it(lip, layouts):
@@ -81,7 +81,7 @@ def test_labels_that_would_be_misread_are_counted_and_refused(lip, layouts):
     Image.new("RGB", (32, 24)).save(lip / "train_segmentations" / "77_471474.png")
     found = rows(lip.parent)
     assert found["lip_sem_seg_val"][-1] == found["lip_sem_seg_train"][-1] == 1
-    with pytest.raises(UserError, match="a colour palette, which would be read as brightness"):
+    with pytest.raises(UserError, match="a color palette, which would be read as brightness"):
         DatasetCatalog.get("lip_sem_seg_val")
     with pytest.raises(UserError, match="mode RGB"):
         DatasetCatalog.get("lip_sem_seg_train")
@@ -91,7 +91,7 @@ def test_a_grey_palette_is_read_right():
     image = Image.fromarray(np.arange(20, dtype=np.uint8)[None]).convert("P")
     image.putdata(list(range(20)))
     image.putpalette([value for i in range(20) for value in (i, i, i)])
-    assert misreading(image) is None
+    assert misread_reason(image) is None
     assert np.array_equal(np.array(image.convert("L")), np.arange(20)[None])
 
 
@@ -126,8 +126,10 @@ def test_files_without_a_partner_are_found_where_there_is_no_list(tmp_path, layo
 
 
 def test_what_is_not_there_or_not_prepared_is_said(tmp_path, layouts):
-    with pytest.raises(UserError, match=r"LIP.* is not there: no "):
+    with pytest.raises(UserError, match=r"LIP.* was not found: .* does not exist\. "):
         check_family(FAMILIES["lip"], tmp_path)
     layouts.lip(tmp_path)
-    with pytest.raises(UserError, match=r"is not prepared: no .*run python tools/prepare_dataset"):
+    with pytest.raises(
+        UserError, match=r"not prepared: .* does not exist; run python tools/prepare"
+    ):
         check_family(FAMILIES["lip"], tmp_path)

@@ -17,13 +17,12 @@ from support import panoptic_files as files
 
 from ccsa.data.checks.panoptic import check_panoptic_split
 from ccsa.data.checks.semantic import check_family
-from ccsa.data.formats.label_images import STALE_AFTER
-from ccsa.data.panoptic import FAMILIES, cityscapes
-from ccsa.data.preparation import panoptic_instances as instances
-from ccsa.data.preparation.panoptic_instances import run_lengths
-from ccsa.data.preparation.plans import carry_out
+from ccsa.data.panoptic import FAMILIES, cityscapes, instances
+from ccsa.data.panoptic.instances import run_lengths
+from ccsa.data.preparation.plans import execute
 from ccsa.errors import UserError
 from ccsa.evaluation import build_evaluator
+from ccsa.utils.files import STALE_AFTER
 
 NAMES = [f"cityscapes_fine_panoptic_{split}_separated" for split in ("train", "val")]
 
@@ -35,7 +34,7 @@ def published(tmp_path):
 
 
 def prepare(root):
-    return carry_out(FAMILIES["cityscapes_panoptic"].plan(root), "labels")
+    return execute(FAMILIES["cityscapes_panoptic"].plan(root), "labels")
 
 
 @pytest.fixture
@@ -174,29 +173,29 @@ def test_a_segment_that_the_png_does_not_show_is_named(published):
 def test_one_split_is_enough(published):
     (published / "cityscapes/gtFine/cityscapes_panoptic_train.json").unlink()
     plan = FAMILIES["cityscapes_panoptic"].plan(published)
-    assert carry_out(plan, "labels").written == 2
+    assert execute(plan, "labels").written == 2
     assert "cityscapes_panoptic_train.json" in plan.notes[0]
 
 
-def troubles(root):
+def problems(root):
     reports, _ = check_family(FAMILIES["cityscapes_panoptic"], root, check_panoptic_split)
-    return [(report.split.name, *trouble) for report in reports for trouble in report.troubles]
+    return [(report.split.name, *trouble) for report in reports for trouble in report.problems]
 
 
 def test_the_check_says_what_is_not_made_and_what_is_wrong(published):
-    found = troubles(published)
+    found = problems(published)
     assert {name for name, _, _ in found} == set(NAMES) and len(found) == 4
     assert all(
         text.endswith("prepare_dataset.py cityscapes_panoptic makes it") for *_, text in found
     )
     prepare(published)
-    assert troubles(published) == []
+    assert problems(published) == []
     label = next(published.rglob("ulm_*_gtFine_stuff.png"))
     with Image.open(label) as image:
         values = np.array(image)
     values[0, 31] = 1  # sky is road
     Image.fromarray(values).save(label)
-    ((name, kind, text),) = troubles(published)
+    ((name, kind, text),) = problems(published)
     assert (name, kind) == (NAMES[1], "bad labels") and "in 1 pixels" in text
 
 
@@ -267,9 +266,9 @@ def test_what_is_not_there_or_not_prepared_says_what_to_do(catalog):
     assert "csCreatePanopticImgs" in str(error.value)
     files.cityscapes(catalog)
     command = "run python tools/prepare_dataset.py cityscapes_panoptic"
-    with pytest.raises(UserError, match=f"not prepared: no .*stuff_train; {command}"):
+    with pytest.raises(UserError, match=f"not prepared: .*stuff_train does not exist; {command}"):
         DatasetCatalog.get(NAMES[0])
     prepare(catalog)
     (catalog / "cityscapes/gtFine/cityscapes_panoptic_instances_train.json").unlink()
-    with pytest.raises(UserError, match=f"not prepared: no .*instances_train.json; {command}"):
+    with pytest.raises(UserError, match=f"not prepared: .*train.json does not exist; {command}"):
         DatasetCatalog.get(NAMES[0])

@@ -13,11 +13,12 @@ from support import layouts
 from support import panoptic_files as files
 
 from ccsa.data.checks.panoptic import PANOPTIC_KINDS, check_panoptic_split
-from ccsa.data.checks.semantic import check_family, examples
+from ccsa.data.checks.report import examples
+from ccsa.data.checks.semantic import check_family
 from ccsa.data.formats.panoptic_json import read_panoptic_json
 from ccsa.data.panoptic import FAMILIES, read_segment_ids, relabel_segments, write_segment_ids
-from ccsa.data.panoptic.catalog import COCO_LABELS
-from ccsa.data.preparation.plans import carry_out
+from ccsa.data.panoptic.coco import COCO_LABELS
+from ccsa.data.preparation.plans import execute
 from ccsa.data.synthetic.digits import write_digits
 from ccsa.errors import UserError
 
@@ -61,16 +62,16 @@ def report_of(root, name="digits_panoptic", index=1):
     return reports[index]
 
 
-def troubles(root, **options) -> dict[str, list[str]]:
+def problems(root, **options) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for kind, text in report_of(root, **options).troubles:
+    for kind, text in report_of(root, **options).problems:
         found.setdefault(kind, []).append(text)
     return found
 
 
 def test_good_datasets_have_no_trouble(digits, tmp_path):
     files.cityscapes(tmp_path)
-    carry_out(FAMILIES["cityscapes_panoptic"].plan(tmp_path), "labels")
+    execute(FAMILIES["cityscapes_panoptic"].plan(tmp_path), "labels")
     for name, images in (("digits_panoptic", [1, 3]), ("cityscapes_panoptic", [3, 1, 3, 1])):
         reports, notes = check_family(FAMILIES[name], tmp_path, check_panoptic_split)
         assert examples(reports) == [] and notes == []
@@ -90,17 +91,25 @@ def edit(path, change):
 
 
 SPOILT = {
-    "image": (lambda d: (d / "val/000002.jpg").unlink(), "missing", "no image .*000002.jpg"),
-    "png": (lambda d: (d / "panoptic_val/000002.png").unlink(), "missing", "no PNG .*000002.png"),
+    "image": (
+        lambda d: (d / "val/000002.jpg").unlink(),
+        "missing",
+        "image .*000002.jpg does not exist",
+    ),
+    "png": (
+        lambda d: (d / "panoptic_val/000002.png").unlink(),
+        "missing",
+        "PNG .*000002.png does not exist",
+    ),
     "stuff": (
         lambda d: (d / "panoptic_stuff_val/000002.png").unlink(),
         "missing",
-        "no label .*panoptic_stuff_val/000002.png",
+        "label .*panoptic_stuff_val/000002.png does not exist",
     ),
     "instances": (
         lambda d: (d / "annotations/instances_val.json").unlink(),
         "missing",
-        "instances_val.json is not there",
+        "instances_val.json does not exist",
     ),
     "annotation": (
         lambda d: edit(d / "annotations/panoptic_val.json", lambda c: c["annotations"].pop(1)),
@@ -138,7 +147,7 @@ SPOILT = {
             lambda c: segments(c).append({"id": 9000, "category_id": 1, "area": 5}),
         ),
         "bad ids",
-        "image 2 .*segment 9000 is in the JSON and not in the PNG",
+        "image 2 .*segment 9000 is in the JSON but not in the PNG",
     ),
     "category": (
         lambda d: edit(
@@ -166,7 +175,7 @@ SPOILT = {
 def test_trouble_is_counted_and_named(name, digits):
     spoil, kind, pattern = SPOILT[name]
     spoil(digits)
-    found = troubles(digits.parent)
+    found = problems(digits.parent)
     assert any(re.search(pattern, text) for text in found[kind]), found
     other = {k for k in found if k != kind}
     # A category that is not known has no label either.
@@ -179,7 +188,7 @@ def test_cityscapes_files_are_looked_for_where_detectron2_does(tmp_path):
     stem = "ulm/ulm_000000_000019"
     (base / f"leftImg8bit/val/{stem}_leftImg8bit.png").unlink()
     (base / f"gtFine/val/{stem}_gtFine_labelTrainIds.png").unlink()
-    found = troubles(tmp_path, name="cityscapes_panoptic")
+    found = problems(tmp_path, name="cityscapes_panoptic")
     assert len(found.pop("missing")) == 2 and not found
 
 
@@ -213,7 +222,7 @@ def contents(folder):
 
 def test_coco_is_prepared_as_the_digits_are_written(coco, digits):
     before = contents(coco)
-    assert carry_out(FAMILIES["coco_panoptic"].plan(coco.parent), "labels").written == 4
+    assert execute(FAMILIES["coco_panoptic"].plan(coco.parent), "labels").written == 4
     # Grounds 1, 2 and 3 are COCO's 92, 93 and 95, its stuff classes 1, 2 and 3 by order.
     order = [n for n in sorted(COCO_LABELS) if COCO_LABELS[n]]
     assert order[:3] == [92, 93, 95]
@@ -227,13 +236,13 @@ def test_coco_is_prepared_as_the_digits_are_written(coco, digits):
 
 def test_a_second_run_makes_what_is_not_there(coco):
     plan = FAMILIES["coco_panoptic"].plan
-    carry_out(plan(coco.parent), "labels")
+    execute(plan(coco.parent), "labels")
     lost = coco / "panoptic_stuff_val2017/000002.png"
     half = coco / "panoptic_stuff_val2017/000003.png"
     whole = lost.read_bytes(), half.read_bytes()
     lost.unlink()
     half.write_bytes(whole[1][:50])
-    outcome = carry_out(plan(coco.parent), "labels")
+    outcome = execute(plan(coco.parent), "labels")
     assert (outcome.written, outcome.kept) == (2, 2)
     assert (lost.read_bytes(), half.read_bytes()) == whole
 
@@ -246,9 +255,9 @@ def test_one_split_is_enough(coco):
 
 
 def test_a_prepared_coco_is_good_and_loads(coco):
-    (text,) = troubles(coco.parent, name="coco_panoptic")["missing"]
-    assert "panoptic_stuff_val2017 is not there; python tools/prepare_dataset.py" in text
-    carry_out(FAMILIES["coco_panoptic"].plan(coco.parent), "labels")
+    (text,) = problems(coco.parent, name="coco_panoptic")["missing"]
+    assert "panoptic_stuff_val2017 does not exist; python tools/prepare_dataset.py" in text
+    execute(FAMILIES["coco_panoptic"].plan(coco.parent), "labels")
     reports, _ = check_family(FAMILIES["coco_panoptic"], coco.parent, check_panoptic_split)
     assert examples(reports) == [] and [r.images for r in reports] == [1, 3]
     try:
@@ -273,7 +282,7 @@ def test_an_unknown_category_stops_the_preparation(coco):
         lambda c: c["annotations"][0]["segments_info"][0].update(change),
     )
     with pytest.raises(UserError, match=r"image 1 .*unknown category 12"):
-        carry_out(FAMILIES["coco_panoptic"].plan(coco.parent), "labels")
+        execute(FAMILIES["coco_panoptic"].plan(coco.parent), "labels")
 
 
 # Reading and writing.

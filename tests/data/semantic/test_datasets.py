@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.evaluation import SemSegEvaluator
 from PIL import Image
 
-from ccsa.data.formats.label_images import read_indices
+from ccsa.data.formats.label_images import read_label_image
 from ccsa.data.semantic import FAMILIES
 
 COUNTS = {
@@ -57,7 +57,7 @@ def test_dataset_goes_through_mapper_and_evaluator(name, catalog, layouts, prepa
     for record, item in zip(records, inputs, strict=True):
         assert item["image"].shape == (3, *layouts.SIZE)
         # The mapper's grey conversion has changed nothing.
-        assert np.array_equal(item["sem_seg"], read_indices(record["sem_seg_file_name"]))
+        assert np.array_equal(item["sem_seg"], read_label_image(record["sem_seg_file_name"]))
         found = set(item["sem_seg"].unique().tolist())
         assert found - {255} <= set(range(classes))
         assert len(found - {255}) >= min(classes, 11)

@@ -4,16 +4,18 @@ import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ccsa.data.formats.label_images import read_ids, read_indices, voc_colors
+from ccsa.data.formats.id_lists import read_id_list
+from ccsa.data.formats.label_images import read_label_image
 from ccsa.data.semantic.camvid import CLASSES, frame_split
 from ccsa.data.semantic.camvid_classes import RAW_COLORS
+from ccsa.data.semantic.pascal_voc import voc_colors
 from ccsa.errors import UserError
 
 AUGMENTED = "voc_2012_aug_sem_seg_train"
 
 
 def first_labels(name: str) -> np.ndarray:
-    return read_indices(DatasetCatalog.get(name)[0]["sem_seg_file_name"])
+    return read_label_image(DatasetCatalog.get(name)[0]["sem_seg_file_name"])
 
 
 def test_cityscapes_ids_become_train_ids(catalog, layouts, prepare):
@@ -41,7 +43,7 @@ def test_voc_label_stands_where_sbd_has_one_too(catalog, layouts, prepare):
     layouts.pascal_voc(catalog)
     prepare("pascal_voc", catalog)
     folder = catalog / "VOCdevkit" / "VOC2012" / "SegmentationClassAug"
-    both, sbd_alone = (read_indices(folder / f"{name}.png") for name in layouts.SBD_IDS[::2])
+    both, sbd_alone = (read_label_image(folder / f"{name}.png") for name in layouts.SBD_IDS[::2])
     assert both.ravel()[:22].tolist() == [*range(21), 255]
     assert sbd_alone.ravel()[:21].tolist() == list(range(20, -1, -1))
 
@@ -57,7 +59,9 @@ def test_voc_without_sbd_still_gives_train_and_val(catalog, layouts, prepare):
     layouts.pascal_voc(catalog, sbd=False)
     prepare("pascal_voc", catalog)
     assert len(DatasetCatalog.get("voc_2012_sem_seg_val")) == 2
-    with pytest.raises(UserError, match=r"train_aug\.txt; run .*prepare_dataset.py pascal_voc"):
+    with pytest.raises(
+        UserError, match=r"train_aug\.txt does not exist; run .*dataset.py pascal_voc"
+    ):
         DatasetCatalog.get(AUGMENTED)
 
 
@@ -102,15 +106,15 @@ def test_context_from_the_converted_files_equals_that_from_the_maps(catalog, lay
     converted = voc / "SegmentationClassContext"
     (made / "context_60_sorted").rename(converted)
     (voc / "trainval").rename(voc / "elsewhere")
-    expected = {p: read_indices(p) for p in made.glob("context_*/*.png")}
+    expected = {p: read_label_image(p) for p in made.glob("context_*/*.png")}
     made.rename(voc / "before")
     prepare("pascal_context", catalog)
     assert len(expected) == 9
     for path, labels in expected.items():
-        assert np.array_equal(read_indices(path), labels)
+        assert np.array_equal(read_label_image(path), labels)
     for path in converted.glob("*.png"):
         again = made / "context_60_sorted" / path.name
-        assert np.array_equal(read_indices(again), read_indices(path))
+        assert np.array_equal(read_label_image(again), read_label_image(path))
 
 
 def test_camvid_void_is_255_in_both_packagings(catalog, layouts, prepare):
@@ -168,7 +172,7 @@ def test_lip_is_linked_into_the_layout_that_is_read(nested, catalog, layouts, pr
     assert (folder / "train_images").is_symlink()
     assert not (folder / "train_images").readlink().is_absolute()  # the folder may be moved
     expected = ["100034_483681", "77_471474"] if nested else ["77_471474", "100034_483681"]
-    assert read_ids(folder / "train_id.txt") == expected
+    assert read_id_list(folder / "train_id.txt") == expected
     assert first_labels("lip_sem_seg_train").ravel()[:20].tolist() == list(range(20))
 
 

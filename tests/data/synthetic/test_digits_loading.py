@@ -15,9 +15,9 @@ from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from PIL import Image
 from pycocotools.coco import COCO
 
-from ccsa.data.synthetic.coco_layout import write_as_coco
 from ccsa.data.synthetic.digit_scenes import GROUNDS, SIZE
-from ccsa.data.synthetic.storage import STAMP
+from ccsa.data.synthetic.digits_as_coco import write_as_coco
+from ccsa.data.synthetic.storage import VERSION_FILE
 
 PANOPTIC = "_panoptic_separated"
 KINDS = ("", PANOPTIC, "_sem_seg")
@@ -118,7 +118,7 @@ def test_all_names_are_registered():
 
 def test_digits_load_under_the_datasets_folder(loaded, datasets):
     root = datasets
-    assert (root / "digits" / STAMP).is_file()
+    assert (root / "digits" / VERSION_FILE).is_file()
     for name in NAMES:
         records = loaded[name]["records"]
         assert len(records) == (3 if "train" in name else 2), name

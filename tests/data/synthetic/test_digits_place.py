@@ -1,4 +1,4 @@
-"""The place of the digits dataset: who was killed blocks nobody, nothing of others is lost."""
+"""The folder of the digits dataset: a killed writer blocks nobody, and user data is never lost."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from ccsa.data.synthetic.digits import ensure_digits
 from ccsa.errors import UserError
 
 SMALL = {"train": 2, "val": 1}
-# A process that writes a small dataset and is not done with it for a minute.
+# A process that writes a small dataset and does not finish within a minute.
 PROCESS = """
 import sys, time
 from ccsa.data.synthetic import digits
@@ -30,7 +30,7 @@ digits.ensure_digits(sys.argv[1])
 
 @pytest.fixture
 def small(monkeypatch):
-    """Makes the dataset small; gives the list of folders written."""
+    """Make the dataset small; return the list of folders that were written."""
     written, write = [], digits.write_digits
 
     def write_small(folder):
@@ -61,7 +61,7 @@ def test_killed_writer_leaves_nothing_in_place_and_blocks_nobody(small, tmp_path
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (tmp_path / "digits").exists()
-    assert left(tmp_path)  # what was written so far, beside the place
+    assert left(tmp_path)  # the temporary folder of the killed writer
     ensure_digits(tmp_path)
     assert left(tmp_path) == {"digits"}
 

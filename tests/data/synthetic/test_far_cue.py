@@ -8,7 +8,7 @@ from PIL import Image
 from ccsa.data.synthetic import far_cue
 from ccsa.data.synthetic.far_cue import (
     CELL,
-    COLOURS,
+    COLORS,
     VARIANTS,
     draw_image,
     ensure_far_cue,
@@ -56,7 +56,7 @@ def test_panel_and_cue_are_far_apart_on_the_grid(variant):
         inside = (cue[:2] >= panel[:2]) & (cue[2:] <= panel[2:])
         on_cross += inside.any()
         (label,) = set(labels[labels > 0].tolist())
-        assert tuple(colour) == list(COLOURS.values())[label - 1]
+        assert tuple(colour) == list(COLORS.values())[label - 1]
     share = on_cross / 150
     assert share == 1 if variant == "cross" else 0.02 < share < 0.5
 
@@ -64,10 +64,10 @@ def test_panel_and_cue_are_far_apart_on_the_grid(variant):
 def test_around_the_panel_nothing_tells_its_class():
     """The same noise around it, whatever the class: images that differ in the cue's colour alone
     differ in the cue's pixels alone."""
-    colours = list(COLOURS.values())
+    colours = list(COLORS.values())
     for image, labels in drawn("any", 30):
         (y0, x0, y1, x1), _, colour = parts(image, labels)
-        assert (image[y0:y1, x0:x1] == far_cue.PANEL_GREY).all()
+        assert (image[y0:y1, x0:x1] == far_cue.PANEL_GRAY).all()
         near = image[max(0, y0 - GAP) : y1 + GAP, max(0, x0 - GAP) : x1 + GAP]
         assert not (near == colour).all(2).any()
         assert tuple(colour) in colours
@@ -77,7 +77,7 @@ def test_classes_are_as_likely_and_colours_as_far_apart():
     labels = [int(labels.max()) for _, labels in drawn("any", 400)]
     counts = np.bincount(labels, minlength=5)
     assert counts[0] == 0 and counts[1:].min() > 70
-    points = np.array(list(COLOURS.values()), float)
+    points = np.array(list(COLORS.values()), float)
     distances = {round(np.linalg.norm(a - b)) for a in points for b in points if (a != b).any()}
     assert len(distances) == 1
 

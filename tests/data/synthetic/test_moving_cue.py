@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from ccsa.data.synthetic import moving_cue
-from ccsa.data.synthetic.far_cue import COLOURS
+from ccsa.data.synthetic.far_cue import COLORS
 from ccsa.data.synthetic.moving_cue import draw_clip, ensure_moving_cue, write_moving_cue
 from ccsa.data.video.clips import with_clips
 from ccsa.modeling.clip import Clip
@@ -42,7 +42,7 @@ def test_a_cue_of_the_panels_colour_crosses_its_rows_or_columns():
     for clip, labels in drawn(100):
         label = labels.max()
         panel = labels > 0
-        cues = (clip[:4] == list(COLOURS.values())[label - 1]).all(-1)
+        cues = (clip[:4] == list(COLORS.values())[label - 1]).all(-1)
         assert len({mask.sum() for mask in cues}) == 1 and cues.any()
         others = clip[:4][~cues]
         assert set(np.unique(others)) == {GREY, PANEL_GREY}

@@ -19,7 +19,7 @@ from ccsa.engine.setup import setup_cfg
 from ccsa.errors import UserError
 from ccsa.insertion import context_blocks, insert_blocks
 from ccsa.modeling.backbones.timm_backbone import TimmBackbone
-from ccsa.modeling.backbones.timm_models import normalisation
+from ccsa.modeling.backbones.timm_models import normalization_constants
 
 FAMILIES = ("test_efficientnet", "test_convnext", "test_resnet")
 RES = ["res2", "res3", "res4", "res5"]
@@ -270,8 +270,8 @@ def test_weights_of_timm_need_a_backbone_of_timm():
 
 def test_pixels_are_scaled_as_the_model_was_trained(config):
     imagenet = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
-    assert normalisation("resnet50d", "RGB") == imagenet
-    assert normalisation("resnet50d", "BGR") == tuple(values[::-1] for values in imagenet)
+    assert normalization_constants("resnet50d", "RGB") == imagenet
+    assert normalization_constants("resnet50d", "BGR") == tuple(values[::-1] for values in imagenet)
 
     def scales(*options, **keywords):
         cfg = config(*options, **keywords)
@@ -320,7 +320,7 @@ def test_pixels_are_scaled_so_without_the_tools_too(root, file):
 
 def test_pixels_that_nothing_says_how_to_scale_are_refused(root):
     cfg = plain_idiom(root, "mask_rcnn_convnext_tiny.yaml", META_ARCHITECTURE="GeneralizedRCNN")
-    with pytest.raises(ValueError, match=r"not those of timm's .*: make .* ContextModel"):
+    with pytest.raises(ValueError, match=r"not those of timm's .*: set .* ContextModel"):
         build_model(cfg)
     cfg = plain_idiom(root, "mask_rcnn.yaml", PIXEL_MEAN=[])
     with pytest.raises(UserError, match=r"PIXEL_MEAN \[\] .* a value for each channel"):
@@ -328,7 +328,7 @@ def test_pixels_that_nothing_says_how_to_scale_are_refused(root):
 
 
 def test_weights_for_rgb_images_refuse_bgr(config):
-    with pytest.raises(UserError, match=r"INPUT\.FORMAT is BGR: make that RGB"):
+    with pytest.raises(UserError, match=r"INPUT\.FORMAT is BGR: set it to RGB"):
         config(weights="timm://hub")
 
 
@@ -377,7 +377,7 @@ def test_an_fpn_on_a_dilated_network_is_refused(config):
 
 def test_without_timm_the_command_that_gets_it_is_named(config, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(UserError, match="pip install timm"):
+    with pytest.raises(UserError, match=r"not installed: run pip install 'ccsa\[timm\]'"):
         config()
     code = "import sys; sys.modules['timm'] = None; import ccsa"
     subprocess.run([sys.executable, "-c", code], check=True)

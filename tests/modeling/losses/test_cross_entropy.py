@@ -68,7 +68,7 @@ def test_ohem_is_the_official_one(min_kept, threshold):
     probabilities = logits.softmax(1)
     bar = scipy_bar(probabilities, labels, threshold, min_kept)
     loss = OhemCrossEntropy(IGNORE, threshold, min_kept)
-    assert loss.bar(probabilities, labels).item() == pytest.approx(bar, abs=1e-6)
+    assert loss.cutoff(probabilities, labels).item() == pytest.approx(bar, abs=1e-6)
     terms = []
     for n, i, j in np.ndindex(*labels.shape):
         if labels[n, i, j] != IGNORE:
@@ -82,7 +82,7 @@ def test_ohem_is_the_official_one(min_kept, threshold):
 def test_ohem_bar_lies_between():
     """One setting where the k-th smallest decides, so that no branch hides behind another."""
     logits, labels = sample()
-    bar = OhemCrossEntropy(IGNORE, 0.05, 4000).bar(logits.softmax(1), labels)
+    bar = OhemCrossEntropy(IGNORE, 0.05, 4000).cutoff(logits.softmax(1), labels)
     assert 0.06 < bar < 0.99
 
 

@@ -168,8 +168,8 @@ def test_what_makes_nothing_of_frames_is_refused(shapes):
         with pytest.raises(ValueError, match=f"VideoCCNetHead, not {head}"):
             build_model(config(head=head))
     with pytest.raises(ValueError, match="dims: 3, not"):
-        VideoCCNetHead(shapes, **SMALL, context=[{"block": "CrissCross", "dims": 2}])
+        VideoCCNetHead(shapes, **SMALL, blocks=[{"block": "CrissCross", "dims": 2}])
     with pytest.raises(ValueError, match="SqueezeAttention has no keyword 'dims'"):
-        VideoCCNetHead(shapes, **SMALL, context=[{"block": "SqueezeAttention"}])
+        VideoCCNetHead(shapes, **SMALL, blocks=[{"block": "SqueezeAttention"}])
     with pytest.raises(ValueError, match="index of one of 3 frames, not 3"):
         VideoCCNetHead(shapes, **SMALL, frames=3, labelled=3)

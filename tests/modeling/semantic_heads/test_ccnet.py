@@ -170,7 +170,7 @@ def test_every_key_reaches_the_head(shapes):
     assert (ohem.threshold, ohem.min_kept, ohem.ignore_value) == (0.6, 2000, 0)
     assert ohem.weight.tolist() == [3, 1, 1, 1, 1, 1, 1]
     assert (ccl.weights, ccl.deltas, ccl.ignore_value) == ((1.0, 2.0, 3.0), (0.1, 0.2), 0)
-    assert (ccl.reduction.out_channels, ccl.align_corners, head.tap) == (4, True, 0)
+    assert (ccl.reduction.out_channels, ccl.align_corners, head.consistency_index) == (4, True, 0)
 
 
 @pytest.mark.parametrize("recurrence", [1, 2, 3])

@@ -1,4 +1,4 @@
-"""Checking a panoptic dataset on disk: every image, every PNG and every segment is read."""
+"""Checks of panoptic datasets: every image, every PNG and every segment is read."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -7,69 +7,77 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ccsa.data.checks.semantic import KINDS, Report, shown_size
-from ccsa.data.formats.label_images import find, in_threads, read_indices
+from ccsa.data.checks.report import (
+    LABELS,
+    MISSING,
+    SIZES,
+    UNREADABLE,
+    Problem,
+    Report,
+    shown_size,
+)
+from ccsa.data.formats.label_images import read_label_image
 from ccsa.data.formats.panoptic_json import Annotation, PanopticJson, read_panoptic_json
 from ccsa.data.formats.panoptic_png import (
     BAD_CATEGORIES,
     BAD_IDS,
     read_segment_ids,
     relabel_segments,
-    segment_troubles,
+    segment_problems,
 )
 from ccsa.data.panoptic.splits import PanopticSplit
+from ccsa.data.paths import list_files
 from ccsa.errors import UserError
+from ccsa.utils.threads import map_in_threads
 
-MISSING, UNREADABLE, SIZES, LABELS = KINDS
 BAD_AREAS = "bad areas"
 PANOPTIC_KINDS = (MISSING, UNREADABLE, SIZES, BAD_IDS, BAD_CATEGORIES, BAD_AREAS, LABELS)
 
-Trouble = tuple[str, str]
-
 
 def check_panoptic_split(split: PanopticSplit) -> Report:
-    """Read every file of a split, under a progress bar."""
+    """Read every file of a split under a progress bar, and return what is wrong with it."""
     report = Report(split, kinds=PANOPTIC_KINDS)
-    absent = split.absent()
-    if absent:
-        report.troubles.append((MISSING, f"{absent} is not there"))
+    missing = split.first_missing()
+    if missing:
+        report.problems.append((MISSING, f"{missing} does not exist"))
         return report
-    report.troubles += [(MISSING, lack) for lack in split.incomplete()]
+    report.problems += [(MISSING, text) for text in split.missing_parts()]
     try:
         truth = read_panoptic_json(split.json_file)
     except UserError as error:
-        report.troubles.append((UNREADABLE, str(error)))
+        report.problems.append((UNREADABLE, str(error)))
         return report
     if not truth.annotations:
-        report.troubles.append((MISSING, f"{split.json_file} annotates no images"))
+        report.problems.append((MISSING, f"{split.json_file} annotates no images"))
     check = partial(_check_image, split, truth)
-    for images, labels, troubles in in_threads(check, list(truth.annotations.values()), split.name):
+    annotations = list(truth.annotations.values())
+    for images, labels, problems in map_in_threads(check, annotations, split.name):
         report.images += images
         report.labels += labels
-        report.troubles += troubles
-    named = {split.panoptic_root / a.file_name for a in truth.annotations.values()}
-    report.troubles += [
-        (MISSING, f"no annotation of {path} in {split.json_file}")
-        for path in find(split.panoptic_root, "**/*.png")
-        if path not in named
+        report.problems += problems
+    annotated = {split.panoptic_root / annotation.file_name for annotation in annotations}
+    report.problems += [
+        (MISSING, f"{split.json_file} has no annotation of {path}")
+        for path in list_files(split.panoptic_root, "**/*.png")
+        if path not in annotated
     ]
     return report
 
 
 def _check_image(
     split: PanopticSplit, truth: PanopticJson, annotation: Annotation
-) -> tuple[int, int, list[Trouble]]:
-    """Whether the image and the panoptic PNG are there (0 or 1 each), and their troubles."""
+) -> tuple[int, int, list[Problem]]:
+    """Return whether the image and the panoptic PNG exist (0 or 1 each), and their problems."""
     image, png = split.image_of(annotation), split.panoptic_root / annotation.file_name
     label = split.label_of(annotation)
-    troubles = [
-        (MISSING, f"no {what} {path}")
+    problems: list[Problem] = [
+        (MISSING, f"{what} {path} does not exist")
         for root, what, path in (
             (split.image_root, "image", image),
             (split.panoptic_root, "PNG", png),
             (split.label_root, "label", label),
         )
-        if root.exists() and not path.is_file()  # a folder that is not there is named once
+        if root.exists() and not path.is_file()  # a missing folder is reported once, not per file
     ]
     sizes: dict[Path, tuple[int, ...]] = {}  # width, height
     if image.is_file():
@@ -77,37 +85,38 @@ def _check_image(
             with Image.open(image) as picture:
                 picture.load()
                 sizes[image] = shown_size(picture)
-        except (OSError, SyntaxError, ValueError) as error:
-            troubles.append((UNREADABLE, f"image {image} ({error})"))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            problems.append((UNREADABLE, f"image {image} ({error})"))
     ids = labels = None
     try:
         if png.is_file():
             ids = read_segment_ids(png)
             sizes[png] = ids.shape[::-1]
-            troubles += _segment_troubles(annotation, ids, truth)
+            problems += _check_segments(annotation, ids, truth)
         if label.is_file():
-            labels = read_indices(label)
+            labels = read_label_image(label)
             sizes[label] = labels.shape[::-1]
     except UserError as error:
-        troubles.append((UNREADABLE, str(error)))
+        problems.append((UNREADABLE, str(error)))
     if len(set(sizes.values())) > 1:
         text = ", ".join(f"{path} is {w}x{h}" for path, (w, h) in sizes.items())
-        troubles.append((SIZES, text))
+        problems.append((SIZES, text))
     elif ids is not None and labels is not None and split.labels is not None:
         known = [s for s in annotation.segments if s.category_id in split.labels]
         wrong = np.count_nonzero(relabel_segments(ids, known, split.labels) != labels)
         if wrong:
-            troubles.append((LABELS, f"{label} differs from {png} in {wrong:,} pixels"))
-    return image.is_file(), png.is_file(), troubles
+            problems.append((LABELS, f"{label} differs from {png} in {wrong:,} pixels"))
+    return image.is_file(), png.is_file(), problems
 
 
-def _segment_troubles(
+def _check_segments(
     annotation: Annotation, ids: np.ndarray, truth: PanopticJson
-) -> Iterator[Trouble]:
-    found, pixels = np.unique(ids, return_counts=True)
-    areas = dict(zip(found.tolist(), pixels.tolist(), strict=True))
+) -> Iterator[Problem]:
+    """Yield the problems of the segments of one image, whose PNG has the segment ``ids`` (H, W)."""
+    values, pixels = np.unique(ids, return_counts=True)
+    areas = dict(zip(values.tolist(), pixels.tolist(), strict=True))
     where = f"image {annotation.image_id} ({annotation.file_name})"
-    for kind, text in segment_troubles(annotation.segments, areas, truth.categories):
+    for kind, text in segment_problems(annotation.segments, areas, truth.categories):
         yield kind, f"{where}: {text}"
     for segment in annotation.segments:
         if segment.id in areas and segment.area != areas[segment.id]:

@@ -1,6 +1,8 @@
-"""The label maps of MATLAB files: SBD's and PASCAL Context's."""
+"""Label maps in MATLAB files: those of SBD and of PASCAL Context."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -8,27 +10,35 @@ from ccsa.errors import UserError
 
 
 def read_sbd(path: Path) -> np.ndarray:
-    """(H, W) labels, 0..20, of a file of SBD's ``cls`` (``GTcls.Segmentation``)."""
+    """Return the labels (H, W), 0..20, of a file in ``cls`` of SBD (``GTcls.Segmentation``).
+
+    Raises:
+        UserError: the file cannot be read or has no such labels.
+    """
     return _read(path, lambda content: content["GTcls"][0, 0]["Segmentation"], "GTcls.Segmentation")
 
 
 def read_context(path: Path) -> np.ndarray:
-    """(H, W) ids, 0..459, of a file of PASCAL Context's ``trainval`` (``LabelMap``)."""
+    """Return the ids (H, W), 0..459, of a file in ``trainval`` of PASCAL Context (``LabelMap``).
+
+    Raises:
+        UserError: the file cannot be read or has no such ids.
+    """
     return _read(path, lambda content: content["LabelMap"], "LabelMap")
 
 
-def _read(path: Path, pick, key: str) -> np.ndarray:
-    from scipy.io import loadmat  # needed only to prepare these two datasets
+def _read(path: Path, select: Callable[[dict[str, Any]], Any], key: str) -> np.ndarray:
+    from scipy.io import loadmat  # imported here, because only these two datasets need SciPy
 
     try:
-        values = np.asarray(pick(loadmat(path)))
-    except Exception as error:  # SciPy lets through whatever its parser and zlib raise
+        values = np.asarray(select(loadmat(path)))
+    except Exception as error:  # whatever SciPy's parser or zlib raises
         raise UserError(
-            f"cannot read {key} of {path} ({error}); put a good copy in its place"
+            f"cannot read {key} of {path} ({error}); replace it with an intact copy"
         ) from error
     if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "uif":
         raise UserError(
             f"{key} of {path} is not a map of labels (shape {values.shape}, type {values.dtype}); "
-            "put a good copy in its place"
+            "replace it with an intact copy"
         )
     return values.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Panoptic JSON files in COCO's format, read with every type checked."""
+"""Panoptic JSON files in COCO's format; the type of every value is checked."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from ccsa.errors import UserError
 
 
 class Annotation(NamedTuple):
-    """The segments of one image, and the PNG that shows them."""
+    """The segments of one image, and the name of the PNG that shows them."""
 
     image_id: int | str
     file_name: str
@@ -17,51 +17,54 @@ class Annotation(NamedTuple):
 
 
 class Category(NamedTuple):
+    """A category of the JSON."""
+
     id: int
     name: str
     isthing: bool
 
 
 class PanopticJson(NamedTuple):
-    """What a JSON file holds, by image id and category id, in the file's order."""
+    """The content of a JSON file by image id and category id, in the order of the file."""
 
     path: Path
     annotations: dict[int | str, Annotation]
-    categories: dict[int, Category]  # none of predictions
-    images: list[Any]  # as they are; none of predictions
+    categories: dict[int, Category]  # empty for predictions
+    images: list[Any]  # unchecked; empty for predictions
 
     @property
     def isthing(self) -> dict[int, bool]:
-        """{category id: whether it is a thing}."""
+        """Return, for each category id, whether it is a thing."""
         return {category.id: category.isthing for category in self.categories.values()}
 
 
 def read_panoptic_json(path: Path, truth: bool = True) -> PanopticJson:
-    """Read ``annotations`` and ``categories``; segments are taken as they are, see
-    :func:`segment_troubles`.
+    """Read a panoptic JSON file. Whether its segments fit their PNGs is not checked here, see
+    :func:`ccsa.data.formats.panoptic_png.segment_problems`.
 
     Args:
-        truth: False for predictions, of which no more is read than images and their segments' ids
-            and categories, as panopticapi does.
+        path: the file.
+        truth: False for predictions, of which only the images and the ids and categories of their
+            segments are read, as panopticapi does.
 
     Raises:
-        UserError: the file cannot be read, a key is missing or of the wrong type, or an image or a
-            category is there twice.
+        UserError: the file cannot be read, a key is missing or has the wrong type, or an image or a
+            category occurs twice.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{path} is not there; name a panoptic JSON file") from error
+        raise UserError(f"{path} does not exist; name a panoptic JSON file") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"cannot read {path} ({error}); put a good copy in its place") from error
+        raise UserError(f"cannot read {path} ({error}); replace it with an intact copy") from error
     try:
-        _expect(isinstance(content, dict), "it is no JSON object with 'annotations'")
+        _expect(isinstance(content, dict), "it is not a JSON object with 'annotations'")
         categories = _categories(content) if truth else {}
         annotations: dict[int | str, Annotation] = {}
         for entry in _get(content, "annotations", list, "the file"):
             annotation = _annotation(entry, truth)
-            twice = f"image {annotation.image_id} is annotated twice"
-            _expect(annotation.image_id not in annotations, twice)
+            new = annotation.image_id not in annotations
+            _expect(new, f"image {annotation.image_id} is annotated twice")
             annotations[annotation.image_id] = annotation
         images = _get(content, "images", list, "the file") if truth and "images" in content else []
     except _FormatError as error:
@@ -73,35 +76,38 @@ def read_panoptic_json(path: Path, truth: bool = True) -> PanopticJson:
 
 _FORMAT = (
     "'annotations': a list of {image_id, file_name, segments_info: a list of {id, category_id}}, "
-    "and as ground truth 'categories': a list of {id, isthing}"
+    "and for ground truth 'categories': a list of {id, isthing}"
 )
 
 
 class _FormatError(Exception):
-    """What is wrong in a file."""
+    """A message that says what is wrong with the content of a file."""
 
 
-def _expect(condition: bool, otherwise: str) -> None:
+def _expect(condition: bool, message: str) -> None:
+    """Raise a _FormatError unless ``condition`` holds."""
     if not condition:
-        raise _FormatError(otherwise)
+        raise _FormatError(message)
 
 
 def _get(entry: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
-    _expect(isinstance(entry, dict), f"{where} is no object")
+    """Return ``entry[key]``, whose type must be ``kind``."""
+    _expect(isinstance(entry, dict), f"{where} is not an object")
     _expect(key in entry, f"{where} has no '{key}'")
     value = entry[key]
-    # To Python true is an integer.
-    right = isinstance(value, kind) and not isinstance(value, bool)
-    _expect(right, f"'{key}' of {where} is {str(value)[:40]!r}, of the wrong type")
+    # In Python, true is an integer.
+    valid = isinstance(value, kind) and not isinstance(value, bool)
+    _expect(valid, f"'{key}' of {where} is {str(value)[:40]!r}, which has the wrong type")
     return value
 
 
-def _categories(content: dict) -> dict[int, Category]:
+def _categories(content: dict[str, Any]) -> dict[int, Category]:
+    """Return the categories of a file by id."""
     categories: dict[int, Category] = {}
     for entry in _get(content, "categories", list, "the file"):
         number = _get(entry, "id", int, "a category")
         where = f"category {number}"
-        _expect(number not in categories, f"{where} is there twice")
+        _expect(number not in categories, f"{where} occurs twice")
         isthing = entry.get("isthing")
         _expect(isthing in (0, 1), f"'isthing' of {where} is {isthing!r} instead of 0 or 1")
         name = _get(entry, "name", str, where) if "name" in entry else str(number)
@@ -110,6 +116,7 @@ def _categories(content: dict) -> dict[int, Category]:
 
 
 def _annotation(entry: Any, truth: bool) -> Annotation:
+    """Return the annotation of one image."""
     image_id = _get(entry, "image_id", (int, str), "an annotation")
     where = f"image {image_id}"
     file_name = _get(entry, "file_name", str, where)
@@ -123,7 +130,7 @@ def _annotation(entry: Any, truth: bool) -> Annotation:
             continue
         iscrowd, area = segment.get("iscrowd", 0), segment.get("area")
         _expect(iscrowd in (0, 1), f"'iscrowd' of {of} is {iscrowd!r} instead of 0 or 1")
-        right = area is None or (isinstance(area, int | float) and not isinstance(area, bool))
-        _expect(right, f"'area' of {of} is {str(area)[:40]!r} instead of a number")
+        valid = area is None or (isinstance(area, int | float) and not isinstance(area, bool))
+        _expect(valid, f"'area' of {of} is {str(area)[:40]!r} instead of a number")
         segments.append(Segment(number, category, bool(iscrowd), area))
     return Annotation(image_id, file_name, segments)

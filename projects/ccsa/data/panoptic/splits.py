@@ -1,4 +1,4 @@
-"""What a panoptic dataset on disk is here, and the labels for Panoptic FPN that are made of it."""
+"""Splits of panoptic datasets, and the labels for Panoptic FPN that are made from them."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,13 +9,14 @@ import numpy as np
 
 from ccsa.data.formats.panoptic_json import Annotation, read_panoptic_json
 from ccsa.data.formats.panoptic_png import read_segment_ids, relabel_segments
-from ccsa.data.preparation.plans import Job, Plan, SourceMissing, identity
+from ccsa.data.preparation.lookup_tables import identity_table
+from ccsa.data.preparation.plans import Job, Plan, SourceMissing
 from ccsa.errors import UserError
 
 
 @dataclass(frozen=True)
 class PanopticSplit:
-    """Images, the panoptic JSON with its PNGs, and the semantic labels that go with them."""
+    """Images, the panoptic JSON with its PNGs, and the semantic labels of the same images."""
 
     name: str  # as registered
     json_file: Path
@@ -24,43 +25,53 @@ class PanopticSplit:
     label_root: Path
     image_of: Callable[[Annotation], Path]
     label_of: Callable[[Annotation], Path]
-    published: int
-    group: str
-    labels: dict[int, int] | None = None  # category id: label, where labels are made of segments
+    published: int  # the number of images that the publication states
+    group: str  # a family may have files of one group only
+    labels: dict[int, int] | None = None  # by category id, if they are made of segments
     instances_json: Path | None = None
-    made_by: Mapping[Path, str] = field(default_factory=dict)  # a place that is made: the command
+    made_by: Mapping[Path, str] = field(
+        default_factory=dict
+    )  # file or folder: command that makes it
 
-    def absent(self) -> Path | None:
-        """What of the panoptic annotations is not there; without them the split is not there."""
+    def first_missing(self) -> Path | None:
+        """Return the first missing part of the panoptic annotations, without which the split does
+        not exist; None if it exists."""
         return next((p for p in (self.json_file, self.panoptic_root) if not p.exists()), None)
 
-    def incomplete(self) -> list[str]:
-        """What else it needs and is not there, in words."""
+    def missing_parts(self) -> list[str]:
+        """Return a text for each other file or folder that the split needs and that is missing."""
         needed = (self.instances_json, self.image_root, self.label_root)
-        lacking = [place for place in needed if place and not place.exists()]
+        missing = [path for path in needed if path and not path.exists()]
         return [
-            f"{p} is not there" + (f"; {self.made_by[p]} makes it" if p in self.made_by else "")
-            for p in lacking
+            f"{p} does not exist" + (f"; {self.made_by[p]} makes it" if p in self.made_by else "")
+            for p in missing
         ]
 
 
 def stuff_labels(things: Iterable[int], stuff: Iterable[int]) -> dict[int, int]:
-    """{category id: label} as Panoptic FPN wants them: 0 for all things, stuff from 1 on in the
-    order of its category ids."""
+    """Return the label of each category id for Panoptic FPN: 0 for all things, and from 1 on for
+    stuff in the order of its category ids.
+
+    Example:
+        >>> stuff_labels(things=[1, 2], stuff=[92, 93])
+        {1: 0, 2: 0, 92: 1, 93: 2}
+    """
     return dict.fromkeys(things, 0) | {number: i + 1 for i, number in enumerate(sorted(stuff))}
 
 
 def stuff_plan(splits: list[PanopticSplit]) -> Plan:
-    """The labels that Panoptic FPN is trained with, 0 all things, then stuff, 255 void, for each
-    split whose JSON is there.
+    """Return the plan of the labels for Panoptic FPN (0 all things, then stuff, 255 void) of each
+    split whose JSON exists.
 
     Raises:
-        SourceMissing: no JSON is there, or the PNGs of one are not.
+        SourceMissing: no JSON exists, or the PNGs of one are missing.
     """
     plan = Plan()
     for split in splits:
         if not split.json_file.is_file():
-            plan.notes.append(f"{split.name} is not made: no {split.json_file.absolute()}")
+            plan.notes.append(
+                f"{split.name} is not made: {split.json_file.absolute()} does not exist"
+            )
             continue
         if not split.panoptic_root.is_dir():
             raise SourceMissing(split.panoptic_root)
@@ -69,7 +80,7 @@ def stuff_plan(splits: list[PanopticSplit]) -> Plan:
         plan.jobs += [
             Job(
                 split.panoptic_root / annotation.file_name,
-                {split.label_of(annotation): identity(len(set(labels.values())))},
+                {split.label_of(annotation): identity_table(len(set(labels.values())))},
                 partial(_read_labels, annotation=annotation, labels=labels),
             )
             for annotation in truth.annotations.values()
@@ -79,21 +90,22 @@ def stuff_plan(splits: list[PanopticSplit]) -> Plan:
     return plan
 
 
-def no_plan(splits: Callable[[Path], list[PanopticSplit]], root: Path) -> Plan:
-    """Nothing is made of it here: what is absent must be got."""
-    raise SourceMissing(next((p for split in splits(root) if (p := split.absent())), root))
+def nothing_to_prepare(splits: Callable[[Path], list[PanopticSplit]], root: Path) -> Plan:
+    """Raise SourceMissing: nothing is made of this dataset, so what is missing must be obtained."""
+    raise SourceMissing(next((p for split in splits(root) if (p := split.first_missing())), root))
 
 
 def _read_labels(source: Path, annotation: Annotation, labels: Mapping[int, int]) -> np.ndarray:
-    """(H, W) labels of a panoptic PNG.
+    """Return the labels (H, W) of a panoptic PNG.
 
     Raises:
-        UserError: it cannot be read, or a segment has a category that has no label.
+        UserError: the PNG cannot be read, or a segment has a category without label.
     """
+    ids = read_segment_ids(source)
     try:
-        return relabel_segments(read_segment_ids(source), annotation.segments, labels)
+        return relabel_segments(ids, annotation.segments, labels)
     except KeyError as error:
         raise UserError(
             f"image {annotation.image_id} ({source}) has the unknown category {error}; "
-            "put a good copy of its JSON in its place"
+            "replace its JSON with an intact copy"
         ) from error

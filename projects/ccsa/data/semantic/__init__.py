@@ -1,29 +1,19 @@
-"""The segmentation datasets of CCNet and SANet; importing this registers them with Detectron2.
+"""The semantic segmentation datasets of CCNet and SANet; importing this package registers them.
 
-They lie under ``$DETECTRON2_DATASETS`` (default ``./datasets``); docs/DATASETS.md has the layouts.
+They are stored under ``$DETECTRON2_DATASETS`` (default ``./datasets``); docs/DATASETS.md shows
+their layouts. ``FAMILIES`` holds them by name.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from ccsa.data.family import Family
+from ccsa.data.paths import datasets_root
 from ccsa.data.semantic import ade20k, camvid, cityscapes, lip, pascal_context, pascal_voc
-from ccsa.data.semantic.catalog import Family, Split, register
-from ccsa.data.synthetic.storage import datasets_root
-from ccsa.data.transforms.flips import RandomFlipWithSwap, SwapFlipTransform, flip_permutation
-from ccsa.errors import UserError, suggestion
+from ccsa.data.semantic.splits import Split, register
 
-__all__ = [
-    "FAMILIES",
-    "Family",
-    "RandomFlipWithSwap",
-    "Split",
-    "SwapFlipTransform",
-    "find_family",
-    "flip_permutation",
-    "register_all",
-]
+__all__ = ["FAMILIES", "Family", "Split", "register_all"]
 
 FAMILIES: dict[str, Family] = {
     module.FAMILY.name: module.FAMILY
@@ -31,21 +21,8 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def find_family(name: str, families: Mapping[str, Family] = FAMILIES) -> Family:
-    """The family called ``name``.
-
-    Raises:
-        UserError: there is none; the nearest names and all known ones are listed.
-    """
-    if name in families:
-        return families[name]
-    owners = [f.name for f in families.values() for s in f.splits(Path()) if s.name == name]
-    hint = suggestion((owners or [name])[0], list(families), limit=2, cutoff=0.4)
-    raise UserError(f"there is no dataset called '{name}'{hint}")
-
-
 def register_all(root: Path) -> None:
-    """Register every split of every family, as it lies under ``root``."""
+    """Register every split of every family, stored under ``root``."""
     for family in FAMILIES.values():
         for split in family.splits(root):
             register(family, split, root)

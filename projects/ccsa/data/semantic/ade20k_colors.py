@@ -1,5 +1,6 @@
-"""The usual colours of the 150 classes of ADE20K, in class order, as hexadecimal RGB."""
+"""The usual colors of the 150 classes of ADE20K, in the order of the classes."""
 
+# hexadecimal RGB
 _HEX = """
 787878 b47878 06e6e6 503232 04c803 787850 8c8c8c cc05ff e6e6e6 04fa07
 e005ff ebff07 96053d 787846 08ff33 ff0652 8fff8c ccff04 ff3307 cc4603

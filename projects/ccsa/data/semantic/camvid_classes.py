@@ -1,10 +1,10 @@
-"""The 11 classes of CamVid, their colours for display, and the raw colours grouped into each."""
+"""The 11 classes of CamVid, their colors for display, and the raw colors grouped into each."""
 
 CLASSES = (
     *("Sky", "Building", "Pole", "Road", "Pavement", "Tree"),
     *("SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist"),
 )
-# The pavement's differs from its raw colour.
+# RGB; that of the pavement differs from its raw color.
 COLORS = [
     *([128, 128, 128], [128, 0, 0], [192, 192, 128], [128, 64, 128], [60, 40, 222], [128, 128, 0]),
     *([192, 128, 128], [64, 64, 128], [64, 0, 128], [64, 64, 0], [0, 128, 192]),
@@ -34,7 +34,7 @@ RAW_COLORS = {
     "Pedestrian": [
         (64, 64, 0),
         (192, 128, 64),  # child
-        (64, 0, 192),  # cart, luggage, pram
+        (64, 0, 192),  # cart, luggage, stroller
         (64, 128, 64),  # animal
     ],
     "Bicyclist": [(0, 128, 192), (192, 0, 192)],  # and motorcycle, scooter

@@ -1,15 +1,19 @@
 """Cityscapes, fine annotations, 19 classes.
 
-Detectron2 registers ``cityscapes_fine_sem_seg_{train,val,test}`` with the evaluator of the package
-cityscapesscripts. ``cityscapes_sem_seg_{train,val}`` here read the same files and are scored by
-SemSegEvaluator, which needs nothing more: the same confusion matrix over trainIds.
+Detectron2 registers ``cityscapes_fine_sem_seg_{train,val,test}`` with an evaluator that needs the
+package cityscapesscripts. ``cityscapes_sem_seg_{train,val}`` of this module read the same files and
+are scored by SemSegEvaluator, which needs no other package and computes the same confusion matrix
+over trainIds.
 """
 
 from pathlib import Path
 
-from ccsa.data.formats.label_images import IGNORE, find
-from ccsa.data.preparation.plans import Job, Plan, SourceMissing, table
-from ccsa.data.semantic.catalog import Family, Split
+from ccsa.data.family import Family
+from ccsa.data.formats.label_images import IGNORE
+from ccsa.data.paths import list_files
+from ccsa.data.preparation.lookup_tables import lookup_table
+from ccsa.data.preparation.plans import Job, Plan, SourceMissing
+from ccsa.data.semantic.splits import Split
 
 # label (trainId): name, id in *_labelIds.png, RGB
 _ROWS = [
@@ -35,13 +39,14 @@ _ROWS = [
 ]
 CLASSES = tuple(name for name, _, _ in _ROWS)
 COLORS = [color for _, _, color in _ROWS]
-# Every other id, among them 255 (the licence plate, -1), is ignored.
-TRAIN_IDS = table({raw: label for label, (_, raw, _) in enumerate(_ROWS)}, other=IGNORE)
+# Every other id, including 255 (the license plate, id -1), is ignored.
+TRAIN_IDS = lookup_table({raw: label for label, (_, raw, _) in enumerate(_ROWS)}, other=IGNORE)
 BUILT_IN = [f"cityscapes_fine_sem_seg_{split}" for split in ("train", "val", "test")]
 PUBLISHED = {"train": 2975, "val": 500}
 
 
 def splits(root: Path) -> list[Split]:
+    """Return the splits under ``root``."""
     return [
         Split(
             name=f"cityscapes_sem_seg_{split}",
@@ -59,9 +64,14 @@ def splits(root: Path) -> list[Split]:
 
 
 def plan(root: Path) -> Plan:
-    """``*_labelTrainIds.png`` beside each ``*_labelIds.png``, where Detectron2 reads them."""
+    """Return the plan of ``*_labelTrainIds.png`` next to each ``*_labelIds.png``, where Detectron2
+    reads them.
+
+    Raises:
+        SourceMissing: no ``*_labelIds.png`` exists.
+    """
     folder = root / "cityscapes" / "gtFine"
-    sources = find(folder, "*/*/*_gtFine_labelIds.png")
+    sources = list_files(folder, "*/*/*_gtFine_labelIds.png")
     if not sources:
         raise SourceMissing(folder / "train" / "*" / "*_gtFine_labelIds.png")
     return Plan(

@@ -1,14 +1,16 @@
-"""Look Into Person (LIP), single person, 20 classes, left and right told apart.
+"""Look Into Person (LIP), single person, 20 classes that distinguish left from right.
 
-A mirrored image shows left limbs as right ones: ``flip_pairs`` in the metadata are the labels to
-exchange, in training (ccsa.data.transforms.flips) and when flipped predictions are averaged.
+A flipped image shows left limbs as right ones: ``flip_pairs`` in the metadata are the labels to
+exchange, in training (:mod:`ccsa.data.transforms.flips`) and when flipped predictions are averaged.
 """
 
 from pathlib import Path
 
-from ccsa.data.formats.label_images import find, read_ids
+from ccsa.data.family import Family
+from ccsa.data.formats.id_lists import read_id_list
+from ccsa.data.paths import list_files
 from ccsa.data.preparation.plans import Plan, SourceMissing
-from ccsa.data.semantic.catalog import Family, Split
+from ccsa.data.semantic.splits import Split
 
 _ROWS = [
     ("Background", [0, 0, 0]),
@@ -39,6 +41,7 @@ PUBLISHED = {"train": 30462, "val": 10000}
 
 
 def splits(root: Path) -> list[Split]:
+    """Return the splits under ``root``."""
     folder = root / "LIP"
     return [
         Split(
@@ -49,7 +52,7 @@ def splits(root: Path) -> list[Split]:
             colors=COLORS,
             group="lip",
             published=published,
-            list_file=folder / f"{split}_id.txt",
+            list_file=_list_file(folder, split),
             flip_pairs=FLIP_PAIRS,
         )
         for split, published in PUBLISHED.items()
@@ -57,26 +60,36 @@ def splits(root: Path) -> list[Split]:
 
 
 def plan(root: Path) -> Plan:
-    """The layout that is read, as links into that of the downloads, and the lists of ids."""
+    """Return the plan of the layout that is read: links to the downloaded folders, and lists of
+    ids.
+
+    Raises:
+        SourceMissing: a folder of images or labels does not exist or is empty.
+    """
     base, result = root / "LIP", Plan()
-    for split in splits(root):
-        images = _folder(base, split.image_root.name, "TrainVal_images")
-        labels = _folder(base, split.label_root.name, "TrainVal_parsing_annotations")
-        for wanted, there in ((split.image_root, images), (split.label_root, labels)):
-            if there != wanted:
-                result.links[wanted] = there
-        published = images.parent / split.list_file.name
-        labelled = [path.stem for path in find(labels, "*.png")]
-        ids = read_ids(published) if published.is_file() else labelled
-        result.lists[split.list_file] = ids
+    for name, split in zip(PUBLISHED, splits(root), strict=True):
+        images = _find_folder(base, split.image_root.name, "TrainVal_images")
+        labels = _find_folder(base, split.label_root.name, "TrainVal_parsing_annotations")
+        for expected, actual in ((split.image_root, images), (split.label_root, labels)):
+            if actual != expected:
+                result.links[expected] = actual
+        list_file = _list_file(base, name)
+        published = images.parent / list_file.name
+        labelled = [path.stem for path in list_files(labels, "*.png")]
+        ids = read_id_list(published) if published.is_file() else labelled
+        result.lists[list_file] = ids
         if not labelled:
             raise SourceMissing(labels / "*.png")
     return result
 
 
-def _folder(base: Path, name: str, archive: str) -> Path:
-    """The folder ``name``, below that of an unpacked archive, which some unpackers nest in a second
-    folder of its own name, or right where it is read."""
+def _list_file(base: Path, split: str) -> Path:
+    return base / f"{split}_id.txt"
+
+
+def _find_folder(base: Path, name: str, archive: str) -> Path:
+    """Return the folder ``name``: in the folder of an unpacked archive, which some programs nest in
+    a second folder of the same name, or directly where it is read."""
     for folder in (base / archive / name, base / archive / archive / name, base / name):
         if folder.is_dir():
             return folder
@@ -91,7 +104,7 @@ FAMILY = Family(
 LIP/
   TrainVal_images/{train,val}_images/*.jpg
   TrainVal_parsing_annotations/{train,val}_segmentations/*.png
-  (or both pairs of folders right here, with {train,val}_id.txt)""",
+  (or both pairs of folders directly in LIP, with {train,val}_id.txt)""",
     splits=splits,
     plan=plan,
 )

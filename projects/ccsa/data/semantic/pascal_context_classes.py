@@ -1,7 +1,7 @@
-"""The 59 classes of PASCAL Context, in the order of its ``59_labels.txt``, which starts with the 20
-of PASCAL VOC."""
+"""The 59 classes of PASCAL Context in the order of its ``59_labels.txt``, which starts with the 20
+classes of PASCAL VOC."""
 
-# name, id in the 459-class label maps; the label of row i is i + 1, 0 is the background
+# name, id in the 459-class label maps; row i has the label i + 1, and 0 is the background
 ROWS = [
     ("aeroplane", 2),
     ("bicycle", 23),

@@ -1,1 +1,5 @@
-"""Datasets that ccsa draws itself and writes to disk on first use."""
+"""Datasets that ccsa draws itself and writes to disk on first use: digits, far_cue, moving_cue.
+
+Importing one of these modules registers its dataset with Detectron2. They are not imported here,
+because :mod:`ccsa.data` decides what is registered.
+"""

@@ -1,7 +1,7 @@
-"""Drawing of the digit scenes: handwritten digits (real 8x8 scans, scikit-learn) on textured
-ground.
+"""Drawing of the digit scenes: handwritten digits on textured grounds.
 
-H, W: size of a scene; N: digits in it. All randomness comes from the Generator that is passed in.
+The digits are real 8x8 scans, from scikit-learn's ``load_digits``. H and W are the size of a scene,
+N is its number of digits. All randomness comes from the generator that is passed in.
 """
 
 from typing import NamedTuple
@@ -11,24 +11,24 @@ import numpy as np
 
 SIZE = 160  # pixels, both sides
 GROUNDS = ("sand", "stripes", "checks")
-HELD_OUT = 0.2  # share of the scans that validation scenes alone use
+HELD_OUT = 0.2  # fraction of the scans that only validation scenes use
 
 _Y, _X = np.mgrid[:SIZE, :SIZE].astype(float)  # pixels
 
 
 class Scene(NamedTuple):
-    """One scene: BGR image (H, W, 3) uint8, ground (H, W) as index into GROUNDS, the digits from
-    the back to the front as visible masks (N, H, W) bool, and their classes (N,)."""
+    """One scene; its digits are ordered from the back to the front."""
 
-    image: np.ndarray
-    ground: np.ndarray
-    masks: np.ndarray
-    classes: np.ndarray
+    image: np.ndarray  # (H, W, 3) RGB, uint8
+    ground: np.ndarray  # (H, W), indices of GROUNDS
+    masks: np.ndarray  # (N, H, W) bool, the visible parts of the digits
+    classes: np.ndarray  # (N,)
 
 
 def load_scans(split: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Scans (K, 8, 8) in [0, 1] and classes (K,) of one split; ``val`` and ``train`` share none."""
-    from sklearn.datasets import load_digits  # a second to import, needed only to draw
+    """Return the scans (K, 8, 8) in [0, 1] and the classes (K,) of one split; ``val`` and ``train``
+    have no scan in common."""
+    from sklearn.datasets import load_digits  # imported here, because the import takes a second
 
     digits = load_digits()
     rng = np.random.default_rng(seed)
@@ -41,15 +41,18 @@ def load_scans(split: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_scene(rng: np.random.Generator, scans: np.ndarray, classes: np.ndarray) -> Scene:
-    """Two to six digits on one or two grounds. A new one hides at most a tenth of what is left of
-    another; where that cannot be had it is left out."""
+    """Return a scene with two to six digits on one or two grounds.
+
+    A new digit hides at most a tenth of the visible part of any other; a digit for which no such
+    position is found is left out.
+    """
     image, ground = _draw_ground(rng)
     masks: list[np.ndarray] = []
     drawn: list[int] = []
     for _ in range(rng.integers(2, 7)):
         which = int(rng.integers(len(scans)))
-        for _ in range(10):  # places tried; a full scene takes no more digits
-            ink = _place(rng, scans[which])
+        for _ in range(10):  # positions tried; a full scene takes no more digits
+            ink = _draw_ink(rng, scans[which])
             mask = _filled(ink > 0.35)
             covered = [(mask & other).sum() / other.sum() for other in masks]
             if max(covered, default=0) <= 0.1:
@@ -60,12 +63,16 @@ def draw_scene(rng: np.random.Generator, scans: np.ndarray, classes: np.ndarray)
         drawn.append(int(classes[which]))
         _paint(rng, image, ink, mask)
     image += rng.normal(0, 4, image.shape)
-    return Scene(np.clip(image, 0, 255).astype(np.uint8), ground, np.stack(masks), np.array(drawn))
+    pixels = np.clip(image, 0, 255).astype(np.uint8)[..., ::-1]  # drawn as BGR
+    return Scene(pixels, ground, np.stack(masks), np.array(drawn))
 
 
-def _place(rng: np.random.Generator, scan: np.ndarray) -> np.ndarray:
-    """The scan at a random size, angle and place, inside but for its corners: amount of ink (H, W),
-    0 to 1 and a little beyond."""
+def _draw_ink(rng: np.random.Generator, scan: np.ndarray) -> np.ndarray:
+    """Return the amount of ink (H, W) of a scan at a random size, angle and position.
+
+    Only its corners may be outside of the image. Values are between 0 and 1, and slightly beyond
+    because of the cubic interpolation.
+    """
     side = rng.uniform(36, 64)
     angle = rng.uniform(-15, 15)
     x, y = rng.uniform(side / 2, SIZE - side / 2, 2)
@@ -75,30 +82,31 @@ def _place(rng: np.random.Generator, scan: np.ndarray) -> np.ndarray:
 
 
 def _filled(mask: np.ndarray) -> np.ndarray:
-    """The outline of a digit, filled: COCO polygons know no holes, so that of a 0 belongs to it."""
+    """Return the filled outline of a digit: COCO polygons cannot have holes, so a 0 has none."""
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return cv2.drawContours(np.zeros(mask.shape, np.uint8), outlines, -1, 1, cv2.FILLED) > 0
 
 
 def _paint(rng: np.random.Generator, image: np.ndarray, ink: np.ndarray, mask: np.ndarray) -> None:
-    """Put ink (H, W) of a random colour on the image (H, W, 3), in place."""
+    """Paint ink (H, W) of a random color on the image (H, W, 3), in place."""
     alpha = np.clip((ink - 0.25) / 0.2, 0, 1)
     x, y, w, h = cv2.boundingRect((alpha > 0).astype(np.uint8))
     box = np.s_[y : y + h, x : x + w]
     under, alpha = image[box], alpha[box][..., None]
-    colour = _ink_colour(rng, under[mask[box]].mean())
-    image[box] = under * (1 - alpha) + colour * alpha
+    color = _ink_color(rng, under[mask[box]].mean())
+    image[box] = under * (1 - alpha) + color * alpha
 
 
-def _ink_colour(rng: np.random.Generator, background: float) -> np.ndarray:
-    """A colour clearly darker or clearly brighter than the mean of what lies under it."""
+def _ink_color(rng: np.random.Generator, background: float) -> np.ndarray:
+    """Return a color that is clearly darker or brighter than the mean of the pixels below it."""
     offset = rng.uniform(75, 120)
     darker = background - offset > 0 and (background + offset > 255 or rng.random() < 0.5)
     return background + (-offset if darker else offset) + rng.uniform(-30, 30, 3)
 
 
 def _draw_ground(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One ground, or two parted by a straight line: BGR (H, W, 3) float and index (H, W)."""
+    """Return one ground, or two that a straight line separates: BGR (H, W, 3) float, and the
+    indices of GROUNDS (H, W)."""
     first, second = rng.choice(len(GROUNDS), 2, replace=False)
     angle = rng.uniform(0, 2 * np.pi)
     across = (_X / SIZE - 0.5) * np.cos(angle) + (_Y / SIZE - 0.5) * np.sin(angle)
@@ -111,7 +119,8 @@ def _draw_ground(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _texture(rng: np.random.Generator, name: str, where: np.ndarray) -> np.ndarray:
-    """(P, 3) float around a random muted colour, at the P true pixels of ``where`` (H, W)."""
+    """Return a texture around a random muted color: (P, 3) float for the P true pixels of ``where``
+    (H, W)."""
     angle, period = rng.uniform(0, np.pi), rng.uniform(9, 22)
     cos, sin, scale = np.cos(angle), np.sin(angle), 2 * np.pi / period
     if name == "sand":
@@ -122,5 +131,5 @@ def _texture(rng: np.random.Generator, name: str, where: np.ndarray) -> np.ndarr
         pattern = np.sin((x * cos + y * sin) * scale)
         if name == "checks":
             pattern = np.sign(pattern * np.sin((y * cos - x * sin) * scale))
-    colour = rng.uniform(70, 185) + rng.uniform(-35, 35, 3)
-    return colour + rng.uniform(10, 20) * pattern[:, None]
+    color = rng.uniform(70, 185) + rng.uniform(-35, 35, 3)
+    return color + rng.uniform(10, 20) * pattern[:, None]

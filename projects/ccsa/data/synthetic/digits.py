@@ -1,18 +1,18 @@
-"""The digits dataset: COCO-format scenes of handwritten digits, written on first use.
+"""The digits dataset: scenes of handwritten digits in COCO's format, written on first use.
 
-Under ``$DETECTRON2_DATASETS`` (default ``./datasets``), read when this module is imported, as
-Detectron2 does for its own datasets:
+They are stored under ``$DETECTRON2_DATASETS`` (default ``./datasets``). The variable is read when
+this module is imported, as Detectron2 does for its own datasets:
 
     digits/{train,val}/000001.jpg                    scenes, 160x160
     digits/annotations/instances_{train,val}.json    COCO instances, category ids 1..10
     digits/annotations/panoptic_{train,val}.json     COCO panoptic, category ids 1..13
     digits/panoptic_{train,val}/000001.png           segment id = R + 256 G + 256^2 B, 0 is void
-    digits/panoptic_stuff_{train,val}/000001.png     0 all digits, 1..3 the grounds
+    digits/panoptic_stuff_{train,val}/000001.png     0 all digits, 1..3 grounds
     digits/sem_seg_{train,val}/000001.png            0..9 the digits, 10..12 the grounds
 
-Registered are ``digits_{train,val}`` (instances), ``digits_{train,val}_panoptic_separated`` (with
-``panoptic_stuff`` labels, as Panoptic FPN wants them) and ``digits_{train,val}_sem_seg``.
-Validation scenes are made of scans that no training scene uses.
+The registered names are ``digits_{train,val}`` (instances),
+``digits_{train,val}_panoptic_separated`` (with the ``panoptic_stuff`` labels that Panoptic FPN
+needs) and ``digits_{train,val}_sem_seg``. Validation scenes use scans that no training scene uses.
 """
 
 from pathlib import Path
@@ -21,39 +21,42 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import load_coco_json, load_sem_seg
 from detectron2.data.datasets.coco_panoptic import merge_to_panoptic
 
+from ccsa.data.paths import datasets_root
 from ccsa.data.synthetic.digit_files import KINDS, STUFF_IDS, THING_IDS, THINGS, write_split
 from ccsa.data.synthetic.digit_scenes import GROUNDS
-from ccsa.data.synthetic.storage import datasets_root, ensure_written, write_stamp
+from ccsa.data.synthetic.storage import ensure_written, write_version
 
-VERSION = 1  # of what is written; another one on disk is written anew
+VERSION = 1  # of the files; if another version is on disk, it is replaced
 COUNTS = {"train": 2000, "val": 300}
 SEED = 2020
 FOLDERS = {"annotations", *(f"{kind}{split}" for kind in KINDS for split in COUNTS)}
 
-COLOURS = [
+COLORS = [
     *([230, 25, 75], [60, 180, 75], [255, 225, 25], [0, 130, 200], [245, 130, 48]),
     *([145, 30, 180], [70, 240, 240], [240, 50, 230], [210, 245, 60], [250, 190, 212]),
 ]
-GROUND_COLOURS = [[190, 160, 110], [110, 120, 140], [120, 150, 110]]
+GROUND_COLORS = [[190, 160, 110], [110, 120, 140], [120, 150, 110]]
 
 
 def ensure_digits(root: Path | str | None = None) -> Path:
-    """The folder ``root/digits``, written if it is not there, incomplete or of another version; see
-    :func:`ccsa.data.synthetic.storage.ensure_written`."""
+    """Return the folder ``root/digits``; write it if it is missing, incomplete or of another
+    version, see :func:`ccsa.data.synthetic.storage.ensure_written`."""
     return ensure_written("digits", VERSION, FOLDERS, write_digits, root)
 
 
 def write_digits(folder: Path, counts: dict[str, int] = COUNTS, seed: int = SEED) -> None:
-    """Write the whole dataset into ``folder``, which must not exist; the version file comes
+    """Write the whole dataset into ``folder``, which must not exist; the version file is written
     last."""
     for split, count in counts.items():
         write_split(folder, split, count, seed)
-    write_stamp(folder, VERSION, seed, counts)
+    write_version(folder, VERSION, seed, counts)
 
 
 def register_digits(root: Path) -> None:
-    """Register the three forms of both splits. They lie in ``root/digits``, written there when
-    first loaded; the metadata is there at once."""
+    """Register the three forms of both splits, stored in ``root/digits``.
+
+    The files are written when a split is first loaded; the metadata is available at once.
+    """
     folder = root / "digits"
     for split in COUNTS:
         images = str(folder / split)
@@ -62,7 +65,7 @@ def register_digits(root: Path) -> None:
         semantic = str(folder / f"sem_seg_{split}")
         things = {
             "thing_classes": THINGS,
-            "thing_colors": COLOURS,
+            "thing_colors": COLORS,
             "thing_dataset_id_to_contiguous_id": THING_IDS,
         }
 
@@ -95,7 +98,7 @@ def register_digits(root: Path) -> None:
             sem_seg_root=stuff,
             ignore_label=255,
             stuff_classes=["things", *GROUNDS],
-            stuff_colors=[[128, 128, 128], *GROUND_COLOURS],
+            stuff_colors=[[128, 128, 128], *GROUND_COLORS],
             stuff_dataset_id_to_contiguous_id={0: 0, **{k: v + 1 for k, v in STUFF_IDS.items()}},
             built_in=True,
             **things,
@@ -108,7 +111,7 @@ def register_digits(root: Path) -> None:
             sem_seg_root=semantic,
             ignore_label=255,
             stuff_classes=[*THINGS, *GROUNDS],
-            stuff_colors=[*COLOURS, *GROUND_COLOURS],
+            stuff_colors=[*COLORS, *GROUND_COLORS],
             built_in=True,
         )
 

@@ -1,8 +1,8 @@
-"""Training augmentation for semantic segmentation, from the keys of ``INPUT``.
+"""Training augmentation for semantic segmentation, configured by the keys of ``INPUT``.
 
-In this order: resize, crop, colour jitter, padding, flip. It differs from Detectron2's own only in
-what its keys cannot say: a random factor of the image's size, padding to the crop with the pixel
-mean and the ignored label, and a mirror that exchanges left and right labels.
+The order is: resize, crop, color jitter, padding, flip. Detectron2's own augmentation lacks three
+things that this module adds: a random scale factor, padding to the size of the crop with the pixel
+mean and the ignored label, and a flip that exchanges left and right labels.
 """
 
 from collections.abc import Sequence
@@ -15,20 +15,22 @@ from fvcore.transforms.transform import PadTransform
 from PIL import Image
 
 from ccsa.data.transforms.flips import Pairs, RandomFlipWithSwap
-from ccsa.modeling.pixels import pixel_constants
+from ccsa.errors import UserError
+from ccsa.modeling.pixel_normalization import pixel_constants
 
 
 class RandomScale(T.Augmentation):
-    """Resize by a random factor, the aspect ratio kept.
+    """Resize by a random factor and keep the aspect ratio.
 
     Args:
-        low, high: the range of factors, both included.
-        step: factors are low, low + step, ...; 0 for any factor.
-        long_side: the longer side, in pixels, that a factor of 1 gives; 0 for the image's own.
-        interp: PIL's interpolation for the image; labels take the nearest.
+        low: the smallest factor.
+        high: the largest factor.
+        step: factors are low, low + step, ...; 0 for any factor in the range.
+        long_side: the longer side, in pixels, for a factor of 1; 0 for that of the image.
+        interp: Pillow's interpolation for the image; labels use the nearest neighbor.
 
     Raises:
-        ValueError: an empty range, a step or a side below 0.
+        UserError: the range is empty, or ``step`` or ``long_side`` is negative.
     """
 
     def __init__(
@@ -37,16 +39,19 @@ class RandomScale(T.Augmentation):
         high: float,
         step: float = 0.0,
         long_side: int = 0,
-        interp: int = Image.BILINEAR,
+        interp: int = Image.Resampling.BILINEAR,
     ):
         super().__init__()
         if not 0 < low <= high:
-            raise ValueError(f"factors must run from above 0 upwards, not from {low} to {high}")
+            raise UserError(
+                f"scale factors must satisfy 0 < low <= high, not low {low} and high {high}"
+            )
         if step < 0 or long_side < 0:
-            raise ValueError(f"step {step} and long_side {long_side} must not be below 0")
+            raise UserError(f"step {step} and long_side {long_side} must not be negative")
         self._init(locals())
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Return the resize of ``image`` by a random factor."""
         height, width = image.shape[:2]
         factor = self._factor()
         if self.long_side:
@@ -65,9 +70,9 @@ class PadToSize(T.Augmentation):
     """Pad on the right and at the bottom to at least ``size``.
 
     Args:
-        size: height and width.
-        color: one value a channel, for the image.
-        label: for the labels.
+        size: height and width in pixels.
+        color: the value of each channel of the padded image.
+        label: the value of the padded labels.
     """
 
     def __init__(self, size: Sequence[int], color: Sequence[float], label: int):
@@ -75,6 +80,7 @@ class PadToSize(T.Augmentation):
         self._init(locals())
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Return the padding of ``image``, which is nothing for a large image."""
         height, width = image.shape[:2]
         bottom, right = (max(0, n - m) for n, m in zip(self.size, (height, width), strict=True))
         if not bottom and not right:
@@ -83,10 +89,10 @@ class PadToSize(T.Augmentation):
 
 
 class ColorPadTransform(PadTransform):
-    """fvcore's padding, whose value is one for all channels, with one a channel."""
+    """fvcore's padding with one value per channel; fvcore has one value for all channels."""
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
-        """(H, W, C) -> padded, of the same type; integers get the nearest value."""
+        """Return the padded image (H, W, C), of the same type; integers get the rounded color."""
         height, width, channels = img.shape
         size = (self.y0 + height + self.y1, self.x0 + width + self.x1, channels)
         color = np.asarray(self.pad_value, np.float64)
@@ -97,14 +103,15 @@ class ColorPadTransform(PadTransform):
 
 
 def semantic_augmentations(cfg: CfgNode, flip_pairs: Pairs = ()) -> list[T.Augmentation]:
-    """What ``INPUT`` asks for in training; with keys of Detectron2 alone and no crop, the same as
-    Detectron2 does.
+    """Return the training augmentation that ``INPUT`` describes; with the keys of Detectron2 only
+    and without a crop, it is that of Detectron2.
 
     Args:
-        flip_pairs: labels that a horizontal flip exchanges.
+        cfg: the configuration.
+        flip_pairs: the labels that a horizontal flip exchanges.
 
     Raises:
-        ValueError: a key out of its range.
+        UserError: a key is out of its range.
     """
     keys = cfg.INPUT
     crop, pad = _crop(cfg) if keys.CROP.ENABLED else ([], [])
@@ -112,10 +119,11 @@ def semantic_augmentations(cfg: CfgNode, flip_pairs: Pairs = ()) -> list[T.Augme
 
 
 def _resize(keys: CfgNode) -> T.Augmentation:
+    """Return the resize of the image, a scale factor or the length of the shorter side."""
     scales = keys.SEM_SEG.SCALE_RANGE
     if not scales:
         if keys.SEM_SEG.SCALE_STEP or keys.SEM_SEG.LONG_SIDE:
-            raise ValueError(
+            raise UserError(
                 "INPUT.SEM_SEG.SCALE_STEP and LONG_SIDE need INPUT.SEM_SEG.SCALE_RANGE, e.g. "
                 "[0.75, 2.0]"
             )
@@ -123,18 +131,19 @@ def _resize(keys: CfgNode) -> T.Augmentation:
             keys.MIN_SIZE_TRAIN, keys.MAX_SIZE_TRAIN, keys.MIN_SIZE_TRAIN_SAMPLING
         )
     if len(scales) != 2:
-        raise ValueError(f"INPUT.SEM_SEG.SCALE_RANGE must be [low, high], not {list(scales)}")
-    return RandomScale(*scales, keys.SEM_SEG.SCALE_STEP, keys.SEM_SEG.LONG_SIDE)
+        raise UserError(f"INPUT.SEM_SEG.SCALE_RANGE must be [low, high], not {list(scales)}")
+    low, high = scales
+    return RandomScale(low, high, keys.SEM_SEG.SCALE_STEP, keys.SEM_SEG.LONG_SIDE)
 
 
 def _crop(cfg: CfgNode) -> tuple[list[T.Augmentation], list[T.Augmentation]]:
-    """The crop, and for a crop of fixed size the padding of what is smaller."""
+    """Return the crop, and for a crop of fixed size the padding of smaller images."""
     keys, ignore = cfg.INPUT.CROP, cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
     fixed = keys.TYPE == "absolute"
     size = list(keys.SIZE)
     if len(size) != 2 or min(size) <= 0 or (fixed and any(n != int(n) for n in size)):
-        raise ValueError(
-            "INPUT.CROP.SIZE must be two values above 0, height and width in whole pixels for "
+        raise UserError(
+            "INPUT.CROP.SIZE must be two positive values, height and width, in whole pixels for "
             f"INPUT.CROP.TYPE absolute; it is {size}"
         )
     size = [int(n) for n in size] if fixed else size
@@ -145,15 +154,16 @@ def _crop(cfg: CfgNode) -> tuple[list[T.Augmentation], list[T.Augmentation]]:
 
 
 def _jitter(keys: CfgNode) -> list[T.Augmentation]:
+    """Return the color jitter, or nothing."""
     jitter = keys.SEM_SEG.COLOR_JITTER
     if not jitter.ENABLED:
         return []
     if keys.FORMAT not in ("RGB", "BGR"):
-        raise ValueError(f"colour jitter needs INPUT.FORMAT RGB or BGR, not {keys.FORMAT}")
+        raise UserError(f"color jitter needs INPUT.FORMAT RGB or BGR, not {keys.FORMAT}")
     for name in ("CONTRAST", "SATURATION"):
         if len(jitter[name]) != 2 or not 0 <= jitter[name][0] <= jitter[name][1]:
-            raise ValueError(
-                f"INPUT.SEM_SEG.COLOR_JITTER.{name} must be [low, high] from 0 upwards, not "
+            raise UserError(
+                f"INPUT.SEM_SEG.COLOR_JITTER.{name} must be [low, high] with 0 <= low <= high, not "
                 f"{list(jitter[name])}"
             )
     transform = ColorAugSSDTransform(
@@ -163,10 +173,11 @@ def _jitter(keys: CfgNode) -> list[T.Augmentation]:
 
 
 def _flip(direction: str, pairs: Pairs) -> list[T.Augmentation]:
+    """Return the flip in ``direction``, or nothing."""
     if direction == "none":
         return []
     if direction == "vertical":
         return [T.RandomFlip(horizontal=False, vertical=True)]
     if direction == "horizontal":
         return [RandomFlipWithSwap(pairs=pairs)]
-    raise ValueError(f"INPUT.RANDOM_FLIP must be horizontal, vertical or none, not '{direction}'")
+    raise UserError(f"INPUT.RANDOM_FLIP must be horizontal, vertical or none, not '{direction}'")

@@ -60,6 +60,7 @@ class ClipInput(T.AugInput):
 
     def __init__(self, frames: Sequence[np.ndarray], labelled: int, sem_seg: np.ndarray | None):
         super().__init__(frames[labelled], sem_seg=sem_seg)
+        self.sem_seg: np.ndarray | None = sem_seg
         self.frames, self.labelled = list(frames), labelled
 
     def transform(self, tfm: Transform) -> None:

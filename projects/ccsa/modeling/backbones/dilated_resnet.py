@@ -1,15 +1,16 @@
-"""Dilated ResNet: Detectron2's ResNet with strides of its last stages traded for dilation.
+"""Dilated ResNet: Detectron2's ResNet, with dilation instead of stride in its last stages.
 
-Dilated convolution as in DeepLab (Chen et al., arXiv 1606.00915) and MultiGrid as in DeepLabv3
+Dilated convolution follows DeepLab (Chen et al., arXiv 1606.00915), MultiGrid follows DeepLabv3
 (arXiv 1706.05587). The blocks, their keys and the stems are Detectron2's, so its ImageNet weights
-load as they are.
+load unchanged.
 
 Two layouts are in use at output stride 8. The official CCNet code dilates every block of res4 by 2
 and of res5 by 4; with ``contract_dilation``, as in MMSegmentation, the first block of a dilated
-stage keeps the dilation of the stage before (res4: 1, 2, 2, ...; res5: 2, 4, 4).
+stage has the dilation of the previous stage (res4: 1, 2, 2, ...; res5: 2, 4, 4).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from detectron2.config import CfgNode
@@ -19,11 +20,11 @@ from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, Bottlenec
 from detectron2.projects.deeplab.resnet import DeepLabStem
 from torch import Tensor
 
-from ccsa.errors import one_of
+from ccsa.errors import UserError, one_of
 from ccsa.modeling.layers import check_norm
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-# By output stride: (stride of the first block, dilation) of res2 to res5.
+# (stride of the first block, dilation) of res2 to res5, by output stride.
 STAGES = {
     8: ((1, 1), (2, 1), (1, 2), (1, 4)),
     16: ((1, 1), (2, 1), (2, 1), (1, 2)),
@@ -33,17 +34,19 @@ STEMS = {"basic": BasicStem, "deeplab": DeepLabStem}
 
 
 class DilatedBasicBlock(BasicBlock):
-    """Detectron2's block of ResNet-18 and 34, with both of its 3x3 convolutions dilated."""
+    """Detectron2's block of ResNet-18 and 34, with dilation in both 3x3 convolutions."""
 
-    def __init__(self, *args, dilation: int = 1, **kwargs):
+    def __init__(self, *args: Any, dilation: int = 1, **kwargs: Any):
         super().__init__(*args, **kwargs)
         for conv in (self.conv1, self.conv2):
             conv.padding = conv.dilation = (dilation, dilation)
 
 
 class CeilStem(DeepLabStem):
-    """The deep stem with a max-pool that rounds up, as in the official CCNet code. It matters for
-    even sizes only: 768 pixels give 193 positions at stride 4, as 769 do."""
+    """The deep stem with a max-pooling that rounds up, as in the official CCNet code.
+
+    It only matters for even sizes: 768 pixels give 193 positions at stride 4, like 769 pixels.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         for conv in (self.conv1, self.conv2, self.conv3):
@@ -57,29 +60,33 @@ def stage_dilations(
     contract_dilation: bool = False,
     multi_grid: Sequence[int] = (),
 ) -> list[list[int]]:
-    """Dilation of each block of res2 to res5.
+    """Return the dilation of each block of res2 to res5.
 
     Args:
         depth: 18, 34, 50 or 101.
-        output_stride: of res5: 8, 16, or 32 for no dilation.
-        contract_dilation: the first block of a dilated stage keeps the dilation of the stage
-            before.
-        multi_grid: factors for the blocks of res5, one each; none by default.
+        output_stride: the stride of res5: 8, 16, or 32 for no dilation.
+        contract_dilation: whether the first block of a dilated stage has the dilation of the
+            previous stage.
+        multi_grid: one factor for each block of res5; empty for none.
 
     Raises:
-        ValueError: a value that is not one of these.
+        UserError: a value that is not one of these.
+
+    Example:
+        >>> stage_dilations(50, 8, contract_dilation=True)
+        [[1, 1, 1], [1, 1, 1, 1], [1, 2, 2, 2, 2, 2], [2, 4, 4]]
     """
     counts = one_of(BLOCKS, depth, "depth")
-    dilations, before = [], 1
+    dilations, previous = [], 1
     for count, (_, dilation) in zip(
         counts, one_of(STAGES, output_stride, "output_stride"), strict=True
     ):
-        first = before if contract_dilation else dilation
+        first = previous if contract_dilation else dilation
         dilations.append([first] + [dilation] * (count - 1))
-        before = dilation
+        previous = dilation
     if multi_grid:
         if len(multi_grid) != counts[-1] or min(multi_grid) < 1:
-            raise ValueError(
+            raise UserError(
                 f"multi_grid needs {counts[-1]} factors of at least 1, one for each block of res5 "
                 f"of a ResNet-{depth}, or none; not {list(multi_grid)}"
             )
@@ -105,23 +112,33 @@ def dilated_resnet(
     out_features: Sequence[str] = ("res4", "res5"),
     freeze_at: int = 0,
 ) -> ResNet:
-    """Build the backbone, with no configuration.
+    """Build a dilated ResNet without a configuration.
 
     Args:
         depth, output_stride, contract_dilation, multi_grid: see :func:`stage_dilations`.
-        stem: ``basic``, one 7x7 convolution, or ``deeplab``, three 3x3 convolutions.
-        stem_channels: of the stem's output; a deep stem of 128 has widths 64, 64, 128 ("MIT", as
-            CCNet), one of 64 has 32, 32, 64 (ResNetV1c).
-        stem_ceil_mode: see :class:`CeilStem`; deep stem only.
-        res2_channels: of res2's output, doubled from stage to stage; 64 is the usual width of
+        stem: ``basic`` (one 7x7 convolution) or ``deeplab`` (three 3x3 convolutions).
+        stem_channels: the channels of the stem's output. A deep stem with 128 channels has widths
+            64, 64, 128 (as in CCNet); one with 64 has 32, 32, 64 (ResNetV1c).
+        stem_ceil_mode: see :class:`CeilStem`; only for the deep stem.
+        res2_channels: the channels of res2's output, doubled from stage to stage; usually 64 for
             depth 18 and 34.
         bottleneck_channels, groups, stride_in_1x1: of bottleneck blocks (depth 50 and 101).
         norm: a norm of Detectron2: BN, SyncBN, FrozenBN, GN, ...
-        out_features: among stem, res2, ..., res5.
-        freeze_at: as in Detectron2, stages from the stem on that do not train.
+        in_channels: the channels of the image.
+        out_features: the features to return, among stem, res2, ..., res5.
+        freeze_at: the number of stages, counted from the stem, that are not trained, as in
+            Detectron2.
+
+    Returns:
+        A backbone from images (N, C, H, W) to feature maps by name.
 
     Raises:
-        ValueError: a value out of its range.
+        UserError: a value out of its range.
+
+    Example:
+        >>> backbone = dilated_resnet(18, res2_channels=64, norm="BN")
+        >>> backbone.output_shape()["res5"].stride
+        8
     """
     counts, strides = one_of(BLOCKS, depth, "depth"), one_of(STAGES, output_stride, "output_stride")
     make_stem = one_of(STEMS, stem, "stem")
@@ -129,11 +146,11 @@ def dilated_resnet(
         make_stem = one_of({"deeplab": CeilStem}, stem, "with stem_ceil_mode, stem")
     names = ["stem", *(f"res{i}" for i in range(2, 6))]
     if not out_features or set(out_features) - set(names):
-        raise ValueError(f"out_features must be among {', '.join(names)}, not {list(out_features)}")
+        raise UserError(f"out_features must be among {', '.join(names)}, not {list(out_features)}")
     check_norm(norm)
     basic = depth < 50
     if basic and groups != 1:
-        raise ValueError(f"a ResNet-{depth} has groups 1, not {groups}")
+        raise UserError(f"a ResNet-{depth} has groups 1, not {groups}")
 
     stages = []
     dilations = stage_dilations(depth, output_stride, contract_dilation, multi_grid)
@@ -166,14 +183,15 @@ def dilated_resnet(
 
 @BACKBONE_REGISTRY.register()
 def build_dilated_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
-    """The dilated ResNet that ``MODEL.RESNETS`` describes; see :func:`dilated_resnet`.
+    """Build the dilated ResNet that ``MODEL.RESNETS`` describes; see :func:`dilated_resnet`.
 
     Raises:
-        ValueError: a value out of its range, or one of Detectron2's ResNet that has no effect here.
+        UserError: a value out of its range, or a setting of Detectron2's ResNet without effect
+        here.
     """
     keys = cfg.MODEL.RESNETS
     if keys.RES5_DILATION != 1 or any(keys.DEFORM_ON_PER_STAGE):
-        raise ValueError(
+        raise UserError(
             "build_dilated_resnet_backbone takes its dilation from MODEL.RESNETS.OUTPUT_STRIDE and "
             "has no deformable convolution: leave RES5_DILATION at 1 and DEFORM_ON_PER_STAGE False"
         )

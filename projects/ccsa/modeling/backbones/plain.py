@@ -1,29 +1,36 @@
-"""A backbone of plain convolutions, whose receptive field is small and known."""
+"""A backbone of a few plain convolutions, whose receptive field is small and known."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor
 
-from ccsa.errors import at_least
+from ccsa.errors import UserError, at_least
 from ccsa.modeling.layers import conv_norm_act
 
 
 @BACKBONE_REGISTRY.register()
 class PlainBackbone(Backbone):
-    """3x3 convolutions with norm and ReLU, one after the other: ``conv1``, ``conv2``, ... None
-    is ever frozen (``MODEL.BACKBONE.FREEZE_AT`` has no effect): there are no weights to keep.
+    """A sequence of 3x3 convolutions with norm and ReLU, named ``conv1``, ``conv2``, ...
+
+    No layer is ever frozen: ``MODEL.BACKBONE.FREEZE_AT`` has no effect, because there are no
+    pretrained weights.
 
     Args:
-        input_shape: of the image.
-        channels: width of each convolution.
-        strides: of each convolution.
+        input_shape: the shape of the image.
+        channels: the width of each convolution.
+        strides: the stride of each convolution.
         norm: a norm of Detectron2: BN, SyncBN, GN, ...
 
     Raises:
-        ValueError: not one stride for each width, or one below 1.
+        UserError: the numbers of widths and strides differ, or one of them is below 1.
+
+    Example:
+        >>> PlainBackbone(ShapeSpec(channels=3), channels=[8, 16], strides=[2, 2]).output_shape()
+        {'conv2': ShapeSpec(channels=16, height=None, width=None, stride=4)}
     """
 
     @configurable
@@ -37,11 +44,11 @@ class PlainBackbone(Backbone):
     ):
         super().__init__()
         if not channels or len(channels) != len(strides):
-            raise ValueError(
-                "a plain backbone needs one stride for each width, not "
+            raise UserError(
+                "PlainBackbone needs one stride for each width, not "
                 f"{list(channels)} and {list(strides)}"
             )
-        width, stride = input_shape.channels, 1
+        width, stride = input_shape.channels or 3, 1
         for number, (out, step) in enumerate(zip(channels, strides, strict=True), 1):
             at_least(1, channels=out, strides=step)
             name = f"conv{number}"
@@ -53,7 +60,7 @@ class PlainBackbone(Backbone):
         self._out_features = [name]
 
     @classmethod
-    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict:
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict[str, Any]:
         keys = cfg.MODEL.PLAIN
         return {
             "input_shape": input_shape,
@@ -63,7 +70,7 @@ class PlainBackbone(Backbone):
         }
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Image (N, C, H, W) -> the last convolution's map, under its name."""
+        """Return the feature map of the last convolution, by its name, of images (N, C, H, W)."""
         x = image
         for layer in self.children():
             x = layer(x)

@@ -1,36 +1,41 @@
-"""What is asked of timm before a model is built: whether it is there, names, how pixels are scaled.
+"""Queries to timm that need no model: its presence, model names, and normalization constants.
 
-timm is imported where it is used; without it the rest of ccsa works.
+timm is imported when it is used; without it the rest of ccsa works.
 """
 
 from typing import Any
 
-from ccsa.errors import UserError, suggestion
+from ccsa.errors import MissingPackageError, UserError, missing_package, suggestion
 
-# MODEL.WEIGHTS timm://hub: what timm names for the model, from its hub; timm://FILE: a file with
-# timm's keys.
+# MODEL.WEIGHTS timm://hub stands for the weights that timm names for the model, fetched from its
+# hub; timm://FILE stands for a file with timm's keys.
 SCHEME = "timm://"
 HUB = "hub"
 
 
 def import_timm() -> Any:
-    """The package.
+    """Return the package timm.
 
     Raises:
-        UserError: it is not installed.
+        MissingPackageError: it is not installed, or cannot be imported.
     """
+    install = "pip install 'ccsa[timm]'"
     try:
         import timm
+    except ModuleNotFoundError as error:
+        if error.name == "timm":
+            raise missing_package("A timm backbone", "timm", install) from error
+        raise MissingPackageError(f"timm cannot be imported ({error}): run {install}") from error
     except ImportError as error:
-        raise UserError(f"a backbone from timm needs it ({error}): pip install timm") from error
+        raise MissingPackageError(f"timm cannot be imported ({error}): run {install}") from error
     return timm
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that timm does not have.
+    """Check that timm has a model of this name, and weights of its tag if there is one.
 
     Raises:
-        ValueError: with the near misses.
+        UserError: it has not; the message lists near misses, or the tags of the model.
     """
     timm = import_timm()
     model = name.partition(".")[0]
@@ -42,12 +47,18 @@ def check_name(name: str) -> None:
         raise UserError(f"MODEL.TIMM.NAME: timm has no '{name}'; {model} has {', '.join(tags)}")
 
 
-def normalisation(name: str, image_format: str) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of pixels, 0 to 255, that a model was trained with.
+def normalization_constants(name: str, image_format: str) -> tuple[list[float], list[float]]:
+    """Return the pixel mean and standard deviation that a model was trained with.
 
     Args:
-        name: of the model.
-        image_format: ``RGB``, timm's own, or ``BGR``: the order of the channels.
+        name: the name of the model, with or without a tag.
+        image_format: the order of the channels, ``RGB`` (timm's own) or ``BGR``.
+
+    Returns:
+        Two lists with one value for each channel, for pixels from 0 to 255.
+
+    Raises:
+        UserError: timm is not installed, or does not have the model.
     """
     check_name(name)
     settings = import_timm().models.get_pretrained_cfg(name)

@@ -1,19 +1,20 @@
-"""Cross entropy over the labelled pixels, and its online hard example mining (OHEM).
+"""Cross entropy over labeled pixels, and its online hard example mining (OHEM).
 
-OHEM is that of the official CCNet code (class ``OhemCrossEntropy2d``), consulted as reference, with
-the settings that its author recommends (threshold 0.7, 100,000 kept). Let p be the softmax
+OHEM follows the official CCNet code (class ``OhemCrossEntropy2d``), consulted as reference, with
+the settings that its author recommends (threshold 0.7, 100,000 pixels kept). Let p be the softmax
 probability of a pixel's own class.
 
-1. Probabilities (linear) and labels (nearest) are sampled on a grid 8 times coarser in both axes,
-   its corners on the corners of the image, round(H / 8) x round(W / 8).
-2. With k = min_kept // 64: the bar is max(threshold, the k-th smallest p of the coarse grid), but 1
-   if the coarse grid has no more than k labelled pixels.
-3. The loss is the mean of -log p over the pixels of full size with p <= bar, over all images that
-   one process holds.
+1. Probabilities (bilinear) and labels (nearest) are sampled on a coarse grid of round(H / 8) x
+   round(W / 8) points, whose corners coincide with the corners of the image.
+2. With k = min_kept // 64, the cutoff is max(threshold, the k-th smallest p of the coarse grid),
+   but 1 if the coarse grid has at most k labeled pixels.
+3. The loss is the mean of -log p over the pixels at full resolution with p <= cutoff, over all
+   images of one process.
 
-Deviations: it runs on the device of the logits (there: NumPy and SciPy on the CPU), and is 0, with
-a gradient of 0, where no pixel is labelled (there: nan). At some sizes, 480 and 713 but not 769,
-SciPy rounds the last sample out of the image and takes 0 for it; here it is the last pixel.
+Deviations: the loss runs on the device of the logits (the official code uses NumPy and SciPy on the
+CPU), and it is 0 with a gradient of 0 if no pixel is labeled (official code: nan). At some sizes
+(480 and 713, but not 769) SciPy rounds the last sample out of the image and takes 0 for it; here it
+is the last pixel.
 """
 
 from collections.abc import Sequence
@@ -22,42 +23,49 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ccsa.errors import at_least
+from ccsa.errors import UserError, at_least
 from ccsa.modeling.layers import at_least_float32, resize_labels
 
-ZOOM = 8
+COARSENESS = 8  # ratio of the image size and the size of the coarse grid
 
 
 def cross_entropy(
     logits: Tensor, labels: Tensor, ignore_value: int, weight: Tensor | None = None
 ) -> Tensor:
-    """Mean over the labelled pixels; 0, with a gradient of 0, where there is none.
+    """Return the mean cross entropy over labeled pixels; 0 with a gradient of 0 if there is none.
 
     Args:
-        logits: (N, C, H, W).
-        labels: (N, H, W) integers; ``ignore_value`` is unlabelled.
-        weight: (C,), what a pixel of each class weighs in the mean; all the same by default.
+        logits: shape (N, C, H, W); half precision is converted to float32.
+        labels: shape (N, H, W), integers.
+        ignore_value: the label of unlabeled pixels.
+        weight: shape (C,), the weight of each class in the mean; equal weights by default.
+
+    Example:
+        >>> cross_entropy(torch.zeros(1, 2, 4, 4), torch.ones(1, 4, 4, dtype=torch.long), 255)
+        tensor(0.6931)
     """
     logits = at_least_float32(logits)
     weight = None if weight is None else weight.to(logits.dtype)
     total = F.cross_entropy(logits, labels, weight, ignore_index=ignore_value, reduction="sum")
-    labelled = labels != ignore_value
+    labeled = labels != ignore_value
     if weight is None:
-        return total / labelled.sum().clamp(min=1)
-    mass = weight[labels.where(labelled, 0)] * labelled
+        return total / labeled.sum().clamp(min=1)
+    mass = weight[labels.where(labeled, 0)] * labeled
     return total / mass.sum().clamp(min=torch.finfo(mass.dtype).tiny)
 
 
 class CrossEntropy(nn.Module):
-    """:func:`cross_entropy` as a criterion, called as (logits, labels).
+    """:func:`cross_entropy` as a module, called with (logits, labels).
 
     Args:
-        ignore_value: the label of unlabelled pixels.
-        class_weights: what a pixel of each class weighs; none is all the same.
+        ignore_value: the label of unlabeled pixels.
+        class_weights: the weight of each class in the mean; empty for equal weights.
 
     Raises:
-        ValueError: a weight that is not above 0.
+        UserError: a weight that is not above 0.
     """
+
+    weight: Tensor | None
 
     def __init__(self, ignore_value: int = 255, class_weights: Sequence[float] = ()):
         super().__init__()
@@ -65,11 +73,14 @@ class CrossEntropy(nn.Module):
         weight = None
         if class_weights:
             if min(class_weights) <= 0:
-                raise ValueError(f"class weights must be above 0, not {list(class_weights)}")
+                raise UserError(f"class weights must be above 0, not {list(class_weights)}")
             weight = torch.tensor(class_weights, dtype=torch.float32)
-        self.register_buffer("weight", weight, persistent=False)  # a setting, no key of the model
+        self.register_buffer(
+            "weight", weight, persistent=False
+        )  # not in the state dict: it is a setting
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean over the labeled pixels of logits (N, C, H, W) and labels (N, H, W)."""
         return cross_entropy(logits, labels, self.ignore_value, self.weight)
 
     def extra_repr(self) -> str:
@@ -77,16 +88,18 @@ class CrossEntropy(nn.Module):
 
 
 class OhemCrossEntropy(CrossEntropy):
-    """Cross entropy over the hard pixels; see the head of this module.
+    """Cross entropy over hard pixels, called with (logits, labels). The algorithm is described in
+    the docstring of this module.
 
     Args:
-        ignore_value: the label of unlabelled pixels.
-        threshold: pixels whose own class is at most this probable are hard.
-        min_kept: about how many pixels count at least, however probable.
-        class_weights: see :class:`CrossEntropy`; which pixels are hard does not depend on them.
+        ignore_value: the label of unlabeled pixels.
+        threshold: a pixel is hard if the probability of its own class is at most this value.
+        min_kept: the approximate minimum number of pixels that are kept, whatever their
+            probability.
+        class_weights: see :class:`CrossEntropy`; they do not affect which pixels are hard.
 
     Raises:
-        ValueError: a threshold outside [0, 1], a negative ``min_kept``.
+        UserError: the threshold is outside [0, 1], or ``min_kept`` is negative.
     """
 
     def __init__(
@@ -98,45 +111,47 @@ class OhemCrossEntropy(CrossEntropy):
     ):
         super().__init__(ignore_value, class_weights)
         if not 0 <= threshold <= 1:
-            raise ValueError(f"the threshold of OHEM must be in [0, 1], not {threshold!r}")
+            raise UserError(f"the threshold of OHEM must be in [0, 1], not {threshold!r}")
         at_least(0, min_kept=min_kept)
         self.threshold = threshold
         self.min_kept = min_kept
 
     @torch.no_grad()
-    def bar(self, probabilities: Tensor, labels: Tensor) -> Tensor:
-        """The probability above which a pixel is easy, a tensor of one number.
+    def cutoff(self, probabilities: Tensor, labels: Tensor) -> Tensor:
+        """Return the probability above which a pixel is easy, as a scalar tensor.
 
         Args:
-            probabilities: (N, C, H, W).
-            labels: (N, H, W).
+            probabilities: shape (N, C, H, W).
+            labels: shape (N, H, W), integers.
         """
-        size = [round(n / ZOOM) for n in labels.shape[-2:]]
-        kept = self.min_kept // ZOOM**2
+        size = [round(n / COARSENESS) for n in labels.shape[-2:]]
+        kept = self.min_kept // COARSENESS**2
         if kept >= labels.shape[0] * size[0] * size[1]:
             return probabilities.new_ones(())
         coarse = F.interpolate(probabilities, size, mode="bilinear", align_corners=True)
         labels = resize_labels(labels, size, align_corners=True)
-        own, labelled = self._own(coarse, labels)
-        bar = own.new_tensor(self.threshold)
+        own, labeled = self._own_probabilities(coarse, labels)
+        cutoff = own.new_tensor(self.threshold)
         if kept > 0:
-            bar = own.where(labelled, own.new_tensor(2.0)).flatten().sort().values[kept - 1]
-            bar = bar.clamp(min=self.threshold)
-        return bar.where(labelled.sum() > kept, torch.ones_like(bar))
+            # 2 sorts unlabeled pixels behind all probabilities.
+            cutoff = own.where(labeled, own.new_tensor(2.0)).flatten().sort().values[kept - 1]
+            cutoff = cutoff.clamp(min=self.threshold)
+        return cutoff.where(labeled.sum() > kept, torch.ones_like(cutoff))
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean over the hard pixels of logits (N, C, H, W) and labels (N, H, W)."""
+        """Return the mean over the hard pixels of logits (N, C, H, W) and labels (N, H, W)."""
         with torch.no_grad():
             probabilities = at_least_float32(logits).softmax(1)
-            own, _ = self._own(probabilities, labels)
-            easy = own > self.bar(probabilities, labels)
+            own, _ = self._own_probabilities(probabilities, labels)
+            easy = own > self.cutoff(probabilities, labels)
         return super().forward(logits, labels.masked_fill(easy, self.ignore_value))
 
-    def _own(self, probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, H, W) each: the probability of a pixel's own class, and whether it is labelled."""
-        labelled = labels != self.ignore_value
-        own = probabilities.gather(1, labels.where(labelled, 0)[:, None])[:, 0]
-        return own, labelled
+    def _own_probabilities(self, probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the probability of each pixel's own class and whether the pixel is labeled, both
+        of shape (N, H, W)."""
+        labeled = labels != self.ignore_value
+        own = probabilities.gather(1, labels.where(labeled, 0)[:, None])[:, 0]
+        return own, labeled
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, threshold={self.threshold}, min_kept={self.min_kept}"
@@ -145,19 +160,21 @@ class OhemCrossEntropy(CrossEntropy):
 def presence_loss(
     logits: Tensor, labels: Tensor, ignore_value: int, reduction: str = "sum"
 ) -> Tensor:
-    """Binary cross entropy of the classes that an image holds: the categorical loss of SANet.
+    """Return the binary cross entropy of the classes present in an image: SANet's categorical loss.
 
     Args:
-        logits: (N, C), one score for each class and image.
-        labels: (N, H, W); ``ignore_value`` is no class, and an image of nothing else is left out.
-        reduction: over the classes, ``sum`` as the paper prints it, or ``mean``. Over images: mean.
+        logits: shape (N, C), one score for each class and image.
+        labels: shape (N, H, W), integers.
+        ignore_value: the label of unlabeled pixels; an image of only such pixels is left out.
+        reduction: over classes, ``sum`` as printed in the paper, or ``mean``. The result is the
+            mean over images.
     """
     logits = at_least_float32(logits)
-    labelled = labels != ignore_value
+    labeled = labels != ignore_value
     count = logits.shape[1]
-    present = logits.new_zeros(len(logits), count + 1)  # (N, C + 1), the last one for unlabelled
-    present.scatter_(1, labels.where(labelled, count).flatten(1), 1.0)
+    present = logits.new_zeros(len(logits), count + 1)  # (N, C + 1), the last class for unlabeled
+    present.scatter_(1, labels.where(labeled, count).flatten(1), 1.0)
     loss = F.binary_cross_entropy_with_logits(logits, present[:, :-1], reduction="none")  # (N, C)
     loss = loss.sum(1) if reduction == "sum" else loss.mean(1)
-    counted = labelled.flatten(1).any(1)
-    return (loss * counted).sum() / counted.sum().clamp(min=1)
+    has_labels = labeled.flatten(1).any(1)
+    return (loss * has_labels).sum() / has_labels.sum().clamp(min=1)

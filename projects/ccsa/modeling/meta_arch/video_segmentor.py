@@ -1,4 +1,4 @@
-"""Semantic segmentation of video: the meta-architecture that feeds clips to VideoCCNetHead."""
+"""VideoSemanticSegmentor: semantic segmentation of one labeled frame per clip."""
 
 from typing import Any
 
@@ -14,25 +14,31 @@ from ccsa.modeling.semantic_heads.video_ccnet import VideoCCNetHead
 
 @META_ARCH_REGISTRY.register()
 class VideoSemanticSegmentor(DenseSegmentor):
-    """DenseSegmentor on clips: ``image`` of each input is (T, C, H, W), or (C, H, W) for T = 1;
-    ``sem_seg`` and what comes out are of the labelled frame."""
+    """DenseSegmentor on clips of T frames, for VideoCCNetHead.
 
-    takes_clips = True  # the data loaders read it, see ccsa.modeling.clip.takes_clips
+    The ``image`` of each input has shape (T, C, H, W), or (C, H, W) for T = 1. ``sem_seg`` and the
+    outputs belong to the labeled frame.
+
+    Raises:
+        UserError: another semantic head, which does not take clips.
+    """
+
+    takes_clips = True  # read by ccsa.modeling.clip.takes_clips when data loaders are built
 
     @configurable
     def __init__(self, **arguments: Any):
         super().__init__(**arguments)
         if not isinstance(self.sem_seg_head, VideoCCNetHead):
-            raise ValueError(
+            raise UserError(
                 "VideoSemanticSegmentor needs MODEL.SEM_SEG_HEAD.NAME VideoCCNetHead, not "
-                f"{type(self.sem_seg_head).__name__}, which makes nothing of several frames"
+                f"{type(self.sem_seg_head).__name__}, which does not take clips"
             )
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """As DenseSegmentor.
+        """Run the model as DenseSegmentor does.
 
         Raises:
-            UserError: clips of another number of frames than the model's.
+            UserError: the number of frames of a clip is not that of the model.
         """
         frames = [frame for x in batched_inputs for frame in self._frames(x["image"])]
         images = self._batch(frames)
@@ -50,7 +56,7 @@ class VideoSemanticSegmentor(DenseSegmentor):
         return self.sem_seg_head(features, targets)[1]
 
     def _frames(self, clip: Tensor) -> Tensor:
-        """(T, C, H, W), T checked."""
+        """Return a clip as (T, C, H, W), after checking T."""
         frames, wanted = len(clip) if clip.ndim == 4 else 1, self.sem_seg_head.frames
         if frames != wanted:
             raise UserError(

@@ -1,17 +1,18 @@
 """The segmentation head of CCNet.
 
 CCNet: Criss-Cross Attention for Semantic Segmentation, Huang et al., ICCV 2019 and TPAMI 2020,
-arXiv 1811.11721. Official code (speedinghzl/CCNet, networks/ccnet.py) consulted as reference:
+arXiv 1811.11721, figure 2. Official code (speedinghzl/CCNet, networks/ccnet.py) consulted as
+reference:
 
-    x: res5      a = reduction(x)      b = context(a), R loops      c = refine(b)
+    x: res5      a = reduction(x)      b = blocks(a), R recurrences      c = refine(b)
     logits = predictor(dropout(fusion([x, c])))      auxiliary logits = FCN(res4)
 
-reduction, refine and fusion are 3x3 convolutions with norm and activation. The official code has
-leaky ReLU 0.01 (the default of its in-place norm), ``align_corners`` true and 512 auxiliary
-channels; MMSegmentation ReLU, false (by default) and 256: each is a setting. The auxiliary loss
-stays plain cross entropy where OHEM serves the main one, as in the official code.
+reduction, refine and fusion are 3x3 convolutions with norm and activation. The official code uses
+leaky ReLU 0.01 (the default of its in-place norm), ``align_corners=True`` and 512 auxiliary
+channels; MMSegmentation uses ReLU, False and 256. Each of these is a setting. The auxiliary loss is
+plain cross entropy even if the main loss is OHEM, as in the official code.
 
-Deviation: losses are 0 rather than nan where no pixel is labelled.
+Deviation: losses are 0 instead of nan if no pixel is labeled, so that training continues.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,43 +24,49 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
-from ccsa.blocks.spec import build_blocks
+from ccsa.blocks.spec import BlockSpec, build_blocks
 from ccsa.errors import one_of
-from ccsa.modeling.layers import classifier, conv_norm_act
+from ccsa.modeling.layers import classifier, conv_norm_act, feature_shape
 from ccsa.modeling.losses.category_consistent import CategoryConsistentLoss
-from ccsa.modeling.semantic_heads.base import (
+from ccsa.modeling.semantic_heads.fcn import DeeplySupervisedHead, auxiliary_arguments
+from ccsa.modeling.semantic_heads.semantic_head import (
     Criterion,
-    SupervisedHead,
-    auxiliary_arguments,
     common_arguments,
-    only_feature,
+    single_feature,
 )
 
-# Where the category consistent loss takes its features: index in (a, b).
-TAPS = {"context_input": 0, "context_output": 1}
+# The features that the category consistent loss takes: their index in (a, b).
+CONSISTENCY_FEATURES = {"context_input": 0, "context_output": 1}
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
-class CCNetHead(SupervisedHead):
-    """Reduction, context, fusion with the input.
+class CCNetHead(DeeplySupervisedHead):
+    """CCNet's head: reduction, context blocks, and fusion with the input.
 
     Args:
-        input_shape: of the backbone's features.
-        num_classes: C.
-        in_feature: what the head reads.
-        channels: width of the head.
-        context: blocks in order, ``{block: name in CONTEXT_BLOCK_REGISTRY, **keywords}`` each;
-            none for R = 0.
-        norm: a norm of Detectron2, or "".
-        activation: relu or leaky_relu (slope 0.01).
-        dropout: of whole channels before the classifier.
-        predictor_std: standard deviation of the classifier's weights at the start.
-        consistency: the category consistent loss, or None.
-        consistency_at: ``context_output`` (b above) or ``context_input`` (a).
-        The rest: see :class:`ccsa.modeling.semantic_heads.base.SupervisedHead`.
+        input_shape: the shapes of the backbone's features, by name.
+        num_classes: the number of classes.
+        in_feature: the feature that the head reads.
+        channels: the width of the head.
+        blocks: the context blocks in order, each ``{block: name, **keywords}``; see
+            :func:`ccsa.blocks.spec.parse_block_spec`. An empty list is R = 0.
+        norm: a norm of Detectron2, or an empty string.
+        activation: a name in :data:`ccsa.blocks.layers.ACTIVATIONS`; ``leaky_relu`` has slope 0.01.
+        dropout: the probability of dropping a whole channel before the classifier.
+        predictor_std: the standard deviation of the classifier's initial weights.
+        aux_feature, aux_channels, aux_weight: see :class:`DeeplySupervisedHead`.
+        align_corners, ignore_value, loss_weight, criterion: see :class:`SemanticHead`.
+        consistency: the category consistent loss, or ``None``.
+        consistency_at: its features, ``context_output`` (b above) or ``context_input`` (a).
 
     Raises:
-        ValueError: a setting that is not one of these.
+        UserError: an invalid setting; the message lists the valid ones.
+
+    Example:
+        >>> shapes = {name: ShapeSpec(channels=8, stride=8) for name in ("res4", "res5")}
+        >>> head = CCNetHead(shapes, num_classes=19, channels=16, norm="BN")
+        >>> head.layers({"res5": torch.zeros(2, 8, 33, 41)}).shape
+        torch.Size([2, 19, 33, 41])
     """
 
     @configurable
@@ -70,7 +77,9 @@ class CCNetHead(SupervisedHead):
         num_classes: int,
         in_feature: str = "res5",
         channels: int = 512,
-        context: Sequence[Mapping[str, Any]] = ({"block": "CrissCross", "recurrence": 2},),
+        blocks: Sequence[Mapping[str, Any] | BlockSpec] = (
+            {"block": "CrissCross", "recurrence": 2},
+        ),
         norm: str = "SyncBN",
         activation: str = "relu",
         dropout: float = 0.1,
@@ -100,16 +109,19 @@ class CCNetHead(SupervisedHead):
             loss_weight=loss_weight,
             criterion=criterion,
         )
-        layer = {"norm": norm, "activation": activation}
-        width = input_shape[in_feature].channels
-        self.reduction = conv_norm_act(width, channels, 3, **layer)
-        self.attention = build_blocks(channels, context)
-        self.refine = conv_norm_act(channels, channels, 3, **layer)
-        self.fusion = conv_norm_act(width + channels, channels, 3, **layer)
+
+        def layer(in_channels: int) -> nn.Module:
+            return conv_norm_act(in_channels, channels, 3, norm=norm, activation=activation)
+
+        width, _ = feature_shape(input_shape, in_feature)
+        self.reduction = layer(width)
+        self.attention = build_blocks(channels, blocks)
+        self.refine = layer(channels)
+        self.fusion = layer(width + channels)
         self.dropout = nn.Dropout2d(dropout)
         self.predictor = classifier(channels, num_classes, predictor_std)
         self.consistency = consistency
-        self.tap = one_of(TAPS, consistency_at, "consistency_at")
+        self.consistency_index = one_of(CONSISTENCY_FEATURES, consistency_at, "consistency_at")
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
@@ -127,8 +139,8 @@ class CCNetHead(SupervisedHead):
             )
         return {
             "input_shape": input_shape,
-            "in_feature": only_feature(cfg),
-            "context": keys.BLOCKS,
+            "in_feature": single_feature(cfg),
+            "blocks": keys.BLOCKS,
             "consistency": consistency,
             "consistency_at": keys.CCL.AT,
             **auxiliary_arguments(cfg),
@@ -136,25 +148,26 @@ class CCNetHead(SupervisedHead):
         }
 
     def layers(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Logits (N, num_classes, h, w) at the stride of ``in_feature``."""
+        """Return logits (N, num_classes, h, w) at the stride of ``in_feature``."""
         return self._logits(features)[0]
 
     def losses(self, features: Mapping[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
-        """``loss_sem_seg``, ``loss_aux`` and, with ``consistency``, ``loss_ccl_{var,dis,reg}``."""
-        logits, taps = self._logits(features)
+        """Return ``loss_sem_seg``, with an auxiliary FCN ``loss_aux``, and with ``consistency``
+        ``loss_ccl_var``, ``loss_ccl_dis`` and ``loss_ccl_reg``."""
+        logits, block_features = self._logits(features)
         losses = {"loss_sem_seg": self.main_loss(logits, targets)}
         losses.update(self.auxiliary_losses(features, targets))
         if self.consistency is not None:
-            losses.update(self.consistency(taps[self.tap], targets))
+            losses.update(self.consistency(block_features[self.consistency_index], targets))
         return losses
 
     def _logits(self, features: Mapping[str, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """The logits, and what goes into the context blocks and comes out of them."""
+        """Return the logits, and the input and output (a, b) of the context blocks."""
         x, reduced, attended = self._attend(features[self.in_feature])
         fused = self.fusion(torch.cat([x, self.refine(attended)], dim=1))
         return self.predictor(self.dropout(fused)), (reduced, attended)
 
     def _attend(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What is fused and what the losses tap, (x, a, b), of the feature x."""
+        """Return (x, a, b): the features to fuse, and the blocks' input and output."""
         reduced = self.reduction(x)
         return x, reduced, self.attention(reduced)

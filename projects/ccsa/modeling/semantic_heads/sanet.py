@@ -5,16 +5,16 @@ sections 3.2 and 3.3. There is no official code.
 
     s_i = head_i(res_i), i = 2..5        all resized to res5 and concatenated: S
     mask = 1x1 convolution of S          cross entropy
-    categories = linear(mean(S))         binary cross entropy on the classes an image holds
+    categories = linear(mean(S))         binary cross entropy of the classes present in an image
     dense = FCN(res5) + project(s_5)     cross entropy
     loss = mask + 0.2 categories + 0.8 dense
 
-What the paper leaves open, and what is taken here: head_i is a 1x1 convolution with norm and
-activation to a common width, then the context block, so that SA, SE and no block differ by the
-block alone; maps are resized bilinearly; s_5 joins the dense prediction through a 1x1 convolution
-to the classes; the final prediction is dense, as the masks are said to guide it. The losses are
-printed without their minus signs, and that of the categories as a sum over classes: the sum is the
-default.
+The paper leaves several points open; this is what is implemented. head_i is a 1x1 convolution with
+norm and activation to a common width, followed by the context block, so that SA, SE and the
+baseline differ only in the block. Feature maps are resized bilinearly. s_5 is added to the dense
+prediction through a 1x1 convolution to the classes. The final prediction is the dense one, because
+the paper describes the masks as its guidance. The losses are printed without their minus signs, and
+the categorical loss as a sum over classes; the sum is the default.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,42 +26,50 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 
-from ccsa.blocks.spec import build_blocks
-from ccsa.errors import one_of
-from ccsa.modeling.layers import classifier, conv_norm_act, feature
+from ccsa.blocks.spec import BlockSpec, build_blocks
+from ccsa.errors import UserError, one_of
+from ccsa.modeling.layers import classifier, conv_norm_act, feature_shape
 from ccsa.modeling.losses.cross_entropy import presence_loss
-from ccsa.modeling.semantic_heads.base import FCN, Criterion, SemanticHead, common_arguments
+from ccsa.modeling.semantic_heads.fcn import FCN
+from ccsa.modeling.semantic_heads.semantic_head import Criterion, SemanticHead, common_arguments
 
-# By name of the prediction: the parts that are summed.
+# The outputs whose logits are added, by name of the final prediction.
 PREDICTIONS = {"dense": ("dense",), "mask": ("mask",), "sum": ("dense", "mask")}
-REDUCTIONS = {"sum": "sum", "mean": "mean"}
+REDUCTIONS = ("sum", "mean")
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class SANetHead(SemanticHead):
-    """SA heads on the stages, and mask, categorical and dense predictions from them.
+    """SANet's head: SA heads on the stages, and mask, categorical and dense predictions from them.
 
-    A part whose weight is 0 is not built. With ``blocks`` empty and the weights of mask and
-    categories 0, what is left is the plain FCN on the last feature.
+    An output whose weight is 0 is not built. With no ``blocks`` and with the weights of mask and
+    categories 0, the head is the plain FCN on the last feature.
 
     Args:
-        input_shape: of the backbone's features.
-        num_classes: C.
-        in_features: the stages, the last one with the dense FCN.
-        channels: width of the dense FCN.
-        stage_channels: width of each stage's head.
-        blocks: the context block of each stage's head, ``{block: name in CONTEXT_BLOCK_REGISTRY,
-            **keywords}``; several run in order, none is none.
-        norm: a norm of Detectron2, or "".
-        activation: relu or leaky_relu (slope 0.01).
-        dropout: of whole channels before the classifiers.
-        mask_weight, category_weight, dense_weight: of the losses.
-        category_reduction: over classes, ``sum`` as printed or ``mean``.
-        prediction: ``dense``, ``mask`` or their ``sum``.
-        The rest: see :class:`ccsa.modeling.semantic_heads.base.SemanticHead`.
+        input_shape: the shapes of the backbone's features, by name.
+        num_classes: the number of classes.
+        in_features: the stages; the last one also feeds the dense FCN.
+        channels: the width of the dense FCN.
+        stage_channels: the width of the head of each stage.
+        blocks: the context blocks of each stage's head in order, each ``{block: name,
+            **keywords}``; see :func:`ccsa.blocks.spec.parse_block_spec`. The list may be empty.
+        norm: a norm of Detectron2, or an empty string.
+        activation: a name in :data:`ccsa.blocks.layers.ACTIVATIONS`; ``leaky_relu`` has slope 0.01.
+        dropout: the probability of dropping a whole channel before the classifiers.
+        predictor_std: the standard deviation of the classifiers' initial weights.
+        mask_weight, category_weight, dense_weight: factors for the three losses.
+        category_reduction: over classes, ``sum`` as printed in the paper, or ``mean``.
+        prediction: ``dense``, ``mask``, or their ``sum``.
+        align_corners, ignore_value, loss_weight, criterion: see :class:`SemanticHead`.
 
     Raises:
-        ValueError: a setting that is not one of these, or a prediction from a part of weight 0.
+        UserError: an invalid setting, or a prediction from an output of weight 0.
+
+    Example:
+        >>> shapes = {f"res{i}": ShapeSpec(channels=8, stride=8) for i in range(2, 6)}
+        >>> head = SANetHead(shapes, num_classes=19, channels=16, stage_channels=16, norm="BN")
+        >>> head.layers({name: torch.zeros(2, 8, 33, 41) for name in shapes}).shape
+        torch.Size([2, 19, 33, 41])
     """
 
     @configurable
@@ -73,7 +81,9 @@ class SANetHead(SemanticHead):
         in_features: Sequence[str] = ("res2", "res3", "res4", "res5"),
         channels: int = 512,
         stage_channels: int = 256,
-        blocks: Sequence[Mapping[str, Any]] = ({"block": "SqueezeAttention", "residual": False},),
+        blocks: Sequence[Mapping[str, Any] | BlockSpec] = (
+            {"block": "SqueezeAttention", "residual": False},
+        ),
         norm: str = "SyncBN",
         activation: str = "relu",
         dropout: float = 0.1,
@@ -89,10 +99,11 @@ class SANetHead(SemanticHead):
         criterion: Criterion | None = None,
     ):
         if not in_features:
-            raise ValueError("SANetHead needs at least one feature, e.g. [res2, res3, res4, res5]")
-        shapes = [feature(input_shape, name) for name in in_features]
+            raise UserError("SANetHead needs at least one feature, e.g. [res2, res3, res4, res5]")
+        shapes = {name: feature_shape(input_shape, name) for name in in_features}
+        last_channels, last_stride = shapes[in_features[-1]]
         super().__init__(
-            stride=shapes[-1].stride,
+            stride=last_stride,
             align_corners=align_corners,
             ignore_value=ignore_value,
             loss_weight=loss_weight,
@@ -101,22 +112,25 @@ class SANetHead(SemanticHead):
         self.weights = {"mask": mask_weight, "category": category_weight, "dense": dense_weight}
         self.parts = one_of(PREDICTIONS, prediction, "prediction")
         if min(self.weights.values()) < 0 or not all(self.weights[part] for part in self.parts):
-            raise ValueError(
+            raise UserError(
                 f"prediction '{prediction}' needs weights above 0 of {' and '.join(self.parts)}, "
                 f"and none may be below 0; they are {self.weights}"
             )
         self.category_reduction = one_of(REDUCTIONS, category_reduction, "category_reduction")
 
-        # Stages that some part reads: all for masks and categories, the last one for a block's
-        # share in the dense prediction.
+        # Build only the heads of stages that are used: masks and categories need all of them, the
+        # dense prediction only the last one, and only if it has a block.
         self.in_features = list(in_features)
-        concatenated = bool(mask_weight or category_weight)
-        added = bool(dense_weight and blocks)
-        used = self.in_features if concatenated else self.in_features[-1:] if added else []
+        uses_all_stages = bool(mask_weight or category_weight)
+        adds_last_stage = bool(dense_weight and blocks)
+        if uses_all_stages:
+            used = self.in_features
+        else:
+            used = self.in_features[-1:] if adds_last_stage else []
         self.stages = nn.ModuleDict()
         for name in used:
             project = conv_norm_act(
-                input_shape[name].channels, stage_channels, 1, norm=norm, activation=activation
+                shapes[name][0], stage_channels, 1, norm=norm, activation=activation
             )
             self.stages[name] = nn.Sequential(project, build_blocks(stage_channels, blocks))
 
@@ -126,10 +140,16 @@ class SANetHead(SemanticHead):
         self.category = nn.Linear(total, num_classes) if category_weight else None
         self.dense = self.dense_stage = None
         if dense_weight:
-            layers = {"norm": norm, "activation": activation, "dropout": dropout}
-            width = shapes[-1].channels
-            self.dense = FCN(width, channels, num_classes, predictor_std=predictor_std, **layers)
-        if added:
+            self.dense = FCN(
+                last_channels,
+                channels,
+                num_classes,
+                norm=norm,
+                activation=activation,
+                dropout=dropout,
+                predictor_std=predictor_std,
+            )
+        if adds_last_stage:
             self.dense_stage = classifier(stage_channels, num_classes, predictor_std)
 
     @classmethod
@@ -149,13 +169,13 @@ class SANetHead(SemanticHead):
         }
 
     def layers(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Logits (N, num_classes, h, w) of the final prediction, of the last feature's stride."""
+        """Return the final logits (N, num_classes, h, w) at the stride of the last feature."""
         outputs = self._outputs(features, self.parts)
         return torch.stack([outputs[part] for part in self.parts]).sum(0)
 
     def losses(self, features: Mapping[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
-        """``loss_mask_sem_seg``, ``loss_dense_sem_seg``, ``loss_category``: those of weight above
-        0."""
+        """Return ``loss_mask_sem_seg``, ``loss_dense_sem_seg`` and ``loss_category``, as far as
+        their weights are above 0."""
         outputs = self._outputs(features, [part for part, w in self.weights.items() if w])
         losses = {
             f"loss_{part}_sem_seg": self.weights[part] * self.main_loss(outputs[part], targets)
@@ -170,23 +190,23 @@ class SANetHead(SemanticHead):
         return losses
 
     def _outputs(self, features: Mapping[str, Tensor], parts: Sequence[str]) -> dict[str, Tensor]:
-        """What the named parts predict: mask and dense (N, C, h, w), category (N, C)."""
+        """Return the named outputs: mask and dense (N, C, h, w), category (N, C)."""
         last = self.in_features[-1]
         size = features[last].shape[-2:]
-        joining = "mask" in parts or "category" in parts
+        needs_all_stages = "mask" in parts or "category" in parts
         stages = {
             name: head(features[name])
             for name, head in self.stages.items()
-            if joining or (name == last and self.dense_stage is not None)
+            if needs_all_stages or (name == last and self.dense_stage is not None)
         }
-        outputs = {}
-        if joining:
+        outputs: dict[str, Tensor] = {}
+        if needs_all_stages:
             joined = torch.cat([self.resize(s, size) for s in stages.values()], dim=1)
-            if "mask" in parts:
+            if "mask" in parts and self.mask is not None:
                 outputs["mask"] = self.mask(self.dropout(joined))
-            if "category" in parts:
+            if "category" in parts and self.category is not None:
                 outputs["category"] = self.category(joined.mean((2, 3)))
-        if "dense" in parts:
+        if "dense" in parts and self.dense is not None:
             outputs["dense"] = self.dense(features[last])
             if self.dense_stage is not None:
                 outputs["dense"] = outputs["dense"] + self.dense_stage(self.dropout(stages[last]))

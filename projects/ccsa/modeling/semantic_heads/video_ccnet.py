@@ -1,11 +1,11 @@
-"""Semantic segmentation of video: 3D criss-cross attention over the frames of a clip.
+"""The segmentation head of CCNet for video: 3D criss-cross attention over the frames of a clip.
 
 CCNet: Criss-Cross Attention for Semantic Segmentation, Huang et al., TPAMI 2020, arXiv 1811.11721,
-section 3.5. Each frame goes through backbone and reduction alone, as an image of the batch; the
-context blocks see (B, C, T, h, w); all that follows is of the labelled frame alone. The official
-code has no video model, so that all but the attention is CCNet's head for images.
+section 3.5. Backbone and reduction process each frame separately, as an image of the batch. The
+context blocks process (B, C, T, h, w). Everything after them processes only the labeled frame. The
+official code has no video model; except for the attention, this is CCNet's head for images.
 
-Dimensions: B clips, T frames of each, C channels, h x w positions.
+Dimensions: B clips, T frames per clip, C channels, h x w positions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,19 +24,20 @@ from ccsa.modeling.semantic_heads.ccnet import CCNetHead
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class VideoCCNetHead(CCNetHead):
-    """CCNetHead on features (B * T, C, h, w), the frames of each clip one after the other. Logits
-    and labels are of one frame of each, (B, ...).
+    """CCNetHead on the features of clips, (B * T, C, h, w), the frames of a clip in order.
+
+    Logits and labels belong to one frame of each clip, (B, ...).
 
     Args:
-        input_shape: of the backbone's features.
-        frames: T.
-        labelled: index of the labelled frame; the last one by default.
-        context: as of CCNetHead; the blocks take ``dims: 3``, which need not be written.
-        The rest: see CCNetHead.
+        input_shape: the shapes of the backbone's features, by name.
+        frames: the number of frames T.
+        labelled: the index of the labeled frame; by default the last one.
+        blocks: as in :class:`CCNetHead`; ``dims: 3`` is added to the keywords of each block.
+        rest: the other arguments of :class:`CCNetHead`.
 
     Raises:
-        ValueError: a setting that is not one of these, a block that is for images alone, or a
-            configuration whose meta-architecture gives no clips.
+        UserError: an invalid setting, a block that only takes images, or a configuration whose
+            meta-architecture does not take clips.
     """
 
     @configurable
@@ -46,42 +47,44 @@ class VideoCCNetHead(CCNetHead):
         *,
         frames: int = 5,
         labelled: int = -1,
-        context: Sequence[Mapping[str, Any]] = ({"block": "CrissCross", "recurrence": 2},),
+        blocks: Sequence[Mapping[str, Any] | BlockSpec] = (
+            {"block": "CrissCross", "recurrence": 2},
+        ),
         **rest: Any,
     ):
         at_least(1, frames=frames)
         if not -frames <= labelled < frames:
-            raise ValueError(
-                f"labelled must be the index of one of {frames} frames, not {labelled}"
-            )
-        blocks = [_three_dimensional(parse_block_spec(spec)) for spec in context]
-        super().__init__(input_shape, context=blocks, **rest)
+            raise UserError(f"labelled must be the index of one of {frames} frames, not {labelled}")
+        specs = [_three_dimensional(parse_block_spec(spec)) for spec in blocks]
+        super().__init__(input_shape, blocks=specs, **rest)
         self.frames, self.labelled = frames, labelled
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Mapping[str, ShapeSpec]) -> dict[str, Any]:
         clip = Clip.of(cfg)
         if clip.frames > 1 and not takes_clips(cfg):
-            raise ValueError(
+            raise UserError(
                 f"VideoCCNetHead takes {clip.frames} images of a batch for the frames of one clip, "
-                "which only VideoSemanticSegmentor gives it: name that meta-architecture, or set "
-                "INPUT.CLIP.FRAMES 1"
+                "and only VideoSemanticSegmentor batches them so: set MODEL.META_ARCHITECTURE (or "
+                "MODEL.CONTEXT.META_ARCHITECTURE) to it, or set INPUT.CLIP.FRAMES 1"
             )
         arguments = super().from_config(cfg, input_shape)
         return {**arguments, "frames": clip.frames, "labelled": clip.labelled}
 
-    def _attend(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        clip = self._clips(self.reduction(x)).transpose(1, 2)  # (B, C, T, h, w)
-        reduced, attended = (y[:, :, self.labelled] for y in (clip, self.attention(clip)))
-        return self._clips(x)[:, self.labelled], reduced, attended
-
     def auxiliary_losses(
         self, features: Mapping[str, Tensor], targets: Tensor
     ) -> dict[str, Tensor]:
-        labelled = {name: self._clips(x)[:, self.labelled] for name, x in features.items()}
+        """Return ``loss_aux`` of the labeled frames."""
+        labelled = {name: self._split_clips(x)[:, self.labelled] for name, x in features.items()}
         return super().auxiliary_losses(labelled, targets)
 
-    def _clips(self, x: Tensor) -> Tensor:
+    def _attend(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (x, a, b) of the labeled frames, each (B, C, h, w)."""
+        clips = self._split_clips(self.reduction(x)).transpose(1, 2)  # (B, C, T, h, w)
+        reduced, attended = (y[:, :, self.labelled] for y in (clips, self.attention(clips)))
+        return self._split_clips(x)[:, self.labelled], reduced, attended
+
+    def _split_clips(self, x: Tensor) -> Tensor:
         """(B * T, C, h, w) -> (B, T, C, h, w)."""
         return x.unflatten(0, (-1, self.frames))
 

@@ -1,6 +1,7 @@
-"""The panoptic datasets that are known here.
+"""COCO panoptic, and the panoptic digits, which have the same layout.
 
-They are registered elsewhere: digits by this project, COCO by Detectron2, Cityscapes by both.
+Both are registered elsewhere: COCO by Detectron2, the digits by
+:mod:`ccsa.data.synthetic.digits`.
 """
 
 from collections.abc import Callable
@@ -10,11 +11,10 @@ from typing import Any
 
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
+from ccsa.data.family import Family
 from ccsa.data.formats.panoptic_json import Annotation
-from ccsa.data.panoptic.cityscapes import CITYSCAPES
-from ccsa.data.panoptic.splits import PanopticSplit, no_plan, stuff_labels, stuff_plan
+from ccsa.data.panoptic.splits import PanopticSplit, nothing_to_prepare, stuff_labels, stuff_plan
 from ccsa.data.preparation.plans import Plan
-from ccsa.data.semantic.catalog import Family
 from ccsa.data.synthetic.digit_files import STUFF_IDS, THING_IDS
 from ccsa.data.synthetic.digits import COUNTS, ensure_digits
 
@@ -26,15 +26,15 @@ COCO_LABELS = stuff_labels(
 COCO_PUBLISHED = {"train2017": 118287, "val2017": 5000}
 
 
-def _beside(root: Path, suffix: str) -> Callable[[Annotation], Path]:
-    """Files called as the PNGs, with another suffix."""
+def _file_in(root: Path, suffix: str) -> Callable[[Annotation], Path]:
+    """Return a function from an annotation to the file in ``root`` that is named like its PNG."""
     return lambda annotation: (root / annotation.file_name).with_suffix(suffix)
 
 
 def _like_coco(
     root: Path, name: str, split: str, labels: dict[int, int], count: int, **others: Any
 ) -> PanopticSplit:
-    """The layout of COCO, which the digits share."""
+    """Return a split in the layout of COCO, stored in ``root``."""
     annotations = root / "annotations"
     images, stuff = root / split, root / f"panoptic_stuff_{split}"
     return PanopticSplit(
@@ -43,8 +43,8 @@ def _like_coco(
         panoptic_root=root / f"panoptic_{split}",
         image_root=images,
         label_root=stuff,
-        image_of=_beside(images, ".jpg"),
-        label_of=_beside(stuff, ".png"),
+        image_of=_file_in(images, ".jpg"),
+        label_of=_file_in(stuff, ".png"),
         published=count,
         labels=labels,
         instances_json=annotations / f"instances_{split}.json",
@@ -53,6 +53,7 @@ def _like_coco(
 
 
 def digit_splits(root: Path) -> list[PanopticSplit]:
+    """Return the splits of the digits under ``root``."""
     folder, group = root / "digits", "digits_panoptic"
     return [
         _like_coco(
@@ -63,31 +64,37 @@ def digit_splits(root: Path) -> list[PanopticSplit]:
 
 
 def coco_splits(root: Path) -> list[PanopticSplit]:
+    """Return the splits of COCO panoptic under ``root``."""
     folder, splits = root / "coco", []
     for split, count in COCO_PUBLISHED.items():
         name = f"coco_2017_{split.removesuffix('2017')}_panoptic_separated"
         command = "python tools/prepare_dataset.py coco_panoptic"
-        # Either may be there alone: train is large.
-        more = {"group": name, "made_by": {folder / f"panoptic_stuff_{split}": command}}
-        splits.append(_like_coco(folder, name, split, COCO_LABELS, count, **more))
+        # Each split is a group of its own: train is large and may be left out.
+        options = {"group": name, "made_by": {folder / f"panoptic_stuff_{split}": command}}
+        splits.append(_like_coco(folder, name, split, COCO_LABELS, count, **options))
     return splits
 
 
 def coco_plan(root: Path) -> Plan:
-    """``panoptic_stuff_{train,val}2017``: 0 all things, 1..53 stuff, 255 void."""
+    """Return the plan of ``panoptic_stuff_{train,val}2017``: 0 for all things, 1..53 for stuff, 255
+    for void.
+
+    Raises:
+        SourceMissing: see :func:`ccsa.data.panoptic.splits.stuff_plan`.
+    """
     return stuff_plan(coco_splits(root))
 
 
 DIGITS = Family(
     name="digits_panoptic",
     title="The panoptic digits dataset",
-    home="python tools/check_dataset.py digits_panoptic, which writes them if they are not there",
+    home="python tools/check_dataset.py digits_panoptic, which writes it if it does not exist",
     layout="""\
 digits/
   {train,val}/*.jpg, panoptic_{train,val}/*.png, panoptic_stuff_{train,val}/*.png
   annotations/{panoptic,instances}_{train,val}.json""",
     splits=digit_splits,
-    plan=partial(no_plan, digit_splits),
+    plan=partial(nothing_to_prepare, digit_splits),
     write=ensure_digits,
 )
 COCO = Family(
@@ -103,6 +110,3 @@ coco/
     splits=coco_splits,
     plan=coco_plan,
 )
-FAMILIES = {family.name: family for family in (DIGITS, COCO, CITYSCAPES)}
-# Those of which tools/prepare_dataset.py makes something.
-PREPARED = {family.name: family for family in (COCO, CITYSCAPES)}

@@ -1,4 +1,4 @@
-"""Instances in COCO's format made of panoptic segments, for a dataset that is published without."""
+"""Instances in COCO's format made from panoptic segments, for datasets published without them."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -8,32 +8,32 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as coco_mask
 
-from ccsa.data.formats.label_images import in_threads
 from ccsa.data.formats.panoptic_json import Annotation, read_panoptic_json
 from ccsa.data.formats.panoptic_png import read_segment_ids
 from ccsa.data.panoptic.splits import PanopticSplit
 from ccsa.errors import UserError
+from ccsa.utils.threads import map_in_threads
 
 
 def instances_text(split: PanopticSplit, things: Mapping[int, str]) -> str:
-    """The JSON of the instances of a split, made of its PNGs under a progress bar.
+    """Return the JSON text of the instances of a split, made from its PNGs under a progress bar.
 
-    Image ids are those of the panoptic JSON; masks are compressed run lengths, which need
-    ``INPUT.MASK_FORMAT bitmask``; groups (``iscrowd``) stay groups.
+    Image ids are those of the panoptic JSON. Masks are compressed run lengths, which need
+    ``INPUT.MASK_FORMAT bitmask``. Groups (``iscrowd``) stay groups.
 
     Args:
-        split: as it lies on disk.
-        things: names of the categories of things by id, all of them: whoever scores the instances
-            takes its classes from here.
+        split: the split on disk.
+        things: the names of all thing categories by id; evaluation takes its classes from them.
 
     Raises:
         UserError: the JSON or a PNG cannot be read, or a segment has no pixels.
     """
     truth = read_panoptic_json(split.json_file)
     read = partial(_read_image, split, things)
-    images, annotations = [], []
-    todo = list(truth.annotations.values())
-    for image, instances in in_threads(read, todo, f"{split.name} instances"):
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    panoptic = list(truth.annotations.values())
+    for image, instances in map_in_threads(read, panoptic, f"{split.name} instances"):
         images.append(image)
         annotations += instances
     for number, annotation in enumerate(annotations, 1):
@@ -44,10 +44,14 @@ def instances_text(split: PanopticSplit, things: Mapping[int, str]) -> str:
 
 
 def run_lengths(ids: np.ndarray, segments: Iterable[int]) -> dict[int, dict[str, Any]]:
-    """Masks of ``segments`` in a map (H, W) of ids, as pycocotools encodes them; of those that are
-    in it.
+    """Return the masks of those ``segments`` that occur in ``ids``, as pycocotools encodes them.
 
-    The runs are found once for all segments: a mask of the whole image for each is what takes long.
+    The runs are found once for all segments, because one mask of the whole image per segment would
+    be slow.
+
+    Args:
+        ids: segment ids (H, W).
+        segments: the ids of the wanted segments.
     """
     column = ids.ravel(order="F")  # COCO's runs go down the columns
     starts = np.append(0, np.flatnonzero(column[1:] != column[:-1]) + 1)
@@ -58,7 +62,7 @@ def run_lengths(ids: np.ndarray, segments: Iterable[int]) -> dict[int, dict[str,
         mine = owners == number
         if mine.any():
             borders = np.stack([starts[mine], ends[mine]], axis=1).ravel()
-            # Outside and inside in turn, outside first; a last run of no length is left out.
+            # Runs outside and inside alternate, outside first; an empty last run is left out.
             counts = np.diff(borders, prepend=0, append=column.size)
             counts = counts if counts[-1] else counts[:-1]
             mask = {"size": list(ids.shape), "counts": counts.tolist()}
@@ -69,7 +73,7 @@ def run_lengths(ids: np.ndarray, segments: Iterable[int]) -> dict[int, dict[str,
 def _read_image(
     split: PanopticSplit, things: Mapping[int, str], annotation: Annotation
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The image and its annotations, still without ids."""
+    """Return the image and its annotations, which have no ids yet."""
     png = split.panoptic_root / annotation.file_name
     ids = read_segment_ids(png)
     height, width = ids.shape
@@ -86,8 +90,8 @@ def _read_image(
         mask = masks.get(segment.id)
         if mask is None:
             raise UserError(
-                f"{png} does not show segment {segment.id}, which {split.json_file} has; "
-                "put good copies of both in their places"
+                f"{png} does not show segment {segment.id}, which {split.json_file} lists; "
+                "replace both with intact copies"
             )
         instances.append(
             {

@@ -1,4 +1,4 @@
-"""The small datasets as fixtures, and a catalog that knows them."""
+"""Small copies of the datasets as fixtures, and a catalog in which they are registered."""
 
 from pathlib import Path
 from types import ModuleType
@@ -9,7 +9,7 @@ from detectron2.data.datasets.builtin import register_all_ade20k, register_all_c
 from support import layouts as _layouts
 
 from ccsa.data import semantic
-from ccsa.data.preparation.plans import Outcome, carry_out
+from ccsa.data.preparation.plans import Outcome, execute
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +19,7 @@ def layouts() -> ModuleType:
 
 @pytest.fixture
 def catalog(tmp_path, monkeypatch) -> Path:
-    """An empty root; Detectron2's catalogs hold the datasets as they lie under it, no others."""
+    """Return an empty root; only the datasets under it are registered with Detectron2."""
     monkeypatch.setattr(DatasetCatalog, "data", {})
     monkeypatch.setattr(MetadataCatalog, "data", {})
     register_all_cityscapes(str(tmp_path))
@@ -30,9 +30,9 @@ def catalog(tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def prepare():
-    """Prepare a family under a root, as the tool does."""
+    """Return a function that prepares a family under a root, as the tool does."""
 
     def run(name: str, root: Path) -> Outcome:
-        return carry_out(semantic.FAMILIES[name].plan(root), name)
+        return execute(semantic.FAMILIES[name].plan(root), name)
 
     return run

@@ -1,8 +1,8 @@
-"""Digit scenes in the folders and under the names of COCO, for trying COCO's configs without COCO.
+"""Digit scenes in the layout of COCO, to try configurations of COCO without downloading it.
 
 coco/{train,val}2017/000001.jpg
-coco/annotations/instances_{train,val}2017.json    all 80 categories, ten of them in use
-coco/annotations/panoptic_{train,val}2017.json     the same, and 53 kinds of stuff, three in use
+coco/annotations/instances_{train,val}2017.json    80 categories, of which ten are used
+coco/annotations/panoptic_{train,val}2017.json     also 53 stuff categories, three are used
 coco/panoptic_{train,val}2017/000001.png
 """
 
@@ -21,16 +21,20 @@ def write_as_coco(root: Path | str, train: int = 64, val: int = 16, seed: int = 
     """Write ``root/coco`` so that Detectron2's ``coco_2017_train`` and ``coco_2017_val`` load it.
 
     The digits 0 to 9 become the first ten categories of COCO, person to traffic light, and the
-    grounds its first three of stuff. What COCO panoptic is published with is there too; the labels
-    of Panoptic FPN are made by ``tools/prepare_dataset.py coco_panoptic``.
+    grounds become its first three stuff categories. The published files of COCO panoptic are
+    written as well; ``tools/prepare_dataset.py coco_panoptic`` makes the labels of Panoptic FPN.
 
     Args:
-        root: what ``$DETECTRON2_DATASETS`` names; ``root/coco`` must not exist.
-        train: number of training scenes.
-        val: number of validation scenes, of scans that the training scenes do not use.
+        root: the folder that ``$DETECTRON2_DATASETS`` names; ``root/coco`` must not exist.
+        train: the number of training scenes.
+        val: the number of validation scenes, whose scans no training scene uses.
+        seed: of the random scenes.
+
+    Returns:
+        The folder ``root/coco``.
 
     Raises:
-        UserError: ``root/coco`` exists; real data is never touched.
+        UserError: ``root/coco`` exists; existing data is never touched.
     """
     coco = Path(root) / "coco"
     if coco.exists():
@@ -47,6 +51,7 @@ def write_as_coco(root: Path | str, train: int = 64, val: int = 16, seed: int = 
 
 
 def _convert(digits: Path, coco: Path, split: str) -> None:
+    """Move one split of the digits to the layout of COCO."""
     things = [category for category in COCO_CATEGORIES if category["isthing"]]
     stuff = [category for category in COCO_CATEGORIES if not category["isthing"]]
     _write(digits, coco, f"instances_{split}", things, [])
@@ -56,7 +61,7 @@ def _convert(digits: Path, coco: Path, split: str) -> None:
 
 
 def _write(digits: Path, coco: Path, name: str, things: list[dict], stuff: list[dict]) -> None:
-    """Write an annotation file with COCO's categories in place of the digits' own."""
+    """Write an annotation file with the categories of COCO instead of those of the digits."""
     content = json.loads((digits / "annotations" / f"{name}.json").read_text())
     own = content["categories"]  # things first
     first = len(THINGS)
