@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Put runs of train_net.py side by side: metric over seeds, parameters, FLOPs, time, memory.
+"""Compare runs of train_net.py: a metric over several seeds, parameters, FLOPs, time and memory.
 
     for seed in 1 2 3; do
         python tools/train_net.py --config-file configs/digits/fcn.yaml SEED $seed
@@ -7,9 +7,9 @@
     done
     python tools/compare_runs.py output/digits/fcn output/digits/sanet --output comparison/
 
-A folder stands for itself, if it is a run, or for all runs below it. Runs that differ in SEED alone
-make one line. Cost is measured here, with each line's first run on the first test image, so it
-takes a quiet machine; --output writes table.md and chart.png.
+A folder is a run, or contains runs at any depth. Runs that differ only in SEED form one row. The
+cost is measured on this machine, with the first run of each row on the first test image, so nothing
+else should run at the same time. --output writes table.md and chart.png.
 """
 
 import argparse
@@ -27,44 +27,48 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", nargs="+", metavar="FOLDER", help="runs, or folders that hold runs")
     parser.add_argument(
-        "--metric", metavar="NAME", help="e.g. mIoU or segm/AP50; by default the main one"
+        "runs", nargs="+", metavar="FOLDER", help="runs, or folders that contain runs"
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="write table.md and chart.png into it"
+        "--metric", metavar="NAME", help="e.g. mIoU or segm/AP50; by default the main metric"
     )
     parser.add_argument(
-        "--no-cost", action="store_true", help="measure nothing, only read what the runs recorded"
+        "--output", type=Path, metavar="FOLDER", help="write table.md and chart.png to it"
+    )
+    parser.add_argument(
+        "--no-cost",
+        action="store_true",
+        help="do not measure the cost, show only what the runs recorded",
     )
     return parser.parse_args()
 
 
 def new_files(folder: Path) -> list[Path]:
-    """Table and chart in this folder.
+    """Return the paths of the table and the chart in a folder.
 
     Raises:
-        UserError: one is there already, or the folder is a file.
+        UserError: one of them exists already, or the folder is a file.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder} is a file; name a folder")
     files = [folder / "table.md", folder / "chart.png"]
     for file in files:
         if file.exists():
-            raise UserError(f"{file} is there already; name another folder by --output")
+            raise UserError(f"{file} exists already; name another folder with --output")
     return files
 
 
 @reports_user_errors
 def main() -> None:
     args = parse_args()
-    logging.disable(logging.INFO)  # what loads is of no interest here; warnings are
+    logging.disable(logging.INFO)  # how configurations and weights are loaded; warnings remain
     folders, unfinished = find_runs(args.runs)
     groups = group_runs([read_run(folder) for folder in folders])
     metric, values = choose_metric(groups, args.metric)
     files = [] if args.output is None else new_files(args.output)
     comparison = compare(groups, metric, values, costs=not args.no_cost)
-    comparison.notes.extend(f"{run} is not finished and left out" for run in unfinished)
+    comparison.notes.extend(f"{run} is not finished and is left out" for run in unfinished)
     print(comparison.table())
     print()
     for note in comparison.notes:

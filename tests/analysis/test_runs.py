@@ -65,12 +65,12 @@ def test_a_folder_stands_for_the_runs_below_it(make_run, tmp_path):
 
 
 def test_places_without_a_finished_run_are_refused(make_run, tmp_path):
-    with pytest.raises(UserError, match=r"gone holds no finished run.*results\.json"):
+    with pytest.raises(UserError, match=r"gone contains no finished run.*results\.json"):
         find_runs([tmp_path / "gone"])
     unfinished = make_run("fcn/1", None)
     with pytest.raises(UserError, match=r"fcn/1 is not finished.*--resume"):
         find_runs([unfinished])
-    with pytest.raises(UserError, match="holds no finished run"):
+    with pytest.raises(UserError, match="contains no finished run"):
         find_runs([tmp_path])
 
 
@@ -78,7 +78,7 @@ def test_places_without_a_finished_run_are_refused(make_run, tmp_path):
 def test_a_record_that_is_none_is_named(make_run, text):
     folder = make_run("fcn/1", semantic(1.0))
     (folder / "results.json").write_text(text)
-    with pytest.raises(UserError, match=r"results\.json is no record of a run"):
+    with pytest.raises(UserError, match=r"results\.json is not a record of a run"):
         read_run(folder)
 
 
@@ -108,7 +108,7 @@ def test_the_main_metric_is_one_that_all_have(make_run):
     boxes = make_run("box/1", {"bbox": {"AP": 40.0}}, **keys, options=["MODEL.MASK_ON", False])
     assert choose_metric(read(both)) == ("mask AP", [(60.0,)])
     assert choose_metric(read(both, boxes)) == ("box AP", [(50.0,), (40.0,)])
-    with pytest.raises(UserError, match=r"segm/AP50 is not a metric of all the runs.*bbox/AP$"):
+    with pytest.raises(UserError, match=r"segm/AP50 is not a metric of all runs.*bbox/AP$"):
         choose_metric(read(both, boxes), "segm/AP50")
 
 
@@ -118,10 +118,10 @@ def test_any_metric_can_be_chosen(make_run):
     assert choose_metric(groups, "bbox/AP") == ("bbox/AP", [(50.0,)])
     assert choose_metric(groups, "AP50") == ("AP50", [(80.0,)])
     assert choose_metric(groups, "AP-3") == ("AP-3", [(1.0,)])
-    with pytest.raises(UserError, match="AP is in several tasks; there are bbox/AP, segm/AP"):
+    with pytest.raises(UserError, match="AP is in several tasks; available: bbox/AP, segm/AP"):
         choose_metric(groups, "AP")
     known = "bbox/AP, segm/AP, segm/AP50, and for each class e.g. bbox/AP-3"
-    with pytest.raises(UserError, match=f"mIoU is not a metric of all the runs; there are {known}"):
+    with pytest.raises(UserError, match=f"mIoU is not a metric of all runs; available: {known}"):
         choose_metric(groups, "mIoU")
 
 

@@ -95,7 +95,7 @@ def test_nothing_is_overwritten(run, runs, tmp_path, name):
     (folder / name).write_text("mine")
     status, out, err = run(runs, "--no-cost", "--output", folder)
     assert status == 2 and out == ""
-    assert err == f"error: {folder / name} is there already; name another folder by --output\n"
+    assert err == f"error: {folder / name} exists already; name another folder with --output\n"
     assert [(p.name, p.read_text()) for p in folder.iterdir()] == [(name, "mine")]
 
 
@@ -115,7 +115,7 @@ def test_another_metric(run, runs):
     status, _, err = run(runs, "--no-cost", "--metric", "AP")
     assert status == 2
     assert err == (
-        "error: --metric AP is not a metric of all the runs; there are sem_seg/mIoU, sem_seg/pACC\n"
+        "error: --metric AP is not a metric of all runs; available: sem_seg/mIoU, sem_seg/pACC\n"
     )
 
 
@@ -123,8 +123,8 @@ def test_mistakes_end_with_one_message(run, runs, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     for words, said in (
-        ([tmp_path / "empty"], "holds no finished run"),
-        ([runs, tmp_path / "gone"], "gone holds no finished run"),
+        ([tmp_path / "empty"], "contains no finished run"),
+        ([runs, tmp_path / "gone"], "gone contains no finished run"),
         ([runs, "--no-cost", "--output", tmp_path / "file"], "is a file; name a folder"),
     ):
         status, out, err = run(*words)
@@ -142,6 +142,6 @@ def test_unfinished_runs_below_are_left_out(run, runs):
     shutil.copytree(runs / "fcn/1", runs / "fcn/3", ignore=shutil.ignore_patterns("results.json"))
     status, out, _ = run(runs, "--no-cost")
     assert status == 0
-    assert f"note: {runs / 'fcn/3'} is not finished and left out" in out
+    assert f"note: {runs / 'fcn/3'} is not finished and is left out" in out
     status, _, err = run(runs / "fcn/3")
     assert status == 2 and "--resume" in err

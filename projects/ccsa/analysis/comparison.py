@@ -1,4 +1,4 @@
-"""Groups of runs side by side: a table for the terminal and for Markdown."""
+"""Compare groups of runs: a table for the terminal and for Markdown."""
 
 import os
 import platform
@@ -23,12 +23,14 @@ ABSENT = "-"
 
 
 class Row(NamedTuple):
-    """One line of a comparison.
+    """One row of a comparison.
 
     Attributes:
-        values: of the metric, one for each run.
-        memory: bytes, the largest peak that a run recorded.
-        cost: of one image, measured here; None where it cannot be.
+        name: the name of the group.
+        runs: the number of runs.
+        values: the values of the metric, one for each run.
+        memory: the highest peak in bytes that a run recorded.
+        cost: the cost of one image, measured on this machine; None if it was not measured.
     """
 
     name: str
@@ -39,26 +41,33 @@ class Row(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What is shown: the metric's name, the lines, and what has to be said about them."""
+    """The rows of a comparison.
+
+    Attributes:
+        metric: the name of the metric.
+        rows: one row for each group.
+        notes: sentences that explain the rows.
+    """
 
     metric: str
     rows: list[Row]
     notes: list[str]
 
     def headers(self) -> list[str]:
+        """Return the headers of the table."""
         return [
             *("", "runs", self.metric, "std", "min to max", "parameters", "FLOPs"),
             *("ms per image", "memory, run", "memory, image"),
         ]
 
     def table(self, style: str = "simple") -> str:
-        """As text; ``style`` is one of tabulate's: ``simple``, ``github``, ..."""
+        """Return the table as text in a format of tabulate, e.g. ``simple`` or ``github``."""
         align = ["left", *["right"] * (len(self.headers()) - 1)]
         cells = [_cells(row) for row in self.rows]
         return tabulate(cells, self.headers(), style, colalign=align, disable_numparse=True)
 
     def markdown(self) -> str:
-        """The table and its notes."""
+        """Return the table and its notes as Markdown."""
         notes = "\n".join(f"* {note}" for note in self.notes)
         return f"{self.table('github')}\n\n{notes}\n"
 
@@ -66,11 +75,13 @@ class Comparison(NamedTuple):
 def compare(
     groups: Sequence[Group], metric: str, values: Sequence[Spread], costs: bool = True
 ) -> Comparison:
-    """Put groups side by side.
+    """Compare groups of runs.
 
     Args:
-        groups, metric, values: of :mod:`ccsa.analysis.runs`.
-        costs: measure each group's first run on this device, else only read what the runs recorded.
+        groups: the groups, see :func:`ccsa.analysis.runs.group_runs`.
+        metric, values: the metric and its values, see :func:`ccsa.analysis.runs.choose_metric`.
+        costs: measure the cost of each group's first run on this machine; otherwise only values
+            that the runs recorded are shown.
     """
     rows, notes = [], ["std is the standard deviation over runs (n - 1)"]
     for group, spread in zip(groups, values, strict=True):
@@ -90,15 +101,15 @@ def compare(
         rows.append(Row(group.name, len(group.runs), spread, max(peaks, default=None), cost))
     if any(row.memory for row in rows):
         notes.append(
-            "memory, run: the highest peak of a whole run, training and evaluation, as it recorded "
-            "it (on a CPU the size of the process, on a GPU what PyTorch allocated)"
+            "memory, run: the highest peak that a run recorded in training and evaluation (on a "
+            "CPU the size of the process, on a GPU the memory allocated by PyTorch)"
         )
     if any(row.cost for row in rows):
         cfg = groups[0].runs[0].cfg
         notes += [
-            "parameters with those used in training alone; FLOPs: one multiply-add is one; "
-            f"FLOPs, time and memory (beyond the weights) of one image of {cfg.DATASETS.TEST[0]}, "
-            "without sliding windows, scales and flips",
+            "parameters include those that are used in training only; FLOPs: one multiply-add is "
+            "one; FLOPs, time and memory (beyond the weights) are those of one image of "
+            f"{cfg.DATASETS.TEST[0]}, without sliding windows, scales and flips",
             f"measured on {describe_device(cfg.MODEL.DEVICE).removeprefix('device: ')}, "
             f"{platform.machine()}, {os.cpu_count()} CPU cores, torch {torch.__version__}",
         ]
@@ -106,20 +117,22 @@ def compare(
 
 
 def measure_group(group: Group) -> Cost:
-    """The cost of a group's first run on the first image of its test dataset, with its weights.
+    """Return the cost of a group's first run, with its weights, for its first test image.
 
     Raises:
-        UserError: the image or the weights are not there.
+        UserError: the run has no test dataset or no checkpoint, or a file cannot be read.
     """
     run = group.runs[0]
     if not run.cfg.DATASETS.TEST:
-        raise UserError("it names no test dataset to take an image of")
+        raise UserError(
+            "its configuration has no test dataset to take an image from; set DATASETS.TEST"
+        )
     name = run.cfg.DATASETS.TEST[0]
     check_dataset(name)
     image = read_image(DatasetCatalog.get(name)[0]["file_name"])
     weights = last_weights(run.folder)
     if weights is None:
-        raise UserError(f"run {run.folder} has no checkpoint")
+        raise UserError(f"run {run.folder} has no checkpoint; train it again")
     model = Trainer.build_model(run.cfg)
     Checkpointer(model).load(str(weights))
     return measure(run.cfg, model, image)
@@ -142,7 +155,12 @@ def _cells(row: Row) -> list[str]:
 
 
 def three_digits(value: float) -> str:
-    """0.123, 1.23, 12.3, 123 or 12,345."""
+    """Return a number with three significant digits, or all digits of its integer part.
+
+    Example:
+        >>> three_digits(0.1234), three_digits(12.34), three_digits(12345)
+        ('0.123', '12.3', '12,345')
+    """
     return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"
 
 

@@ -1,4 +1,4 @@
-"""What a model costs on one image: parameters, FLOPs, time and memory."""
+"""The cost of a model for one image: parameters, FLOPs, time and memory."""
 
 import math
 import os
@@ -17,13 +17,13 @@ from ccsa.inference.predictor import Predictor
 
 
 class Cost(NamedTuple):
-    """Of one image, prepared as at test time; without sliding windows, scales and flips.
+    """The cost of one image, without sliding windows, scales and flips.
 
     Attributes:
-        parameters: all that the model holds, with those used in training alone.
-        flops: see :mod:`ccsa.analysis.flops`.
-        seconds: median of the model's time, without reading and resizing the image.
-        memory: bytes in use at the peak beyond what was in use before: activations, not weights.
+        parameters: the number of parameters, including those that are used in training only.
+        flops: the number of FLOPs, see :mod:`ccsa.analysis.flops`.
+        seconds: the median time of the model, without reading and resizing the image.
+        memory: the peak of allocated bytes beyond those allocated before; activations, not weights.
     """
 
     parameters: int
@@ -35,13 +35,18 @@ class Cost(NamedTuple):
 def measure(
     cfg: CfgNode, model: nn.Module, image: np.ndarray, *, warmup: int = 3, repeats: int = 20
 ) -> Cost:
-    """Measure a model at inference, in the precision of ``SOLVER.AMP``.
+    """Return the cost of a model at inference, in the precision of ``SOLVER.AMP``.
 
     Args:
-        cfg: says how the image is prepared, and the device.
-        model: on its device; its mode is left as it was.
-        image: (H, W, 3) RGB, uint8; for a video model every frame of its clip.
-        warmup, repeats: calls before those that are timed, and those.
+        cfg: a configuration; it defines how the image is prepared, and the device.
+        model: the model of that configuration, on its device. Its mode is left as it was.
+        image: RGB of shape (H, W, 3), uint8; for a model that takes clips, it is every frame.
+        warmup: the number of calls before the time is measured.
+        repeats: the number of calls whose time is measured.
+
+    Example:
+        >>> cost = measure(cfg, model, image)  # doctest: +SKIP
+        >>> print(f"{cost.flops / 1e9:.1f} G, {1e3 * cost.seconds:.1f} ms")  # doctest: +SKIP
     """
     predictor = Predictor(cfg, model)
     inputs = [predictor.prepare(predictor.still(image))]
@@ -54,16 +59,21 @@ def measure(
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Of the whole model, shared ones once."""
+    """Return the number of parameters of a model, counting shared parameters once.
+
+    Example:
+        >>> count_parameters(nn.Linear(3, 4))
+        16
+    """
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 class Timing(NamedTuple):
-    """Seconds of one call.
+    """The time of one call in seconds.
 
     Attributes:
-        median: over the calls that count.
-        spread: half the distance between the quartiles.
+        median: the median over the measured calls.
+        spread: half of the interquartile range.
     """
 
     median: float
@@ -73,7 +83,14 @@ class Timing(NamedTuple):
 def median_seconds(
     call: Callable[[], Any], device: torch.device, warmup: int, repeats: int
 ) -> float:
-    """Median time of ``call``, finished on the device, after ``warmup`` calls that do not count."""
+    """Return the median time of a call in seconds, including its work on the device.
+
+    Args:
+        call: the function to measure.
+        device: the device on which it runs.
+        warmup: the number of calls before the time is measured.
+        repeats: the number of calls whose time is measured.
+    """
     return side_by_side({"": call}, device, warmup, repeats)[""].median
 
 
@@ -84,18 +101,23 @@ def side_by_side(
     repeats: int,
     limit: float = math.inf,
 ) -> dict[str, Timing]:
-    """Times of several calls, finished on the device. They take turns, so that what else the
-    machine does touches all of them; the first ``warmup`` turns do not count.
+    """Return the times of several calls, including their work on the device.
+
+    The calls take turns, so that other load on the machine affects all of them alike.
 
     Args:
-        limit: seconds that turns that count may take together; there is at least one.
+        calls: {name: function to measure}.
+        device: the device on which they run.
+        warmup: the number of turns before the times are measured.
+        repeats: the number of turns whose times are measured, at most.
+        limit: the time in seconds after which no other turn is measured; there is at least one.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for turn in range(warmup + repeats):
         if turn <= warmup:
-            begun = time.perf_counter()
-        elif time.perf_counter() - begun > limit:
+            started = time.perf_counter()
+        elif time.perf_counter() - started > limit:
             break
         for name, call in calls.items():
             start = time.perf_counter()
@@ -111,8 +133,10 @@ def side_by_side(
 
 
 def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
-    """Highest sum of the bytes that PyTorch's allocator hands out during ``call`` and has not got
-    back yet."""
+    """Return the peak of the bytes that a call allocates through PyTorch and has not freed.
+
+    Bytes that were allocated before the call do not count.
+    """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
@@ -120,17 +144,17 @@ def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
         call()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    # The CPU allocator keeps no such figure, and the resident size of the process rises once only:
-    # the profiler's record of allocations is added up.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it complains where there is no GPU
+    # The CPU allocator does not record its peak, and the peak resident size of the process includes
+    # earlier calls. The allocations in the profiler's record are summed instead.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences warnings about a missing GPU
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(
         activities=activities, profile_memory=True, acc_events=True
     ) as profile:
         call()
     events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    held = peak = 0
+    allocated = peak = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
+        allocated += event.nbytes()
+        peak = max(peak, allocated)
     return peak

@@ -1,11 +1,11 @@
-"""Runs of tools/train_net.py, read back from their folders, and those that differ in their seed
-alone put together."""
+"""Read the runs of tools/train_net.py from their folders, and group runs that differ only in their
+seed."""
 
 import argparse
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,8 @@ from ccsa.errors import UserError
 from ccsa.evaluation import main_metric
 from ccsa.utils.run_folders import CONFIG, RESULTS, holds_run
 
-# What two runs of one configuration may differ in.
-_OWN = ("SEED", "OUTPUT_DIR")
+# The keys that may differ between two runs of one group.
+_RUN_KEYS = ("SEED", "OUTPUT_DIR")
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,10 @@ class Run:
     """A finished run.
 
     Attributes:
-        cfg: its configuration, on the device that is there now.
-        results: task: metric: value, of the first test dataset.
-        memory: bytes, the peak that the run recorded: training and evaluation.
+        folder: the folder of the run.
+        cfg: its configuration, with a device that is available on this machine.
+        results: {task: {metric: value}} of the first test dataset.
+        memory: the peak in bytes that the run recorded in training and evaluation, if it did.
     """
 
     folder: Path
@@ -38,52 +39,71 @@ class Run:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one configuration, under the name that tells it from the others."""
+    """Runs of one configuration.
+
+    Attributes:
+        name: a short name that distinguishes the group from the others.
+        runs: the runs.
+    """
 
     name: str
     runs: list[Run]
 
 
-class Spread(tuple):
-    """Values of one metric over the seeds; nan, which a class without images gives, left out."""
+class Spread(tuple[float, ...]):
+    """The values of one metric over several seeds.
 
-    def __new__(cls, values):
+    Values that are nan (a class without images has no score) are left out.
+
+    Example:
+        >>> spread = Spread([1.0, 4.0, float("nan")])
+        >>> spread, spread.mean
+        ((1.0, 4.0), 2.5)
+    """
+
+    def __new__(cls, values: Iterable[float]) -> "Spread":
         return super().__new__(cls, (v for v in values if not math.isnan(v)))
 
     @property
     def mean(self) -> float | None:
+        """Return the mean, or None if there are no values."""
         return statistics.fmean(self) if self else None
 
     @property
     def deviation(self) -> float | None:
-        """The standard deviation, with n - 1; None for fewer than two."""
+        """Return the sample standard deviation (n - 1), or None for fewer than two values."""
         return statistics.stdev(self) if len(self) > 1 else None
 
 
-def find_runs(places: Sequence[str | Path]) -> tuple[list[Path], list[Path]]:
-    """Folders of finished runs, each once: those named, and for a folder that is no run all runs
-    below it. The second list has unfinished runs below, which are left out.
+def find_runs(folders: Sequence[str | Path]) -> tuple[list[Path], list[Path]]:
+    """Return the folders of finished runs, each once, and those of unfinished runs.
+
+    Args:
+        folders: runs, or folders that contain runs at any depth.
+
+    Returns:
+        The finished runs, and the unfinished runs below ``folders``, which a comparison leaves out.
 
     Raises:
-        UserError: a place without a run, or a run named that is not finished.
+        UserError: a folder contains no finished run, or a run in ``folders`` is not finished.
     """
     found: dict[Path, Path] = {}
     unfinished = []
-    for place in map(Path, places):
-        if holds_run(place):
-            if not (place / RESULTS).is_file():
+    for folder in map(Path, folders):
+        if holds_run(folder):
+            if not (folder / RESULTS).is_file():
                 raise UserError(
-                    f"run {place} is not finished, it has no {RESULTS}: "
-                    "continue it by train_net.py --resume, or leave it away"
+                    f"run {folder} is not finished because it has no {RESULTS}; "
+                    "continue it with train_net.py --resume, or remove it from the list"
                 )
-            below = [place]
+            below = [folder]
         else:
-            below = sorted((p.parent for p in place.rglob(CONFIG)), key=_by_number)
+            below = sorted((p.parent for p in folder.rglob(CONFIG)), key=_sort_key)
             unfinished += [p for p in below if not (p / RESULTS).is_file()]
             below = [p for p in below if (p / RESULTS).is_file()]
         if not below:
             raise UserError(
-                f"{place} holds no finished run of tools/train_net.py "
+                f"{folder} contains no finished run of tools/train_net.py "
                 f"({CONFIG} and {RESULTS}); name folders of runs, e.g. output/digits/fcn/1"
             )
         found.update((p.resolve(), p) for p in below)
@@ -94,9 +114,9 @@ def read_run(folder: Path) -> Run:
     """Read a finished run.
 
     Raises:
-        UserError: its configuration or results cannot be read, or it has evaluated nothing.
+        UserError: its configuration or results cannot be read, or it has no results.
     """
-    # The run may have been trained on a device that is not here.
+    # The run may have been trained on a device that this machine does not have.
     args = argparse.Namespace(config_file=str(folder / CONFIG), opts=["MODEL.DEVICE", "auto"])
     cfg = setup_cfg(args)
     try:
@@ -111,18 +131,22 @@ def read_run(folder: Path) -> Run:
         memory = record.get("peak_memory_bytes")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{folder / RESULTS} is no record of a run ({error!r}); train or evaluate it again"
+            f"{folder / RESULTS} is not a record of a run ({error!r}); "
+            "train or evaluate the run again"
         ) from error
     if not results:
-        raise UserError(f"run {folder} has evaluated nothing: its {RESULTS} has no metric")
+        raise UserError(
+            f"run {folder} has evaluated nothing: its {RESULTS} contains no metric; evaluate it "
+            "with a test dataset (DATASETS.TEST)"
+        )
     return Run(folder, cfg, results, memory)
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Runs whose configurations differ in seed and folder alone, in the order given.
+    """Group runs whose configurations differ only in seed and folder, in their order.
 
     Raises:
-        UserError: runs that were evaluated on different datasets.
+        UserError: the runs were evaluated on different datasets.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
@@ -139,39 +163,46 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
 
 def choose_metric(groups: Sequence[Group], name: str | None = None) -> tuple[str, list[Spread]]:
-    """A metric and its values in each group.
+    """Return a metric and its values in each group.
 
     Args:
-        groups: of :func:`group_runs`.
-        name: ``task/metric``, or ``metric`` where one task alone has it; by default the figure that
-            the runs are judged by, of the tasks that all have.
+        groups: the groups, see :func:`group_runs`.
+        name: ``task/metric``, or ``metric`` if only one task has it. The default is the main metric
+            of the tasks that all runs have, see :func:`ccsa.evaluation.main_metric`.
+
+    Returns:
+        The name of the metric, and its values over the seeds of each group.
 
     Raises:
-        UserError: none of that name, or none in common.
+        UserError: the runs have no such metric, or no main metric in common.
     """
     runs = [run for group in groups for run in group.runs]
+    values: dict[int, float] = {}
     common = [t for t in runs[0].results if all(t in run.results for run in runs)]
     if name is None:
-        chosen = [main_metric({t: run.results[t] for t in common}) for run in runs]
-        if not all(chosen):
-            raise UserError(
-                f"the runs have no main metric in common; choose one by --metric: {_known(runs)}"
-            )
-        label = chosen[0][0]
-        values = dict(zip((id(run) for run in runs), (c[1] for c in chosen), strict=True))
+        label = ""
+        for run in runs:
+            main = main_metric({t: run.results[t] for t in common})
+            if main is None:
+                raise UserError(
+                    "the runs have no main metric in common; choose one with --metric: "
+                    f"{_available(runs)}"
+                )
+            label = label or main[0]
+            values[id(run)] = main[1]
     else:
         task, _, key = name.rpartition("/")
         having = [t for t in common if (not task or t == task) and key in runs[0].results[t]]
         if len(having) != 1 or not all(key in run.results[having[0]] for run in runs):
-            what = "in several tasks" if len(having) > 1 else "not a metric of all the runs"
-            raise UserError(f"--metric {name} is {what}; there are {_known(runs)}")
+            problem = "in several tasks" if len(having) > 1 else "not a metric of all runs"
+            raise UserError(f"--metric {name} is {problem}; available: {_available(runs)}")
         label = name
         values = {id(run): run.results[having[0]][key] for run in runs}
     return label, [Spread(values[id(run)] for run in group.runs) for group in groups]
 
 
-def _known(runs: Sequence[Run]) -> str:
-    """The metrics that all runs have; of those for each class, such as IoU-sand, one."""
+def _available(runs: Sequence[Run]) -> str:
+    """Return the metrics that all runs have, with one example of those for each class."""
     each = [{f"{task}/{key}" for task, keys in r.results.items() for key in keys} for r in runs]
     first = [f"{task}/{key}" for task, keys in runs[0].results.items() for key in keys]
     names = [name for name in first if all(name in others for others in each)]
@@ -183,14 +214,17 @@ def _known(runs: Sequence[Run]) -> str:
 def _without_seed(cfg: CfgNode) -> str:
     cfg = cfg.clone()
     cfg.defrost()
-    for key in _OWN:
+    for key in _RUN_KEYS:
         cfg.pop(key)
     return cfg.dump()
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Short names: the folder, without the number of a run, and as many of the folders above as it
-    takes to tell one from the other; in the end the number too."""
+    """Return short names that distinguish the folders of runs.
+
+    A name has as few levels of the path as possible, and the number of the run only if nothing else
+    distinguishes two folders.
+    """
     full = [folder.resolve().parts for folder in folders]
     stems = [p[:-1] if p[-1].isdigit() and len(p) > 2 else p for p in full]
     for parts in (stems, full):
@@ -201,6 +235,6 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return ["/".join(p) for p in full]
 
 
-def _by_number(path: Path) -> list[tuple[int, str]]:
-    """Sorts 10 after 9."""
+def _sort_key(path: Path) -> list[tuple[int, str]]:
+    """Return a key that sorts the run 10 after the run 9."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in path.parts]

@@ -11,10 +11,12 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_backbone, build_model
 from safetensors.torch import save_file
+from support import former_configs
 
 from ccsa.checkpoint import Checkpointer
 from ccsa.config import add_ccsa_config
 from ccsa.data.transforms.semantic import PadToSize, semantic_augmentations
+from ccsa.engine.overlays import apply_overlays
 from ccsa.engine.setup import setup_cfg
 from ccsa.errors import UserError
 from ccsa.insertion import context_blocks, insert_blocks
@@ -290,11 +292,13 @@ def test_pixels_are_scaled_as_the_model_was_trained(config):
 IMAGENET = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 
-def plain_idiom(root, file, **model):
+def plain_idiom(root, name, **model):
     """Return the configuration of a tiny network, made as Detectron2 does without the tools."""
     cfg = get_cfg()
     add_ccsa_config(cfg)
-    cfg.merge_from_file(str(root / "configs" / file))
+    file, overlays = former_configs.command(name.removesuffix(".yaml"))
+    cfg.merge_from_file(file)
+    cfg = apply_overlays(cfg, overlays, file)
     cfg.MODEL.DEVICE, cfg.MODEL.TIMM.NAME = "cpu", "test_efficientnet"
     cfg.MODEL.TIMM.NORM, cfg.MODEL.SEM_SEG_HEAD.NORM = "", "BN"
     cfg.MODEL.update(model)

@@ -37,9 +37,8 @@ def slow_terms(rows, labels, delta_v=0.5, delta_d=1.5):
 
 def sample(number=4, points=60, width=3, seed=0, spread=1.0):
     generator = torch.Generator().manual_seed(seed)
-    labels = (
-        torch.randint(0, number, (points,), generator=generator) * 7
-    )  # labels are not consecutive
+    # The labels are not consecutive.
+    labels = torch.randint(0, number, (points,), generator=generator) * 7
     centres = torch.randn(number * 7, width, generator=generator, dtype=torch.float64)
     noise = torch.randn(points, width, generator=generator, dtype=torch.float64)
     return centres[labels] + spread * noise, labels

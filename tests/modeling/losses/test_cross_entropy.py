@@ -22,9 +22,8 @@ IGNORE = 255
 def sample(n=2, c=4, h=45, w=70, seed=0, scale=3.0):
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(n, c, h, w, generator=generator) * scale
-    logits = (
-        F.avg_pool2d(logits, 5, 1, 2, count_include_pad=False) * 4
-    )  # smooth, like upsampled logits
+    # The logits are smooth, like upsampled ones.
+    logits = F.avg_pool2d(logits, 5, 1, 2, count_include_pad=False) * 4
     labels = torch.randint(0, c, (n, h, w), generator=generator)
     labels[torch.rand(n, h, w, generator=generator) < 0.2] = IGNORE
     return logits, labels
