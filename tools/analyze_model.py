@@ -25,7 +25,7 @@ from torch import nn
 
 from ccsa.analysis import count_parameters, flop_analysis, measure
 from ccsa.analysis.comparison import three_digits
-from ccsa.engine.setup import describe_device, setup_cfg
+from ccsa.engine.setup import add_config_arguments, describe_device, setup_cfg
 from ccsa.engine.trainer import Trainer
 from ccsa.errors import reports_user_errors
 from ccsa.inference.predictor import Predictor
@@ -47,7 +47,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config-file", metavar="FILE", required=True)
+    add_config_arguments(parser, required=True)
     image = parser.add_mutually_exclusive_group()
     image.add_argument(
         "--image", metavar="FILE", help="use this image, prepared as it is at test time"

@@ -19,7 +19,7 @@ from detectron2.config import CfgNode
 from tqdm import tqdm
 
 from ccsa.checkpoint import Checkpointer
-from ccsa.engine import Trainer, describe_device, trained_cfg
+from ccsa.engine import Trainer, add_config_arguments, describe_device, trained_cfg
 from ccsa.errors import UserError, reports_user_errors
 from ccsa.visualization.demo import Demo, Window
 from ccsa.visualization.media import choose_targets, find_inputs, is_video
@@ -34,9 +34,7 @@ def parse_args() -> argparse.Namespace:
         metavar="RUN_OR_FILE",
         help="the folder of a run, or a .pth, .safetensors or .pkl file",
     )
-    parser.add_argument(
-        "--config-file", default="", metavar="FILE", help="by default the configuration of the run"
-    )
+    add_config_arguments(parser, help="default: the configuration of the run")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--input", nargs="+", help="images, folders, glob patterns and videos")
     source.add_argument("--video-input", metavar="FILE", help="one video, whatever its suffix is")

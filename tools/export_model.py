@@ -15,7 +15,7 @@ import logging
 from pathlib import Path
 
 from ccsa.checkpoint import Checkpointer
-from ccsa.engine import Trainer, describe_device, trained_cfg
+from ccsa.engine import Trainer, add_config_arguments, describe_device, trained_cfg
 from ccsa.errors import UserError, reports_user_errors
 from ccsa.export import FORMATS, Part, check_packages, difference, export, exported_part
 from ccsa.utils.files import atomic_write, check_new_file
@@ -33,9 +33,7 @@ def parse_args() -> argparse.Namespace:
         metavar="RUN_OR_FILE",
         help="the folder of a run, or a .pth, .safetensors or .pkl file",
     )
-    parser.add_argument(
-        "--config-file", default="", metavar="FILE", help="default: the configuration of the run"
-    )
+    add_config_arguments(parser, help="default: the configuration of the run")
     parser.add_argument("--format", required=True, choices=list(FORMATS), help="its format")
     parser.add_argument("--output", required=True, metavar="FILE", help="the file to write")
     parser.add_argument(

@@ -1,12 +1,15 @@
 #!/usr/bin/env python
-"""Provide Detectron2 on a machine that reaches PyPI alone, without a compiler.
+"""Install Detectron2 from PyPI, without a compiler.
 
-An importable Detectron2 is left as it is. Otherwise the PyPI wheel `labgym==3.1.2` is fetched
-(hash-checked): it carries the whole pure-Python Detectron2 0.6 (Apache-2.0) under
-`LabGym/detectron2`. That folder alone is taken, its import namespace restored, and installed by pip
-as the distribution `detectron2`, so that `pip list` and `pip uninstall detectron2` work. Rotated
-boxes and deformable convolution need the compiled extension, which this does not have; whoever
-wants them installs an official build first.
+    python tools/install_detectron2.py -c constraints.txt
+
+If Detectron2 is already installed, nothing is changed. Otherwise the PyPI wheel `labgym==3.1.2` is
+downloaded, and its hash is checked. It contains the whole pure-Python Detectron2 0.6 (Apache-2.0)
+as `LabGym/detectron2`. Only that folder is taken, its import namespace is restored, and pip
+installs it as the distribution `detectron2`: `pip list` shows it, `pip uninstall` removes it.
+
+The compiled extension (rotated boxes, deformable convolution) is not included. If you need it,
+install an official build of Detectron2 first.
 """
 
 import argparse
@@ -44,7 +47,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pip(*args: str) -> None:
-    """Run this interpreter's pip; exits with its status if it fails."""
+    """Run the pip of this interpreter, and exit with a message if it fails."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *args]
     status = subprocess.run(command).returncode
     if status:
@@ -52,11 +55,13 @@ def pip(*args: str) -> None:
 
 
 def fetch_carrier(folder: Path) -> Path:
-    """Download the carrier wheel into ``folder``; pip refuses it if its hash differs."""
+    """Download the wheel that contains Detectron2 into ``folder`` and return its path.
+
+    pip rejects the wheel if its hash differs.
+    """
     requirement = folder / "carrier.txt"
     requirement.write_text(f"{CARRIER} --hash=sha256:{CARRIER_SHA256}\n")
-    # Its metadata asks for Python < 3.11 and GUI packages; neither concerns the folder taken from
-    # it.
+    # Its metadata requires Python < 3.11 and GUI packages. The folder taken from it needs neither.
     pip(
         *("download", "-q", "--no-deps", "--ignore-requires-python", "--only-binary=:all:"),
         *("--require-hashes", "-r", str(requirement), "-d", str(folder)),
@@ -65,7 +70,7 @@ def fetch_carrier(folder: Path) -> Path:
 
 
 def restored_files(carrier: Path) -> dict[str, bytes]:
-    """The files of Detectron2 by path, under their own import namespace."""
+    """Return the files of Detectron2 by path, with references to its own import namespace."""
     files = {}
     with zipfile.ZipFile(carrier) as wheel:
         for name in wheel.namelist():
@@ -76,12 +81,15 @@ def restored_files(carrier: Path) -> dict[str, bytes]:
                 content = content.replace(b"LabGym.detectron2", b"detectron2")
             files[name.removeprefix("LabGym/")] = content
     if "detectron2/__init__.py" not in files:
-        sys.exit(f"install_detectron2: {CARRIER} holds no {CARRIED_FOLDER}")
+        sys.exit(f"install_detectron2: {CARRIER} does not contain {CARRIED_FOLDER}")
     return files
 
 
 def build_wheel(files: dict[str, bytes], folder: Path) -> Path:
-    """Write ``files`` and their metadata as the wheel of the distribution `detectron2`."""
+    """Write ``files`` and their metadata as a wheel of the distribution `detectron2`.
+
+    Return the path of the wheel, which is written into ``folder``.
+    """
     info = f"detectron2-{VERSION}.dist-info"
     metadata = [
         "Metadata-Version: 2.1",
@@ -112,18 +120,21 @@ def build_wheel(files: dict[str, bytes], folder: Path) -> Path:
 
 
 def main() -> None:
+    """Install Detectron2 unless it is installed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("-c", "--constraint", help="constraints file for Detectron2's own needs")
+    parser.add_argument(
+        "-c", "--constraint", help="constraints file for the packages that Detectron2 requires"
+    )
     args = parser.parse_args()
     if importlib.util.find_spec("detectron2"):
-        print("Detectron2 is already there; left as it is.")
+        print("Detectron2 is already installed and is left as it is.")
         return
     with tempfile.TemporaryDirectory() as folder:
         carrier = fetch_carrier(Path(folder))
         wheel = build_wheel(restored_files(carrier), Path(folder))
         constraint = ("-c", args.constraint) if args.constraint else ()
         pip("install", "-q", *constraint, str(wheel))
-    print(f"Detectron2 {VERSION} installed.")
+    print(f"Detectron2 {VERSION} was installed.")
 
 
 if __name__ == "__main__":

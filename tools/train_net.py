@@ -3,12 +3,14 @@
 
     python tools/train_net.py --config-file configs/digits/ccnet_mask_rcnn.yaml
     python tools/train_net.py --config-file configs/ccnet_mask_rcnn.yaml --num-gpus 8
+    python tools/train_net.py --config-file configs/mask_rcnn.yaml --with R_101,criss_cross,r3
     python tools/train_net.py --config-file configs/digits/ccnet_mask_rcnn.yaml --resume
     python tools/train_net.py --config-file configs/digits/ccnet_mask_rcnn.yaml \\
         --eval-only MODEL.WEIGHTS FILE.pth
 
-Further words are KEY VALUE pairs of the configuration. With no OUTPUT_DIR, each run gets a new
-folder under output/<config>/.
+--with applies overlays of configs/overlays on top of the configuration. KEY VALUE pairs at the end
+override single keys. Without OUTPUT_DIR, each run gets a new folder under
+output/<config>+<overlay>.../.
 """
 
 import argparse
@@ -30,6 +32,7 @@ from torch.multiprocessing import ProcessExitedException
 from ccsa.checkpoint import Checkpointer
 from ccsa.engine import (
     Trainer,
+    add_config_arguments,
     check_run,
     choose_output_dir,
     describe_device,
@@ -58,9 +61,15 @@ def work(cfg: CfgNode, args: argparse.Namespace) -> None:
         finish_run(cfg, model, results, time.perf_counter() - STARTED)
 
 
+def parse_args() -> argparse.Namespace:
+    parser = default_argument_parser(epilog=__doc__)
+    add_config_arguments(parser, config_file=False)  # Detectron2's parser has --config-file
+    return parser.parse_args()
+
+
 @reports_user_errors
 def main() -> None:
-    args = default_argument_parser(epilog=__doc__).parse_args()
+    args = parse_args()
     cfg = setup_cfg(args)
     check_run(cfg, args)
     folder = choose_output_dir(cfg, args)

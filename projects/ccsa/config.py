@@ -1,4 +1,8 @@
-"""The keys that ccsa adds to Detectron2's configuration."""
+"""The configuration keys that ccsa adds to those of Detectron2.
+
+docs/CONFIG.md is generated from this file: the docstring of each function introduces a section, and
+the comment above a key describes it. Run ``python tools/document_config.py`` after a change.
+"""
 
 from detectron2.config import CfgNode
 
@@ -7,25 +11,16 @@ RENAMED_KEYS = {"MODEL.SEM_SEG_HEAD.CONTEXT": "MODEL.SEM_SEG_HEAD.BLOCKS"}
 
 
 def add_ccsa_config(cfg: CfgNode) -> None:
-    """Add the keys of ccsa to ``cfg``, and Detectron2's own where ccsa's default differs."""
-    # The device that is there: "cuda" where there is one, else "cpu". Naming one that is not there
-    # is an error.
-    cfg.MODEL.DEVICE = "auto"
-    # Run the model in channels-last memory format: faster convolutions, and attention lines without
-    # copies.
-    cfg.MODEL.CHANNELS_LAST = False
+    """Add the keys of ccsa to ``cfg``, and change defaults of Detectron2 where they differ.
 
-    cfg.MODEL.CONTEXT = CfgNode()
-    # With MODEL.META_ARCHITECTURE "ContextModel": the meta-architecture that is built and then
-    # given the blocks.
-    cfg.MODEL.CONTEXT.META_ARCHITECTURE = "GeneralizedRCNN"
-    # A list of {at: module path, block: registered name, **keywords of the block}; see
-    # docs/INSERTION.md.
-    cfg.MODEL.CONTEXT.BLOCKS = []
-
-    # Empty: a new numbered folder under output/<config>/ for each run.
-    cfg.OUTPUT_DIR = ""
-
+    Example:
+        >>> from detectron2.config import get_cfg
+        >>> cfg = get_cfg()
+        >>> add_ccsa_config(cfg)
+        >>> cfg.MODEL.CONTEXT.BLOCKS
+        []
+    """
+    _add_model_keys(cfg)
     _add_backbone_keys(cfg)
     _add_semantic_keys(cfg)
     _add_solver_keys(cfg)
@@ -33,188 +28,245 @@ def add_ccsa_config(cfg: CfgNode) -> None:
     _add_inference_keys(cfg)
 
 
+def _add_model_keys(cfg: CfgNode) -> None:
+    """Add the keys of model, device and run folder."""
+    # The device. "auto" uses an accelerator if one is available, and otherwise the CPU. A device
+    # that is named must be available.
+    cfg.MODEL.DEVICE = "auto"
+    # Whether the model runs in channels-last memory format. Convolutions are then faster, and
+    # criss-cross attention does not copy rows and columns.
+    cfg.MODEL.CHANNELS_LAST = False
+
+    cfg.MODEL.CONTEXT = CfgNode()
+    # The meta-architecture to which blocks are attached. It is used if MODEL.META_ARCHITECTURE is
+    # "ContextModel".
+    cfg.MODEL.CONTEXT.META_ARCHITECTURE = "GeneralizedRCNN"
+    # The context blocks, a list of {at: module path, block: registered name, **keywords of the
+    # block}; see docs/INSERTION.md.
+    cfg.MODEL.CONTEXT.BLOCKS = []
+
+    # The folder of the run. If it is empty, each run gets a new numbered folder under
+    # output/<config>+<overlay>.../.
+    cfg.OUTPUT_DIR = ""
+
+
 def _add_backbone_keys(cfg: CfgNode) -> None:
-    """Keys of the backbones. Those of build_dilated_resnet_backbone: STEM_TYPE and RES5_MULTI_GRID
-    mean what they mean in Detectron2's DeepLab."""
+    """Add the keys of backbones.
+
+    ``STEM_TYPE`` and ``RES5_MULTI_GRID`` of ``build_dilated_resnet_backbone`` mean the same as
+    in Detectron2's DeepLab project. ``MODEL.PLAIN`` belongs to ``PlainBackbone``, and
+    ``MODEL.TIMM`` to ``build_timm_backbone`` and ``build_timm_fpn_backbone``; see docs/TIMM.md.
+    """
     keys = cfg.MODEL.RESNETS
-    # Stride of res5: 8, 16, or 32 for no dilation.
+    # The stride of res5: 8 or 16 with dilation, or 32 without.
     keys.OUTPUT_STRIDE = 8
-    # The first block of a dilated stage keeps the dilation of the stage before, as in
-    # MMSegmentation; False as in the official CCNet code.
+    # Whether the first block of a dilated stage keeps the dilation of the previous stage, as in
+    # MMSegmentation. The official CCNet code does not do this.
     keys.CONTRACT_DILATION = False
-    # Factors of the dilation of res5's blocks, one each; [] is all 1.
+    # Factors of the dilation of the blocks of res5, one for each block. An empty list means 1 for
+    # all of them.
     keys.RES5_MULTI_GRID = []
-    # "basic", one 7x7 convolution, or "deeplab", three 3x3. STEM_OUT_CHANNELS 128 then gives widths
-    # 64, 64, 128 (CCNet) and 64 gives 32, 32, 64 (ResNetV1c).
+    # The stem: "basic", one 7x7 convolution, or "deeplab", three 3x3 convolutions. With "deeplab",
+    # STEM_OUT_CHANNELS 128 gives the widths 64, 64, 128 (CCNet) and 64 gives 32, 32, 64
+    # (ResNetV1c).
     keys.STEM_TYPE = "basic"
-    # The max-pool of the deep stem rounds up, as in the official CCNet code.
+    # Whether the max-pooling of the deep stem rounds sizes up, as in the official CCNet code.
     keys.STEM_CEIL_MODE = False
 
-    # PlainBackbone: 3x3 convolutions of these widths and strides, with this norm.
     cfg.MODEL.PLAIN = CfgNode()
+    # The output channels of the 3x3 convolutions.
     cfg.MODEL.PLAIN.CHANNELS = [16, 32, 32]
+    # The strides of the convolutions.
     cfg.MODEL.PLAIN.STRIDES = [2, 2, 1]
+    # The norm after each convolution.
     cfg.MODEL.PLAIN.NORM = "BN"
 
-    # build_timm_backbone and build_timm_fpn_backbone: a model of timm. MODEL.WEIGHTS is then a
-    # checkpoint as ever, timm://hub for the weights that timm names, or timm://FILE for a .pth or
-    # .safetensors file with timm's keys. PIXEL_MEAN and PIXEL_STD that are empty, or Detectron2's
-    # default, become those of the model.
     cfg.MODEL.TIMM = CfgNode()
-    # In timm.list_models(), with the tag of its weights or without, e.g. resnet50d.ra2_in1k.
+    # The model, one of timm.list_models(), optionally with the tag of its weights. MODEL.WEIGHTS is
+    # then a checkpoint, "timm://hub" for the weights that timm provides for this name, or
+    # "timm://FILE" for a .pth or .safetensors file with timm's keys. If PIXEL_MEAN and PIXEL_STD
+    # are empty or have Detectron2's default, the values of the model are used.
     cfg.MODEL.TIMM.NAME = "resnet50d.ra2_in1k"
-    # Stride of res5: 32, or 8 or 16 where the model can be dilated.
+    # The stride of res5: 32, or 8 or 16 if the model can be dilated.
     cfg.MODEL.TIMM.OUTPUT_STRIDE = 32
-    # The levels that are used; res5 is the last one that the model has.
+    # The levels that are used. The last level of a model is always called res5.
     cfg.MODEL.TIMM.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
-    # "" for the model's own norms; its batch norms made "SyncBN" or "FrozenBN".
+    # The norm: an empty string keeps the norms of the model; "SyncBN" and "FrozenBN" replace its
+    # batch norms.
     cfg.MODEL.TIMM.NORM = ""
-    # More keywords for timm.create_model, e.g. [{drop_path_rate: 0.1}].
+    # Further keywords for timm.create_model, e.g. [{drop_path_rate: 0.1}].
     cfg.MODEL.TIMM.ARGUMENTS = []
 
 
 def _add_semantic_keys(cfg: CfgNode) -> None:
-    """Keys of CCNetHead, SANetHead and FCNHead, beside Detectron2's: IN_FEATURES (the last backbone
-    feature in a list; all stages for SANetHead), CONVS_DIM, NORM, NUM_CLASSES, IGNORE_VALUE,
-    LOSS_WEIGHT."""
+    """Add the keys of semantic heads.
+
+    They belong to ``CCNetHead``, ``SANetHead`` and ``FCNHead``, which also use these keys of
+    Detectron2: ``IN_FEATURES`` (the last feature map of the backbone in a list; all stages for
+    ``SANetHead``), ``CONVS_DIM``, ``NORM``, ``NUM_CLASSES``, ``IGNORE_VALUE`` and
+    ``LOSS_WEIGHT``.
+    """
     keys = cfg.MODEL.SEM_SEG_HEAD
-    # "relu", or "leaky_relu" with slope 0.01 as in the official CCNet code.
+    # The activation: "relu", or "leaky_relu" with slope 0.01 as in the official CCNet code.
     keys.ACTIVATION = "relu"
-    # Dropout of whole channels before a classifier.
+    # The probability of dropping a channel before a classifier.
     keys.DROPOUT = 0.1
-    # Standard deviation of the weights of the head's own classifiers at the start.
+    # The initial standard deviation of the weights of the classifiers.
     keys.PREDICTOR_STD = 0.01
-    # Corners of the logits lie on corners of the image; True in the official CCNet code.
+    # Whether resizing of the logits aligns the corners of the grid with the corners of the image,
+    # as in the official CCNet code.
     keys.ALIGN_CORNERS = False
-    # What a pixel of each class weighs in the main losses; [] is all the same.
+    # The weight of each class in the main losses. An empty list means equal weights.
     keys.CLASS_WEIGHTS = []
-    # CCNetHead: its context blocks in order, {block: registered name, **keywords}; [] is R = 0.
+    # CCNetHead: its context blocks in order, a list of {block: registered name, **keywords of the
+    # block}. An empty list means no attention (R = 0).
     keys.BLOCKS = [{"block": "CrissCross", "recurrence": 2}]
 
     keys.AUX = CfgNode()
-    # CCNetHead, FCNHead: the feature that the auxiliary FCN reads.
+    # CCNetHead, FCNHead: the feature map that the auxiliary FCN reads.
     keys.AUX.IN_FEATURE = "res4"
-    # Its width: 512 in the official CCNet code, 256 in MMSegmentation.
+    # The width of the auxiliary FCN: 512 in the official CCNet code, 256 in MMSegmentation.
     keys.AUX.CHANNELS = 256
-    # The factor of its loss; 0 for no auxiliary FCN.
+    # The weight of the auxiliary loss. With 0 there is no auxiliary FCN.
     keys.AUX.WEIGHT = 0.4
 
     keys.OHEM = CfgNode()
-    # Only hard pixels count in the main losses, as the official CCNet code defines it.
+    # Whether only hard pixels count in the main losses (online hard example mining), as the
+    # official CCNet code defines it.
     keys.OHEM.ENABLED = False
-    # A pixel is hard up to this probability of its own class.
+    # A pixel is hard if the predicted probability of its own class is at most this value.
     keys.OHEM.THRESHOLD = 0.7
-    # About how many pixels of a process's batch count at least.
+    # The approximate minimum number of pixels that count in the batch of a process.
     keys.OHEM.MIN_KEPT = 100000
 
     keys.CCL = CfgNode()
-    # CCNetHead: the category consistent loss of CCNet's journal version.
+    # CCNetHead: whether the category consistent loss of CCNet's journal version is added.
     keys.CCL.ENABLED = False
-    # Factors of l_var, l_dis and l_reg.
+    # The weights of l_var, l_dis and l_reg.
     keys.CCL.WEIGHTS = [1.0, 1.0, 0.001]
-    # delta_v and delta_d.
+    # The margins delta_v and delta_d.
     keys.CCL.DELTAS = [0.5, 1.5]
-    # Channels after the 1x1 convolution before it; 0 for no convolution. The paper's "16" may also
-    # be a ratio: CONVS_DIM // 16.
+    # The number of channels after the 1x1 convolution before the loss. With 0 there is no
+    # convolution. The "16" of the paper may also be a ratio, CONVS_DIM // 16.
     keys.CCL.CHANNELS = 16
-    # The features it takes: "context_output" or "context_input". Sources do not settle it.
+    # The feature map that the loss takes: "context_output" or "context_input". The sources do not
+    # settle it.
     keys.CCL.AT = "context_output"
-    # Whether classes are those of the "batch" of one process or of each "image".
+    # Which classes are compared: those of the "batch" of one process, or those of each "image".
     keys.CCL.SCOPE = "batch"
 
     keys.SANET = CfgNode()
-    # Width of the head on each stage.
+    # SANetHead: the width of the head on each stage.
     keys.SANET.CHANNELS = 256
-    # The block of each head: SqueezeAttention, or SqueezeExcitation for the paper's comparison; []
-    # is none. Norms of the block are its own keyword.
+    # SANetHead: the context blocks of each stage, a list of {block: registered name, **keywords of
+    # the block}, e.g. SqueezeAttention, or SqueezeExcitation for the comparison in the paper.
     keys.SANET.BLOCKS = [{"block": "SqueezeAttention", "residual": False}]
-    # Weights of the three losses; 0 leaves the part out.
+    # The weight of the mask loss. A weight of 0 removes the part of the head that belongs to the
+    # loss.
     keys.SANET.MASK_WEIGHT = 1.0
+    # The weight of the categorical loss (alpha in the paper).
     keys.SANET.CATEGORY_WEIGHT = 0.2
+    # The weight of the dense loss (beta in the paper).
     keys.SANET.DENSE_WEIGHT = 0.8
-    # The categorical loss over classes: "sum" as printed, or "mean".
+    # The reduction of the categorical loss over classes: "sum" as printed in the paper, or "mean".
     keys.SANET.CATEGORY_REDUCTION = "sum"
-    # The final prediction: "dense", "mask" or their "sum". The paper leaves it open.
+    # The final prediction: "dense", "mask" or their "sum". The paper does not specify it.
     keys.SANET.PREDICTION = "dense"
 
 
 def _add_solver_keys(cfg: CfgNode) -> None:
-    """Keys of the learning rate; those of the poly schedule mean what they mean in Detectron2's
-    DeepLab."""
+    """Add the keys of the optimizer and the learning rate.
+
+    The keys of the poly schedule mean the same as in Detectron2's DeepLab project.
+    """
     keys = cfg.SOLVER
-    # "SGD", or "AdamW" with torch's betas.
+    # The optimizer: "SGD", or "AdamW" with the default betas of torch.
     keys.OPTIMIZER = "SGD"
-    # With LR_SCHEDULER_NAME "WarmupPolyLR": rate = BASE_LR * (1 - iteration / MAX_ITER) ** power.
+    # The power of the schedule "WarmupPolyLR" (LR_SCHEDULER_NAME), with the learning rate BASE_LR *
+    # (1 - iteration / MAX_ITER) ** power.
     keys.POLY_LR_POWER = 0.9
-    # The rate does not fall below this share of BASE_LR.
+    # The learning rate does not fall below this fraction of BASE_LR.
     keys.POLY_LR_CONSTANT_ENDING = 0.0
-    # Factor of the rate of all that is not in the backbone; 10 in PyTorch-Encoding.
+    # The factor of the learning rate of all parameters outside the backbone. PyTorch-Encoding uses
+    # 10.
     keys.HEAD_LR_FACTOR = 1.0
 
 
 def _add_input_keys(cfg: CfgNode) -> None:
-    """Keys of training augmentation for semantic segmentation, beside Detectron2's MIN_SIZE_TRAIN,
-    MAX_SIZE_TRAIN, RANDOM_FLIP (which exchanges the dataset's "flip_pairs") and CROP. There the
-    crop follows the resize, and one of TYPE "absolute" is padded to SIZE with PIXEL_MEAN and
-    IGNORE_VALUE."""
+    """Add the keys of training data and augmentation for semantic segmentation.
+
+    Detectron2's keys ``MIN_SIZE_TRAIN``, ``MAX_SIZE_TRAIN``, ``RANDOM_FLIP`` (which swaps the
+    ``flip_pairs`` of the dataset) and ``CROP`` apply as well. The crop follows the resize. A
+    crop of TYPE ``absolute`` is padded to ``SIZE`` with ``PIXEL_MEAN`` and ``IGNORE_VALUE``.
+    """
     keys = cfg.INPUT
-    # "detection", Detectron2's mapper; "semantic", with the keys below; "auto" by the datasets. A
-    # video model has clips, augmented by the keys below, whatever is said here.
+    # The mapper of the training data: "detection" is Detectron2's, "semantic" uses the keys below,
+    # and "auto" decides by the datasets. A video model always gets clips, augmented by the keys
+    # below.
     keys.MAPPER = "auto"
-    # A crop is drawn anew, ten times at most, while one class has more than this share of it.
+    # A crop is drawn again, at most ten times, while one class covers more than this fraction of
+    # it.
     keys.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
 
     keys.CLIP = CfgNode()
-    # VideoSemanticSegmentor: frames of a clip, T.
+    # VideoSemanticSegmentor: the number of frames of a clip (T).
     keys.CLIP.FRAMES = 5
-    # The frame that has labels and is predicted: "last" or "middle". Not found in CCNet's paper.
+    # The frame that is labeled and predicted: "last" or "middle". CCNet's paper does not specify
+    # it.
     keys.CLIP.LABELLED = "last"
-    # From one frame of a clip to the next. Not found in CCNet's paper.
+    # The distance between two frames of a clip, in frames. CCNet's paper does not specify it.
     keys.CLIP.STEP = 1
-    # Where the other frames come from: "raw", all frames of the video; "labelled", the dataset's
-    # own, which may be a second apart. Never one for the other.
+    # The source of the other frames: "raw" for all frames of the video, or "labelled" for the
+    # frames of the dataset, which may be a second apart. One source never replaces the other.
     keys.CLIP.SOURCE = "raw"
 
     keys.SEM_SEG = CfgNode()
-    # Random factors of the image's size, [low, high], in place of MIN_SIZE_TRAIN; [] for that.
+    # The range [low, high] of the random factor of the image size. It replaces MIN_SIZE_TRAIN; with
+    # an empty list, MIN_SIZE_TRAIN is used.
     keys.SEM_SEG.SCALE_RANGE = []
-    # Factors are low, low + step, ... high; 0.0 for any between them.
+    # The factors are low, low + step, ..., high. With 0.0 the factor is continuous.
     keys.SEM_SEG.SCALE_STEP = 0.0
-    # The longer side that a factor of 1 gives; 0 for the image's own.
+    # The length of the longer side for a factor of 1. With 0 it is that of the image.
     keys.SEM_SEG.LONG_SIDE = 0
 
     keys.SEM_SEG.COLOR_JITTER = CfgNode()
-    # Brightness, contrast, saturation and hue, each changed with probability 1/2.
+    # Whether brightness, contrast, saturation and hue are changed, each with probability 1/2.
     keys.SEM_SEG.COLOR_JITTER.ENABLED = False
-    # Up to this much is added, of 255.
+    # The largest change of the brightness, for values up to 255.
     keys.SEM_SEG.COLOR_JITTER.BRIGHTNESS = 32.0
-    # Factors, [low, high].
+    # The range [low, high] of the factor of the contrast.
     keys.SEM_SEG.COLOR_JITTER.CONTRAST = [0.5, 1.5]
+    # The range [low, high] of the factor of the saturation.
     keys.SEM_SEG.COLOR_JITTER.SATURATION = [0.5, 1.5]
-    # Up to this much is added, of 180.
+    # The largest change of the hue, for values up to 180.
     keys.SEM_SEG.COLOR_JITTER.HUE = 18
 
 
 def _add_inference_keys(cfg: CfgNode) -> None:
-    """Keys of evaluation, and of semantic inference for any model with a "sem_seg" output."""
+    """Add the keys of evaluation and semantic inference.
+
+    Those of semantic inference apply to any model with a ``sem_seg`` output.
+    """
     keys = cfg.TEST
-    # Write the panoptic predictions of a test set as COCO's JSON and PNGs, to inference/<test set>.
+    # Whether the panoptic predictions of a test set are written to inference/<test set>, as COCO's
+    # JSON and PNG files.
     keys.PANOPTIC_FILES = False
     # What windows, scales and flips average: "logits", as in the official CCNet code, or "softmax".
     keys.SEM_SEG_AVERAGE = "logits"
 
     keys.SLIDING_WINDOW = CfgNode()
-    # Run the model on overlapping windows of the (resized) test image.
+    # Whether the model is applied to overlapping windows of the (resized) test image.
     keys.SLIDING_WINDOW.ENABLED = False
-    # Height and width of a window; a smaller image is one window of its own size.
+    # The height and width of a window. A smaller image is one window of its own size.
     keys.SLIDING_WINDOW.CROP = [769, 769]
-    # Steps down and right; ceil(2 / 3 of the crop) in the official CCNet code.
+    # The vertical and horizontal step. The official CCNet code uses ceil(2 / 3 of the crop).
     keys.SLIDING_WINDOW.STRIDE = [513, 513]
 
     keys.SEM_SEG_AUG = CfgNode()
-    # Average over scales and flips of the (resized) test image.
+    # Whether predictions are averaged over scales and flips of the (resized) test image.
     keys.SEM_SEG_AUG.ENABLED = False
-    # Factors of its size.
+    # The factors of the image size.
     keys.SEM_SEG_AUG.SCALES = [0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
-    # Each scale also mirrored; classes in the dataset's "flip_pairs" are swapped back.
+    # Whether each scale is also flipped horizontally. The classes in the "flip_pairs" of the
+    # dataset are swapped back.
     keys.SEM_SEG_AUG.FLIP = True

@@ -1,14 +1,18 @@
-"""Every configuration builds, and the twins differ in their block lines alone."""
+"""Every configuration builds, and baselines differ from their experiments in the block only.
+
+A configuration is named after its file. Names of former files stand for the base with overlays that
+replaced them (docs/CONFIG_MIGRATION.md), so every experiment is tested.
+"""
 
 import argparse
 import re
-from pathlib import Path
 
 import pytest
 import timm
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_backbone
+from support import former_configs
 
 from ccsa.data.loaders import build_train_mapper
 from ccsa.data.mapper import SemanticMapper
@@ -18,27 +22,25 @@ from ccsa.engine.checks import check_model
 from ccsa.engine.setup import setup_cfg
 from ccsa.modeling.clip import Clip
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 BLOCKS = {
     "ccnet": "CrissCross",
     "sa": "SqueezeAttention",
     "se": "SqueezeExcitation",
     "nonlocal": "NonLocal",
 }
-# For weights from elsewhere: no names of ours, no ImageNet weights.
+# For converted weights: their names follow another program, and they have no ImageNet weights.
 CONVERTED = [f"cityscapes/ccnet_R_{name}" for name in ("50_mmseg", "101_mmseg", "101_official")]
 SEMANTIC = [
-    stem
-    for name in FAMILIES
-    for file in sorted((CONFIGS / name).glob("*.yaml"))
-    if (stem := f"{name}/{file.stem}") not in CONVERTED and "panoptic" not in stem
+    name
+    for name in former_configs.NAMES
+    if name.partition("/")[0] in FAMILIES and name not in CONVERTED and "panoptic" not in name
 ]
 TIMM = [name for name in SEMANTIC if not re.search(r"_R_\d+_", name)]
 EFFICIENTNET = "pascal_context/sanet_efficientnet_b{}_os8_480_80ep"
 HEAD = "MODEL.SEM_SEG_HEAD."
 SANET = ("SANET.BLOCKS", "SANET.CHANNELS")
 # By the last word of a name: the keys in which it differs from the configuration without it.
-TWINS = {
+ABLATIONS = {
     **{word: {HEAD + "BLOCKS"} for word in ("r0", "r1", "r3", "nonlocal")},
     **{word: {HEAD + "SANET.BLOCKS"} for word in ("se", "noblock")},
     "ccl": {HEAD + "CCL.ENABLED"},
@@ -48,15 +50,18 @@ TWINS = {
 
 
 def load(root, name, *options):
-    file = str(root / "configs" / name)
-    return setup_cfg(argparse.Namespace(config_file=file, opts=["MODEL.DEVICE", "cpu", *options]))
+    file, overlays = former_configs.command(str(name).removesuffix(".yaml"))
+    words = ["MODEL.DEVICE", "cpu", *options]
+    return setup_cfg(argparse.Namespace(config_file=file, overlays=overlays, opts=words))
 
 
 def test_every_config_builds(root):
-    files = sorted((root / "configs").rglob("*.yaml"))
-    assert len(files) >= 147
-    for file in files:
-        check_model(load(root, file.relative_to(root / "configs")))
+    files = [p.relative_to(root / "configs") for p in (root / "configs").rglob("*.yaml")]
+    files = [str(p.with_suffix("")) for p in files if p.parts[0] != "overlays"]
+    names = sorted({*former_configs.NAMES, *files})
+    assert len(names) >= 147
+    for name in names:
+        check_model(load(root, name))
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -214,11 +219,11 @@ def test_the_convnext_twins_differ_in_their_block_alone(root):
     )
 
 
-@pytest.mark.parametrize("name", [n for n in SEMANTIC if n.rpartition("_")[2] in TWINS])
+@pytest.mark.parametrize("name", [n for n in SEMANTIC if n.rpartition("_")[2] in ABLATIONS])
 def test_semantic_twins_differ_in_their_block_lines_alone(root, name):
     plain, _, kind = name.rpartition("_")
     changed = differences(load(root, f"{plain}.yaml"), load(root, f"{name}.yaml"))
-    assert changed == TWINS[kind]
+    assert changed == ABLATIONS[kind]
 
 
 @pytest.mark.parametrize("name", [n for n in SEMANTIC if "_R_101_" in n])
@@ -298,8 +303,8 @@ def test_every_dataset_has_both_depths_with_and_without_blocks_and_ccl():
 
 def test_blocks_are_what_the_names_say(root):
     stem = "cityscapes/ccnet_R_101_os8_769_60k"
-    loops = {"": 2, "_r1": 1, "_r3": 3}
-    for suffix, recurrence in loops.items():
+    recurrences = {"": 2, "_r1": 1, "_r3": 3}
+    for suffix, recurrence in recurrences.items():
         (line,) = load(root, f"{stem}{suffix}.yaml").MODEL.SEM_SEG_HEAD.BLOCKS
         assert (line["block"], line["recurrence"]) == ("CrissCross", recurrence)
     assert load(root, f"{stem}_r0.yaml").MODEL.SEM_SEG_HEAD.BLOCKS == []

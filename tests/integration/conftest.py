@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from support import former_configs
 
 from ccsa.engine import setup_cfg
 
@@ -25,12 +26,18 @@ def datasets(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def configure(root):
-    """The configuration of ``configs/FILE`` on the CPU, and the command line that names it."""
+    """The configuration of ``configs/FILE`` on the CPU, and the command line that names it.
+
+    The name of a former file (``support.former_configs``) stands for the command that replaced it.
+    """
 
     def load(file: Path | str, output: Path | str, *options: object) -> tuple:
         words = ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", output, *options]
+        name = Path(root / "configs" / file).relative_to(root / "configs").with_suffix("")
+        config_file, overlays = former_configs.command(name.as_posix())
         args = argparse.Namespace(
-            config_file=str(root / "configs" / file),
+            config_file=config_file,
+            overlays=overlays,
             opts=list(map(str, words)),
             num_gpus=1,
             num_machines=1,

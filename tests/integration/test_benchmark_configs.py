@@ -1,6 +1,9 @@
-"""Every semantic benchmark configuration, on a small copy of its own dataset as published:
-prepared, one training step, one evaluation. Models and images are small, everything else is as
-configured."""
+"""Every semantic experiment on a small copy of its own dataset, laid out as published.
+
+The data is prepared, and each experiment trains for one step and is evaluated once. Models and
+images are small; everything else is as configured. Names of former files stand for the base with
+overlays that replaced them.
+"""
 
 import math
 from pathlib import Path
@@ -10,7 +13,7 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.builtin import register_all_ade20k, register_all_cityscapes
 from detectron2.utils.env import seed_all_rng
-from support import layouts
+from support import former_configs, layouts
 
 from ccsa.data import semantic
 from ccsa.data.loaders import build_train_mapper, load_records
@@ -23,10 +26,9 @@ pytestmark = pytest.mark.slow
 TESTS = Path(__file__).resolve().parents[1]
 CONFIGS = TESTS.parent / "configs"
 FILES = [
-    file
-    for name in semantic.FAMILIES
-    for file in sorted((CONFIGS / name).glob("*.yaml"))
-    if "panoptic" not in file.stem
+    CONFIGS / f"{name}.yaml"
+    for name in former_configs.NAMES
+    if name.partition("/")[0] in semantic.FAMILIES and "panoptic" not in name
 ]
 SMALL = {
     "MODEL.WEIGHTS": "",

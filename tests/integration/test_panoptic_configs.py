@@ -5,19 +5,19 @@ configured."""
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from support import panoptic_files
+from support import former_configs, panoptic_files
 
 from ccsa.data.synthetic.digits import write_digits
 from ccsa.data.synthetic.digits_as_coco import write_as_coco
 
 pytestmark = pytest.mark.slow
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-DIGITS = sorted((CONFIGS / "digits").glob("*panoptic_fpn.yaml"))
-CITYSCAPES = sorted((CONFIGS / "cityscapes").glob("*panoptic_fpn.yaml"))
-COCO = sorted(CONFIGS.glob("*panoptic_fpn*.yaml"))
+# Names of former files stand for the base with overlays that replaced them.
+PANOPTIC = [name for name in former_configs.NAMES if "panoptic_fpn" in name]
+DIGITS = [name for name in PANOPTIC if name.startswith("digits/")]
+CITYSCAPES = [name for name in PANOPTIC if name.startswith("cityscapes/")]
+COCO = [name for name in PANOPTIC if "/" not in name]
 SMALL = [
     *("MODEL.WEIGHTS", "", "MODEL.RESNETS.DEPTH", "50", "MODEL.FPN.OUT_CHANNELS", "32"),
     *("MODEL.RESNETS.STEM_OUT_CHANNELS", "8", "MODEL.RESNETS.RES2_OUT_CHANNELS", "16"),
@@ -33,13 +33,15 @@ import torch
 from detectron2.utils.env import seed_all_rng
 from ccsa.engine import Trainer, check_run, setup_cfg
 torch.set_num_threads(1)
-folder, files, options = sys.argv[1], sys.argv[2].split(","), sys.argv[3:]
-for file in files:
+folder, commands, options = sys.argv[1], sys.argv[2].split(","), sys.argv[3:]
+for command in commands:
+    name, file, *overlays = command.split("+")
     args = argparse.Namespace(
-        config_file=file, num_gpus=1, num_machines=1, eval_only=False, resume=False,
+        config_file=file, overlays=overlays,
+        num_gpus=1, num_machines=1, eval_only=False, resume=False,
         opts=["MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", "1", "SOLVER.IMS_PER_BATCH", "2",
               "SOLVER.REFERENCE_WORLD_SIZE", "0", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0",
-              "OUTPUT_DIR", f"{folder}/{Path(file).stem}", *options],
+              "OUTPUT_DIR", f"{folder}/{name}", *options],
     )
     cfg = setup_cfg(args)
     check_run(cfg, args)
@@ -53,23 +55,27 @@ for file in files:
     results = trainer.results
     assert 0 <= results["panoptic_seg"]["PQ"] <= 100 and 0 <= results["sem_seg"]["mIoU"] <= 100
     assert "AP" in results["segm"], list(results)
-    print("done", Path(file).stem, flush=True)
+    print("done", name, flush=True)
 """
 
 
-def run(files, root, folder, *options):
-    names = ",".join(map(str, files))
+def run(names, root, folder, *options):
+    stems = [name.rpartition("/")[2] for name in names]
+    commands = []
+    for name, stem in zip(names, stems, strict=True):
+        file, overlays = former_configs.command(name)
+        commands.append("+".join([stem, file, *overlays]))
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(folder), names, *options],
+        [sys.executable, "-c", PROGRAM, str(folder), ",".join(commands), *options],
         env={**os.environ, "DETECTRON2_DATASETS": str(root)},
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
     assert done.returncode == 0, done.stdout[-3000:]
-    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("done ")] == [
-        file.stem for file in files
-    ]
+    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("done ")] == (
+        stems
+    )
 
 
 def test_digits(tmp_path):

@@ -88,7 +88,7 @@ def test_resume_goes_on_where_it_ended(root, place, trained):
 def test_a_run_folder_is_not_taken_again(root, place, trained):
     state = {p: p.stat().st_mtime_ns for p in trained[0].iterdir()}
     printed = train(root, place, "OUTPUT_DIR", trained[0], status=2)
-    assert "holds a run" in printed and "Traceback" not in printed
+    assert "contains a run" in printed and "Traceback" not in printed
     assert {p: p.stat().st_mtime_ns for p in trained[0].iterdir()} == state
 
 

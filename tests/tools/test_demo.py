@@ -271,7 +271,11 @@ def bad_inputs(tmp_path, scenes, run):
             {"weights": taken},
             "--config-file",
         ),
-        "no run": (["--input", scene, "--output", out], {"weights": empty}, "holds no run"),
+        "no run": (
+            ["--input", scene, "--output", out],
+            {"weights": empty},
+            "not the folder of a run",
+        ),
         "configuration names no weights": (
             ["--input", scene, "--output", out, "--config-file", run_config],
             {"weights": None},

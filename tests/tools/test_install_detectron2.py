@@ -1,4 +1,4 @@
-"""Detectron2 from the carrier wheel: what is taken, what is restored, what pip sees."""
+"""Tests of tools/install_detectron2.py: the files it takes, the namespace, and what pip lists."""
 
 import subprocess
 import sys
@@ -66,5 +66,5 @@ def test_a_carrier_without_detectron2_is_refused(tool, tmp_path):
     path = tmp_path / "empty.whl"
     with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr("LabGym/gui.py", "")
-    with pytest.raises(SystemExit, match="holds no"):
+    with pytest.raises(SystemExit, match="does not contain LabGym/detectron2"):
         tool.restored_files(path)

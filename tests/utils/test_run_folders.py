@@ -47,7 +47,7 @@ def test_a_folder_that_holds_a_run_is_refused_unless_resumed(tmp_path, sign):
     folder = tmp_path / "mine"
     assert choose(folder) == folder
     (folder / sign).write_text("x")
-    with pytest.raises(UserError, match=r"mine holds a run.*--resume"):
+    with pytest.raises(UserError, match=r"mine already contains a run.*--resume"):
         choose(folder)
     assert choose(folder, resume=True) == folder
     assert (folder / sign).read_text() == "x"

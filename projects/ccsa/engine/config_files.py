@@ -19,6 +19,9 @@ from ccsa.errors import UserError, suggestion
 
 logger = logging.getLogger(__name__)
 
+# The top-level key that describes an overlay; see ccsa.engine.overlays.
+OVERLAY_KEY = "_OVERLAY_"
+
 
 class _ConfigFile(CfgNode):
     """Translates the renamed keys of each file before fvcore merges it with its bases."""
@@ -38,12 +41,30 @@ class _ConfigFile(CfgNode):
         return io.StringIO(yaml.safe_dump(content, sort_keys=False))
 
 
-def read_config_file(file: str) -> dict[str, Any]:
+def read_config_file(file: str, *, keep_overlay: bool = False) -> dict[str, Any]:
     """Return the content of a YAML file, merged with its ``_BASE_`` files.
+
+    Args:
+        file: the path of the file.
+        keep_overlay: keep the key ``_OVERLAY_`` that describes an overlay. Otherwise it is
+            removed, so that overlays can be listed in ``_BASE_``.
 
     Raises:
         UserError: the file or one of its bases cannot be read or is not a configuration.
     """
+    content = _load(file)
+    about = content.get(OVERLAY_KEY)
+    if not keep_overlay:
+        content.pop(OVERLAY_KEY, None)
+        if isinstance(about, dict) and about.get("edit_blocks"):
+            raise UserError(
+                f"{file} names an overlay that edits context blocks in _BASE_; apply it by --with, "
+                "or write the list of blocks into the file"
+            )
+    return content
+
+
+def _load(file: str) -> dict[str, Any]:
     try:
         return _ConfigFile.load_yaml_with_base(file, allow_unsafe=False)
     except UserError:
@@ -52,9 +73,10 @@ def read_config_file(file: str) -> dict[str, Any]:
         raise UserError(
             f"{file} cannot be used: its _BASE_ files refer to each other; remove one of them"
         ) from error
-    except (OSError, ValueError, TypeError, AssertionError, AttributeError) as error:
-        raise UserError(f"{file} cannot be used: {error}") from error
-    except yaml.YAMLError as error:
+    except (
+        *(OSError, ValueError, TypeError, AssertionError, AttributeError),
+        yaml.YAMLError,
+    ) as error:
         raise UserError(f"{file} cannot be used: {error}") from error
 
 

@@ -1,9 +1,14 @@
-"""From a command line to a checked configuration, in one way for every tool."""
+"""Build the configuration of a command line, in the same way for every tool.
+
+The order is: the defaults of Detectron2 and of ccsa, the file of ``--config-file``, the overlays of
+``--with``, and then the KEY VALUE pairs. Later values win.
+"""
 
 import argparse
 import logging
 import platform
 import warnings
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode, get_cfg
@@ -15,27 +20,66 @@ from ccsa.engine.config_files import (
     merge_options,
     read_config_file,
 )
+from ccsa.engine.overlays import apply_overlays
 from ccsa.errors import UserError
 from ccsa.modeling.pixel_normalization import resolve_pixel_constants
+from ccsa.utils.run_folders import overlay_names
 
 logger = logging.getLogger(__name__)
 
-# What Detectron2 0.6 makes today's torch say on first use; no user can act on it.
+# Detectron2 0.6 calls torch in ways that current versions warn about; users cannot act on that.
 warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
 logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
 
+def add_config_arguments(
+    parser: argparse.ArgumentParser, *, config_file: bool = True, **options: Any
+) -> None:
+    """Add ``--config-file`` and ``--with`` to a parser.
+
+    Args:
+        parser: the parser of a tool that calls :func:`setup_cfg`.
+        config_file: False if the parser has its own ``--config-file``.
+        options: further arguments of ``add_argument`` for ``--config-file``.
+    """
+    if config_file:
+        parser.add_argument("--config-file", metavar="FILE", **{"default": "", **options})
+    parser.add_argument(
+        "--with",
+        dest="overlays",
+        action="append",
+        default=[],
+        metavar="A,B",
+        help="overlays to apply on top of the configuration, in this order: names of "
+        "configs/overlays, or paths of YAML files; see docs/CONFIG.md",
+    )
+
+
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
-    """The frozen configuration that ``args.config_file`` and ``args.opts`` (``KEY VALUE ...``)
-    name, its device, precision and scale of pixels resolved.
+    """Return the frozen configuration of a command line.
+
+    The device, the precision and the pixel constants are resolved.
+
+    Args:
+        args: ``config_file``, the path of a YAML file; optionally ``overlays``, a list of overlays
+            (each may be ``A,B``), and ``opts``, a list ``[KEY, VALUE, ...]``.
 
     Raises:
-        UserError: a file that is not there or is no YAML, an unknown key, a value of the wrong
-        type, a device that is not there, pixels that nothing says how to scale.
+        UserError: a file does not exist or is not YAML, a key does not exist, a value has the
+            wrong type, an overlay does not fit, the device is not available, or the configuration
+            does not say how pixels are scaled.
+
+    Example:
+        >>> args = argparse.Namespace(
+        ...     config_file="configs/digits/ccnet.yaml", overlays=["r3"], opts=["SEED", "2"]
+        ... )
+        >>> setup_cfg(args).MODEL.SEM_SEG_HEAD.BLOCKS
+        [{'block': 'CrissCross', 'recurrence': 3}]
     """
     cfg = get_cfg()
     add_ccsa_config(cfg)
     _merge_file(cfg, args.config_file)
+    cfg = apply_overlays(cfg, overlay_names(args), args.config_file)
     merge_options(cfg, list(getattr(args, "opts", None) or []))
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     _thaw_random_weights(cfg)
@@ -84,15 +128,18 @@ def _device_count(kind: str) -> int:
 
 
 def describe_device(device: str) -> str:
-    """One line that says which device is used."""
+    """Return one line that names the device."""
     if torch.device(device).type == "cuda":
         return f"device: {device} ({torch.cuda.get_device_name(device)})"
     return f"device: {device} ({torch.get_num_threads()} threads)"
 
 
 def _thaw_random_weights(cfg: CfgNode) -> None:
-    """Frozen norms and stages are for pretrained weights: random ones would stay random, and
-    without a norm that acts the loss soon is no number."""
+    """Train all norms and stages of a backbone that has no pretrained weights.
+
+    Frozen norms and stages are for pretrained weights. Random ones would stay random, and without
+    an active norm the loss soon becomes NaN.
+    """
     backbone = cfg.MODEL.BACKBONE
     resnet, timm = (word in backbone.NAME for word in ("resnet", "timm"))
     keys = cfg.MODEL.TIMM if timm else cfg.MODEL.RESNETS
@@ -103,14 +150,16 @@ def _thaw_random_weights(cfg: CfgNode) -> None:
         keys.NORM = "" if timm else "BN"
     backbone.FREEZE_AT = 0
     logger.warning(
-        "MODEL.WEIGHTS is empty: the backbone starts from random weights, so its norm is "
-        f"{'its own' if timm else 'BN'} in place of FrozenBN and no stage is frozen"
+        "MODEL.WEIGHTS is empty: the backbone starts from random weights, so it uses "
+        f"{'its own norm' if timm else 'BN'} instead of FrozenBN and no stage is frozen"
     )
 
 
 def _refuse_emulated_bfloat16(cfg: CfgNode) -> None:
-    """Mixed precision on a CPU that has no bfloat16 instructions is many times slower than float32,
-    and no smaller where it matters."""
+    """Disable mixed precision on a CPU without bfloat16 instructions.
+
+    Emulated, it is many times slower than float32 and does not save a relevant amount of memory.
+    """
     if cfg.SOLVER.AMP.ENABLED and cfg.MODEL.DEVICE == "cpu" and not has_bfloat16():
         cfg.SOLVER.AMP.ENABLED = False
         logger.warning(
@@ -120,8 +169,10 @@ def _refuse_emulated_bfloat16(cfg: CfgNode) -> None:
 
 
 def has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware: AVX512-BF16 or AMX, or elsewhere what
-    oneDNN says."""
+    """Return whether this CPU multiplies bfloat16 in hardware.
+
+    On x86 these are AVX512-BF16 and AMX. On other processors, oneDNN is asked.
+    """
     if platform.machine().lower() in ("x86_64", "amd64"):
         probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
         return any(getattr(torch.cpu, name, lambda: False)() for name in probes)

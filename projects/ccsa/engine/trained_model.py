@@ -8,7 +8,7 @@ from ccsa.engine.checks import check_model
 from ccsa.engine.setup import setup_cfg
 from ccsa.engine.weights import check_weights
 from ccsa.errors import UserError
-from ccsa.utils.run_folders import run_files
+from ccsa.utils.run_folders import overlay_names, run_files
 
 
 def trained_cfg(args: argparse.Namespace, device: str = "") -> CfgNode:
@@ -19,7 +19,8 @@ def trained_cfg(args: argparse.Namespace, device: str = "") -> CfgNode:
 
     Args:
         args: ``weights``, a run folder or a file, or None; ``config_file``, or an empty string for
-            the configuration of the run; ``opts``, a list ``[KEY, VALUE, ...]``.
+            the configuration of the run; optionally ``overlays``, for ``config_file``; ``opts``, a
+            list ``[KEY, VALUE, ...]``.
         device: replaces the device of the configuration; ``opts`` takes precedence over it.
 
     Raises:
@@ -30,13 +31,19 @@ def trained_cfg(args: argparse.Namespace, device: str = "") -> CfgNode:
         raise UserError(
             "no weights given; add --weights with the folder of a run or a weights file"
         )
+    overlays = overlay_names(args)
+    if overlays and not args.config_file:
+        raise UserError(
+            f"--with {','.join(overlays)} needs --config-file: the configuration of a run already "
+            "includes its overlays"
+        )
     recorded, weights = run_files(args.weights) if args.weights else ("", "")
     # The run may have been trained on a device that this machine does not have.
     device = device or ("" if args.config_file else "auto")
     options = ["MODEL.DEVICE", device] * bool(device) + list(args.opts)
     options += ["MODEL.WEIGHTS", weights] * bool(weights)
     file = args.config_file or recorded
-    cfg = setup_cfg(argparse.Namespace(config_file=file, opts=options))
+    cfg = setup_cfg(argparse.Namespace(config_file=file, overlays=overlays, opts=options))
     if not cfg.MODEL.WEIGHTS and "MODEL.WEIGHTS" not in options[::2]:
         raise UserError(
             f"{file} does not name any weights; add --weights FILE, "

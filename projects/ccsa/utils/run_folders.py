@@ -1,6 +1,7 @@
-"""Run folders: where a run's files go, so that no run ever overwrites another."""
+"""Run folders: where the files of a run are written, so that no run ever overwrites another."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -13,44 +14,60 @@ RESULTS = "results.json"
 
 
 def choose_output_dir(cfg: CfgNode, args: argparse.Namespace) -> Path:
-    """The folder for this run; a new one is made.
+    """Return the folder of this run; create it if it is new.
 
-    With no OUTPUT_DIR it is the next number under ``output/<config>/``, or with ``--resume`` the
-    latest one there that has a checkpoint. A given OUTPUT_DIR may hold a run only with
-    ``--resume``.
+    Without OUTPUT_DIR, the folder is the next number under ``output/<config>+<overlay>.../``, or
+    with ``--resume`` the latest one there that has a checkpoint. If OUTPUT_DIR is given, it may
+    contain a run only with ``--resume``.
 
     Raises:
-        UserError: the folder holds a run and ``--resume`` was not given, there is nothing to
-        resume, or it cannot be made.
+        UserError: the folder contains a run and ``--resume`` was not given, there is nothing to
+            resume, or the folder cannot be created.
     """
     try:
         if cfg.OUTPUT_DIR:
-            return _given(Path(cfg.OUTPUT_DIR), args)
+            return _named_folder(Path(cfg.OUTPUT_DIR), args)
         if args.num_machines > 1:
             raise UserError("with --num-machines above 1, name one OUTPUT_DIR for all of them")
-        return _numbered(Path("output") / config_name(args.config_file), args)
+        name = config_name(args.config_file, overlay_names(args))
+        return _numbered_folder(Path("output") / name, args)
     except OSError as error:
         raise UserError(f"cannot write a run to {error.filename}: {error.strerror}") from error
 
 
-def config_name(file: str) -> Path:
-    """``configs/digits/x.yaml`` is called ``digits/x``; a file outside a ``configs`` folder goes by
-    its own name."""
+def config_name(file: str, overlays: Sequence[str] = ()) -> Path:
+    """Return the name of a configuration: its path below ``configs``, then its overlays.
+
+    A file outside a ``configs`` folder, or an overlay given by its path, is named after the file.
+
+    Example:
+        >>> config_name("configs/digits/ccnet.yaml", ["r3", "mine/long.yaml"]).as_posix()
+        'digits/ccnet+r3+long'
+    """
     path = Path(file).resolve().with_suffix("")
     parts = path.parts
     if "configs" in parts[:-1]:
         last = len(parts) - 1 - parts[::-1].index("configs")
-        return Path(*parts[last + 1 :])
-    return Path(path.name)
+        path = Path(*parts[last + 1 :])
+    else:
+        path = Path(path.name)
+    return path.with_name("+".join([path.name, *(Path(name).stem for name in overlays)]))
+
+
+def overlay_names(args: argparse.Namespace) -> list[str]:
+    """Return the overlays of a command line, in order: ``--with A,B --with C`` is A, B and C."""
+    values = getattr(args, "overlays", None) or []
+    names = [name.strip() for value in values for name in str(value).split(",")]
+    return [name for name in names if name]
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether a run was started in this folder."""
+    """Return whether a run was started in this folder."""
     return (folder / CONFIG).exists() or (folder / LAST).exists()
 
 
 def last_weights(folder: Path) -> Path | None:
-    """The latest checkpoint of the run in this folder; None if it has none."""
+    """Return the latest checkpoint of the run in this folder, or None if it has none."""
     names = [(folder / LAST).read_text().strip()] if (folder / LAST).is_file() else []
     for name in (*names, "model_final.pth"):
         if (folder / name).is_file():
@@ -59,10 +76,12 @@ def last_weights(folder: Path) -> Path | None:
 
 
 def run_files(weights: str) -> tuple[str, str]:
-    """(configuration, weights) of a run's folder or of a file in one; no configuration: "".
+    """Return the configuration and the weights of a run folder, or of a file inside one.
+
+    The configuration is empty if the file is not inside a run folder.
 
     Raises:
-        UserError: nothing is there, a folder that holds no run, or one without weights.
+        UserError: the path does not exist, or is a folder without a run or without weights.
     """
     path = Path(weights).expanduser()
     if not ("://" in weights or path.exists()):
@@ -74,7 +93,8 @@ def run_files(weights: str) -> tuple[str, str]:
         return (str(config) if config.is_file() else ""), weights
     if not (path / CONFIG).is_file():
         raise UserError(
-            f"--weights {weights} holds no run ({CONFIG} is not there); name a run or a file"
+            f"--weights {weights} is not the folder of a run, because it has no {CONFIG}; "
+            "name the folder of a run or a weights file"
         )
     file = last_weights(path)
     if file is None:
@@ -84,10 +104,11 @@ def run_files(weights: str) -> tuple[str, str]:
     return str(path / CONFIG), str(file)
 
 
-def _given(folder: Path, args: argparse.Namespace) -> Path:
+def _named_folder(folder: Path, args: argparse.Namespace) -> Path:
+    """Return the folder that OUTPUT_DIR names, created if necessary."""
     if holds_run(folder) and not args.resume and args.machine_rank == 0:
         raise UserError(
-            f"OUTPUT_DIR {folder} holds a run already; "
+            f"OUTPUT_DIR {folder} already contains a run; "
             "continue it with --resume, or name another folder"
         )
     if folder.exists() and not folder.is_dir():
@@ -96,7 +117,8 @@ def _given(folder: Path, args: argparse.Namespace) -> Path:
     return folder
 
 
-def _numbered(parent: Path, args: argparse.Namespace) -> Path:
+def _numbered_folder(parent: Path, args: argparse.Namespace) -> Path:
+    """Return a new numbered folder, or with ``--resume`` the latest one with a checkpoint."""
     if args.resume:
         resumable = [n for n in _numbers(parent) if (parent / str(n) / LAST).exists()]
         if not resumable:
@@ -108,7 +130,7 @@ def _numbered(parent: Path, args: argparse.Namespace) -> Path:
 
 
 def new_folder(parent: Path) -> Path:
-    """Make the next numbered folder under ``parent``."""
+    """Create the next numbered folder under ``parent`` and return it."""
     parent.mkdir(parents=True, exist_ok=True)
     number = max(_numbers(parent), default=0) + 1
     while True:
