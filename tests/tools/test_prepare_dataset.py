@@ -110,7 +110,7 @@ def test_interrupted_and_started_again_it_ends_with_whole_files(tmp_path, run):
     for folder in ("training", "validation"):
         (labels / folder).mkdir(parents=True)
         for number in range(150):
-            layouts.grey(
+            layouts.write_gray(
                 labels / folder / f"ADE_{number:08d}.png", layouts.spread(range(151), (400, 400))
             )
     made = tmp_path / "ADEChallengeData2016" / "annotations_detectron2"
