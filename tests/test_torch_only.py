@@ -9,6 +9,8 @@ import textwrap
 import pytest
 
 import ccsa
+from ccsa.data.formats.mat_files import read_sbd
+from ccsa.data.synthetic.digit_scenes import load_scans
 
 MODES = ("none", "ImportError", "RuntimeError")
 
@@ -217,3 +219,12 @@ def test_every_module_of_the_package_is_known_to_its_init(root):
     }
     known = {*ccsa._TORCH_ONLY_MODULES, *ccsa._DETECTRON2_SIDE_MODULES}
     assert modules - {"__init__"} == known
+
+
+def test_packages_that_few_features_need_are_named_when_they_are_used(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    with pytest.raises(ccsa.MissingPackageError, match=r"scikit-learn.*'ccsa\[train\]'"):
+        load_scans("train")
+    with pytest.raises(ccsa.MissingPackageError, match=r"scipy.*'ccsa\[train\]'"):
+        read_sbd(tmp_path / "a.mat")

@@ -1,4 +1,4 @@
-"""Checkpoints: the old one stays in force until the new one is whole."""
+"""The checkpointer: the previous checkpoint stays valid until the new one is complete."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def test_save_and_resume(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"model_0000009.pth", "last_checkpoint"}
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000009.pth"
 
-    for cls in (Checkpointer, DetectionCheckpointer):  # Detectron2's own reads it as well
+    for cls in (Checkpointer, DetectionCheckpointer):  # Detectron2's checkpointer reads it as well
         other = net(seed=1)
         steps = torch.optim.SGD(other.parameters(), 0.1, momentum=0.9)
         checkpointer = cls(other, str(tmp_path), optimizer=steps)
@@ -54,7 +54,7 @@ def test_a_save_that_breaks_leaves_the_old_one_in_force(tmp_path, monkeypatch, e
             f.write(whole[:100])
         raise error
 
-    for name in ("model_final", "model_0000002"):  # over the old one, and beside it
+    for name in ("model_final", "model_0000002"):  # an existing and a new name
         with monkeypatch.context() as patch:
             patch.setattr(torch, "save", broken)
             with pytest.raises(raised):
@@ -65,7 +65,7 @@ def test_a_save_that_breaks_leaves_the_old_one_in_force(tmp_path, monkeypatch, e
         rest = Checkpointer(other, str(tmp_path)).resume_or_load("", resume=True)
         assert rest["iteration"] == 1 and same(weights(other), old)
 
-    checkpointer.save("model_final", iteration=2)  # and what the broken one left is no hindrance
+    checkpointer.save("model_final", iteration=2)  # leftovers of the interrupted save do not matter
     other = net(seed=1)
     assert Checkpointer(other, str(tmp_path)).resume_or_load("", resume=True)["iteration"] == 2
     assert same(weights(other), weights(model))
@@ -73,7 +73,7 @@ def test_a_save_that_breaks_leaves_the_old_one_in_force(tmp_path, monkeypatch, e
 
 
 def test_the_tag_names_a_file_that_is_whole(tmp_path, monkeypatch):
-    """The tag is moved last: a stop between the two leaves the old tag and its file."""
+    """The tag is written last: an interrupt before it leaves the previous tag and its file."""
     checkpointer = Checkpointer(net(), str(tmp_path))
     checkpointer.save("first")
 

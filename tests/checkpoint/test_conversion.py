@@ -1,5 +1,5 @@
-"""Checkpoints of MMSegmentation and of the official code, converted and loaded into the models of
-the configurations for them."""
+"""Conversion of checkpoints of MMSegmentation and the official code, and the outputs of the models
+whose configurations they belong to."""
 
 import argparse
 import json
@@ -23,11 +23,11 @@ from ccsa.engine.setup import setup_cfg
 from ccsa.errors import UserError
 from ccsa.modeling import CCNetHead, dilated_resnet
 
-# With what it imports beside the packages that are here.
+# MMSegmentation, and the packages it imports that are not installed already.
 MMSEGMENTATION = ("mmsegmentation==1.2.2", "ftfy", "prettytable", "regex", "wcwidth")
 
 
-# Every weight that a size, the kind of block or of stem could be read off.
+# Every weight that determines a size, the type of block, or the type of stem.
 SIZE_KEYS = {
     "mmseg": [
         *(f"backbone.layer1.0.conv{i}.weight" for i in (1, 2, 3)),
@@ -44,7 +44,7 @@ SIZE_KEYS = {
 
 
 def build(root, name, converted):
-    """The model of a configuration, of the sizes of converted weights, with these weights."""
+    """Return the model of a configuration with the sizes and values of converted weights."""
     options = [str(x) for pair in model_options(converted).items() for x in pair]
     options += ["MODEL.DEVICE", "cpu", "MODEL.RESNETS.NORM", "BN", "MODEL.SEM_SEG_HEAD.NORM", "BN"]
     file = str(root / "configs" / "cityscapes" / f"{name}.yaml")
@@ -67,7 +67,7 @@ def outputs(model, x):
 
 @pytest.fixture(scope="module")
 def mmseg(vectors):
-    """The arrays of MMSegmentation's network, and its state dict."""
+    """Return the recorded arrays of MMSegmentation's network, and its state dict."""
     data = np.load(vectors / "mmseg_ccnet_r50_small.npz")
     prefix = "state_dict/"
     state = {k.removeprefix(prefix): torch.from_numpy(data[k]) for k in data if prefix in k}
@@ -76,7 +76,7 @@ def mmseg(vectors):
 
 @pytest.fixture(scope="module")
 def official(vectors):
-    """A state dict of the official code's network, narrow."""
+    """Return a state dict of the official code's network, with fewer channels."""
     return official_ccnet.narrow_state(vectors / "ccnet_official_keys.json")
 
 
@@ -89,7 +89,7 @@ def test_mmseg_network_computes_the_same(mmseg, root):
 
 @pytest.fixture(scope="module")
 def mmsegmentation(tmp_path_factory):
-    """MMSegmentation from PyPI in a folder of its own, or a skip that says why not."""
+    """Install MMSegmentation from PyPI into its own folder, or skip with the reason."""
     site = tmp_path_factory.mktemp("mmsegmentation")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--retries", "1"]
     done = subprocess.run(
@@ -104,7 +104,7 @@ def mmsegmentation(tmp_path_factory):
 
 @pytest.mark.slow
 def test_mmsegmentation_itself_computes_the_same(mmsegmentation, root, tmp_path):
-    """A ResNet-101 with random weights, in float64."""
+    """Use a ResNet-101 with random weights in float64."""
     file = tmp_path / "network.pth"
     done = subprocess.run(
         [sys.executable, root / "tests" / "support" / "mmseg_network.py", file],
@@ -122,8 +122,8 @@ def test_mmsegmentation_itself_computes_the_same(mmsegmentation, root, tmp_path)
 
 
 def test_official_network_computes_the_same(official, root):
-    """From BGR pixels to logits of the image's size; even sizes, where the max-pool's rounding
-    matters."""
+    """Compare BGR pixels to logits at the image size, for even sizes, where the rounding of the
+    max-pooling matters."""
     model = build(root, "ccnet_R_101_official", convert_state_dict(official, "ccnet"))
     image = 255 * torch.rand(3, 64, 98, generator=torch.Generator().manual_seed(1)).double()
     mean = torch.tensor([104.00698793, 116.66876762, 122.67891434])[:, None, None]
@@ -168,13 +168,13 @@ def test_in_place_norm_scales_by_the_absolute_weight(official):
     assert (weight < 0).any() and (weight > 0).any()
     found = convert_state_dict(official, "ccnet")["backbone.stem.conv1.norm.weight"]
     assert torch.equal(found, weight.abs() + 1e-5)
-    counted = {**official, "bn1.num_batches_tracked": torch.tensor(4)}  # a batch norm after all
+    counted = {**official, "bn1.num_batches_tracked": torch.tensor(4)}  # then it is a batch norm
     found = convert_state_dict(counted, "ccnet")["backbone.stem.conv1.norm.weight"]
     assert torch.equal(found, weight)
 
 
 def test_models_with_less(mmseg):
-    """No auxiliary head, and the plain head in place of CCHead."""
+    """Convert a model without an auxiliary head whose head is not CCHead."""
     state = {k: v for k, v in mmseg[1].items() if "auxiliary" not in k and ".cca." not in k}
     options = model_options(convert_state_dict(state, "mmseg"))
     assert options["MODEL.SEM_SEG_HEAD.AUX.WEIGHT"] == 0
@@ -184,7 +184,7 @@ def test_models_with_less(mmseg):
 @pytest.mark.parametrize("prefix", ["", "backbone."])
 @pytest.mark.parametrize(("depth", "res2"), [(18, 64), (50, 256)])
 def test_plain_resnets_compute_the_same(depth, res2, prefix):
-    """MMSegmentation's plain ResNet has torchvision's keys, layers and classifier."""
+    """Use torchvision's ResNet, which has the keys, layers and classifier of MMSegmentation's."""
     torch.manual_seed(depth)
     theirs = getattr(torchvision.models, f"resnet{depth}")().eval()
     state = {prefix * ("fc" not in k) + k: v for k, v in theirs.state_dict().items()}
@@ -226,9 +226,9 @@ def every_trouble(state):
             added("backbone.layer4.2.conv1.bias"),
             ["without a counterpart", "backbone.layer4.2.conv1.bias"],
         ),
-        (added("conv1.weight"), ["conv1.weight"]),  # twice, with and without the prefix
+        (added("conv1.weight"), ["conv1.weight"]),  # present with and without the prefix
         (added("iteration", 3), ["iteration"]),
-        (added("fc.weight"), ["fc.weight"]),  # a classifier belongs to a backbone alone
+        (added("fc.weight"), ["fc.weight"]),  # accepted only without a head
         (added("decode_head.conv_seg.bias"), ["shape", "decode_head.conv_seg.bias"]),
         (cut("decode_head.conv_seg."), ["2 missing", "decode_head.conv_seg.{}", "predictor.{}"]),
         (cut("decode_head.convs.1.bn.bias"), ["1 missing", "refine.norm.bias"]),

@@ -1,4 +1,4 @@
-"""What did not load is said, and too much of it is an error."""
+"""The load report: tensors that did not load are listed, and too many of them are an error."""
 
 import logging
 
@@ -55,7 +55,7 @@ def test_a_long_list_is_cut_but_its_count_is_right(tmp_path, logged):
 
 def test_what_loads_whole_is_not_warned_of(tmp_path, logged):
     torch.save({"model": weights(net(seed=1))}, tmp_path / "file.pth")
-    torch.save(weights(net(seed=1)), tmp_path / "bare.pth")  # a state dict alone
+    torch.save(weights(net(seed=1)), tmp_path / "bare.pth")  # only the state dict
     for file in ("file.pth", "bare.pth"):
         model = net()
         Checkpointer(model).load(str(tmp_path / file))
@@ -121,7 +121,8 @@ def test_a_model_that_is_not_trained_takes_no_part_of_itself(tmp_path, change, w
         Checkpointer(net()).load(str(tmp_path / "file.pth"))
     for part in (*words, "configuration that it was trained with", "MODEL.WEIGHTS", "file.pth"):
         assert part in str(error.value)
-    Checkpointer(net(), training=True).load(str(tmp_path / "file.pth"))  # but may start from it
+    # Training may start from it.
+    Checkpointer(net(), training=True).load(str(tmp_path / "file.pth"))
 
 
 def test_counters_and_more_in_the_file_are_no_lack(tmp_path):
@@ -149,24 +150,24 @@ MMSEG = ["backbone.stem.0.weight", "decode_head.conv_seg.bias", "auxiliary_head.
 
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize(
-    ("keys", "cure"),
+    ("keys", "command"),
     [
         (MMSEG, "tools/convert_weights.py --source mmseg --input"),
         (OFFICIAL, "tools/convert_weights.py --source ccnet --input"),
-        (["layer1.0.conv1.weight", "bn1.bias"], "--source mmseg"),  # ImageNet's ResNet
+        (["layer1.0.conv1.weight", "bn1.bias"], "--source mmseg"),  # an ImageNet ResNet
         (["blocks.0.weight", "norm.bias"], ""),
     ],
 )
 @pytest.mark.parametrize("training", [False, True])
 def test_weights_of_other_programs_get_the_command_that_converts_them(
-    tmp_path, keys, cure, wrapped, training
+    tmp_path, keys, command, wrapped, training
 ):
     state = {key: torch.ones(1) for key in keys}
     file = tmp_path / "file.pth"
     torch.save({"state_dict": state, "meta": {"epoch": 3}} if wrapped else state, file)
     with pytest.raises(UserError, match="another model") as error:
         Checkpointer(net(), training=training).load(str(file))
-    assert cure in str(error.value) and (cure or "convert" not in str(error.value))
+    assert command in str(error.value) and (command or "convert" not in str(error.value))
 
 
 def test_weights_of_timm_get_their_address(tmp_path):

@@ -1,4 +1,4 @@
-"""Pickles: arrays and containers come out as they went in, and nothing in a file is run."""
+"""Safe pickles: arrays and containers are restored exactly, and code in a file is never run."""
 
 import collections
 import io
@@ -45,7 +45,7 @@ def test_arrays_and_containers_come_back(protocol):
 
 
 def test_a_pickle_of_python_2_comes_back():
-    """As Caffe2 wrote the MSRA weights: protocol 2, raw bytes as a str, modules' old names."""
+    """Use the form of the MSRA weights: protocol 2, raw bytes as a str, former module names."""
     data = (
         b"\x80\x02}U\x07conv1_wcnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85"
         b"U\x01b\x87R(K\x01K\x02\x85cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R(K\x03U\x01<NNN"
@@ -97,7 +97,7 @@ def test_an_array_of_objects_is_refused(protocol):
 
 
 def test_raw_bytes_are_never_taken_for_objects():
-    """``numpy.ndarray`` would make objects of any buffer, and so would a dtype of forged state."""
+    """``numpy.ndarray`` would build objects from any buffer, and so would a forged dtype."""
     address = b"\x00" * 8
     with pytest.raises(TypeError):
         load(pickle.dumps(Runs(np.ndarray, (1,), np.dtype("f8"), address)))

@@ -1,4 +1,4 @@
-"""Files of weights: read by what they are, refused in plain words, and nothing in them is run."""
+"""Weight files: they are read by content, rejected with a reason, and no code in them is run."""
 
 import argparse
 import os
@@ -86,7 +86,7 @@ def test_a_file_that_cannot_be_read_is_named_and_changes_nothing(tmp_path, how):
     assert ("another model" in text) == (" model" in how or "same keys" in how)
     assert same(weights(model), before)
     torch.save(weights(net(seed=1)), tmp_path / "good.pth")
-    checkpointer.load(str(tmp_path / "good.pth"))  # an error leaves it ready for another file
+    checkpointer.load(str(tmp_path / "good.pth"))  # it is usable after an error
     assert same(weights(model), weights(net(seed=1)))
 
 
@@ -98,7 +98,7 @@ def test_no_weights_is_no_error():
 
 
 class Runs:
-    """Makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __reduce__(self):
         return os.system, ("touch ran",)
@@ -125,7 +125,7 @@ def test_nothing_in_a_file_is_run(tmp_path, monkeypatch, suffix, content):
 
 
 def test_an_old_torch_is_told_to_be_safe(tmp_path, monkeypatch):
-    """Before 2.6 torch.load ran what it was given unless told otherwise."""
+    """Before torch 2.6, weights_only was False by default."""
     asked, load = [], torch.load
 
     def spied(*args, **keywords):
@@ -144,7 +144,7 @@ def test_safetensors_in_and_out(tmp_path, logged):
     model, other = net(), net(seed=1)
     state = weights(model)
     state["0.weight"] = state["0.weight"].transpose(0, 1).contiguous().transpose(0, 1)
-    state["2.bias"] = state["0.bias"][:2]  # neither contiguous nor alone in its memory is no matter
+    state["2.bias"] = state["0.bias"][:2]  # not contiguous, and with shared memory
     model.load_state_dict(state)
     save_weights(state, tmp_path / "new" / "file.safetensors", source="test")
     Checkpointer(other).load(str(tmp_path / "new" / "file.safetensors"))
@@ -152,7 +152,7 @@ def test_safetensors_in_and_out(tmp_path, logged):
     assert load_file(tmp_path / "new" / "file.safetensors").keys() == state.keys()
     (tmp_path / "plain").touch()
     modes = [p.stat().st_mode for p in (tmp_path / "plain", tmp_path / "new" / "file.safetensors")]
-    assert modes[0] == modes[1]  # as readable as any file
+    assert modes[0] == modes[1]  # the permissions of an ordinary file
 
 
 def test_weights_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -173,7 +173,7 @@ def test_weights_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["zoo", "caffe2", "blobs", "pycls"])
 def test_files_of_detectron2s_zoo(tmp_path, logged, kind):
-    """As Detectron2 loads them, its own checkpointer being the measure."""
+    """They load as in Detectron2, whose checkpointer is the reference."""
 
     class Net(nn.Module):
         def __init__(self, seed):

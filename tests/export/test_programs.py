@@ -1,4 +1,4 @@
-"""Exported programs against the model, at another size than they were written at."""
+"""Exported programs agree with the model at other sizes than they were written with."""
 
 import importlib.util
 
@@ -14,11 +14,11 @@ from ccsa.export import FORMATS, BackbonePart, SemanticPart, difference, export,
 from ccsa.export.programs import example_image
 from ccsa.modeling import TimmBackbone
 
-BLOCK = {"block": "CrissCross", "recurrence": 1}  # a second one takes torch.export seconds
+BLOCK = {"block": "CrissCross", "recurrence": 1}  # torch.export needs seconds for each recurrence
 
 
 def semantic(cfg):
-    """CCNet's head on three convolutions."""
+    """Configure CCNet's head on two convolutions."""
     cfg.MODEL.CONTEXT.META_ARCHITECTURE = "DenseSegmentor"
     cfg.MODEL.BACKBONE.NAME = "PlainBackbone"
     cfg.MODEL.PLAIN.CHANNELS, cfg.MODEL.PLAIN.STRIDES = [4, 8], [2, 2]
@@ -28,13 +28,13 @@ def semantic(cfg):
 
 
 def plain(cfg):
-    """No block, which torch.export takes least time for."""
+    """Configure a head without a block, which torch.export exports fastest."""
     semantic(cfg)
     cfg.MODEL.SEM_SEG_HEAD.NAME = "FCNHead"
 
 
 def resnet(cfg):
-    """SANet's head on a dilated ResNet-18."""
+    """Configure SANet's head on a dilated ResNet-18."""
     semantic(cfg)
     cfg.MODEL.BACKBONE.NAME = "build_dilated_resnet_backbone"
     resnet, levels = cfg.MODEL.RESNETS, ["res2", "res3", "res4", "res5"]
@@ -44,7 +44,7 @@ def resnet(cfg):
 
 
 def video(cfg):
-    """3D criss-cross attention over clips of three frames, the middle one labelled."""
+    """Configure 3D criss-cross attention on clips of three frames, the middle one labeled."""
     semantic(cfg)
     cfg.MODEL.CONTEXT.META_ARCHITECTURE = "VideoSemanticSegmentor"
     cfg.MODEL.SEM_SEG_HEAD.NAME = "VideoCCNetHead"
@@ -52,9 +52,9 @@ def video(cfg):
 
 
 def detector(cfg):
-    """Mask R-CNN, ResNet-18 with FPN, criss-cross attention on a level."""
+    """Configure Mask R-CNN on a ResNet-18 with FPN, with a block on one level."""
     cfg.MODEL.MASK_ON = True
-    # With scores in the hundreds the softmax would turn a rounding error into another position.
+    # With attention scores in the hundreds, a rounding error would select another position.
     cfg.MODEL.PIXEL_STD = [255.0] * 3
     cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
     resnet = cfg.MODEL.RESNETS
@@ -99,7 +99,7 @@ def test_a_program_agrees_with_the_model_at_other_sizes(build, tmp_path, name, k
     installed(name)
     part, file = exported_part(build(kind)), tmp_path / f"model{FORMATS[name].suffix}"
     export(part, name, file)
-    assert [p.name for p in tmp_path.iterdir()] == [file.name]  # one file holds all
+    assert [p.name for p in tmp_path.iterdir()] == [file.name]  # a single file
     size, share = difference(part, name, file)
     assert size == (5 * part.multiple, 4 * part.multiple) and share < 1e-4
     run, image = FORMATS[name].load(file), example_image(part, 2, 6)
@@ -112,7 +112,7 @@ def test_a_program_agrees_with_the_model_at_other_sizes(build, tmp_path, name, k
 
 @pytest.mark.parametrize("kind", [semantic, resnet])
 def test_torchscript_takes_any_size_and_batch(build, tmp_path, kind):
-    """As docs/EXPORT.md says, of semantic models whose backbone pads as a ResNet does."""
+    """docs/EXPORT.md documents it for semantic models whose backbone pads like a ResNet."""
     model, file = build(kind), tmp_path / "model.pt"
     export(exported_part(model), "torchscript", file)
     program = FORMATS["torchscript"].load(file)

@@ -1,4 +1,4 @@
-"""Features and labels for heads that are small enough to compute by hand."""
+"""Features and labels for small heads, whose outputs the tests compute explicitly."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def shapes():
 
 @pytest.fixture
 def features():
-    """Of a 33 x 41 image: 9 x 11 at stride 4, 5 x 6 at stride 8."""
+    """Return features of a 33 x 41 image: 9 x 11 at stride 4, 5 x 6 at stride 8."""
     generator = torch.Generator().manual_seed(0)
     return {
         name: torch.randn(

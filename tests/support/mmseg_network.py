@@ -1,7 +1,8 @@
-"""Random weights and outputs of MMSegmentation's own network, for the test that converts them:
-``python mmseg_network.py FILE`` with mmsegmentation on the path (exit status 3 where it is not).
+"""Save random weights and the outputs of MMSegmentation's network, for the test of the conversion.
 
-mmcv's compiled part is not on PyPI; nothing here calls it, so a stand-in takes its place.
+Run ``python mmseg_network.py FILE`` with mmsegmentation on the path; without it, the exit status is
+3. The compiled part of mmcv is not on PyPI; nothing here calls it, so a placeholder module replaces
+it.
 """
 
 import sys
@@ -13,15 +14,15 @@ NO_MMSEG = 3  # exit status
 
 
 class NotCompiled(types.ModuleType):
-    """Has every function, and each refuses to be called."""
+    """A module that has every function; each of them raises an error when it is called."""
 
     def __getattr__(self, name):
         if name.startswith("__"):
             raise AttributeError(name)
-        return self.refuse
+        return self.fail
 
-    def refuse(self, *args, **keywords):
-        raise RuntimeError("a function of mmcv's compiled part was called")
+    def fail(self, *args, **keywords):
+        raise RuntimeError("a function of the compiled part of mmcv was called")
 
 
 def random_weights(model):
@@ -40,7 +41,7 @@ def main(file):
     try:
         from mmseg.models.backbones import ResNetV1c
         from mmseg.models.decode_heads import CCHead, FCNHead
-    except (ImportError, AssertionError) as error:  # it asserts mmcv's version
+    except (ImportError, AssertionError) as error:  # mmseg asserts the version of mmcv
         print(f"mmsegmentation cannot be imported: {error}")
         sys.exit(NO_MMSEG)
 

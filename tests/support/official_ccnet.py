@@ -1,8 +1,7 @@
-"""What the official CCNet code computes, from the keys of its state dict: the slow twin of a
-converted model.
+"""The official CCNet network as functions of its state dict: the reference for converted models.
 
-In-place norm: (x - mean) / sqrt(var + 1e-5) * (|weight| + 1e-5) + bias; the backbone's has no
-activation, the head's leaky ReLU 0.01.
+Its in-place norm is (x - mean) / sqrt(var + 1e-5) * (|weight| + 1e-5) + bias. It has no
+activation in the backbone, and leaky ReLU 0.01 in the head.
 """
 
 import json
@@ -16,7 +15,7 @@ STAGES = {1: (3, 1, 1), 2: (4, 2, 1), 3: (23, 1, 2), 4: (3, 1, 4)}  # blocks, st
 
 
 def narrow_state(file, factor=16, seed=0):
-    """Random weights under the official keys, ``factor`` times narrower, float64."""
+    """Return random float64 weights with the official keys and ``factor`` times fewer channels."""
     generator = torch.Generator().manual_seed(seed)
 
     def values(key, shape):
@@ -26,7 +25,7 @@ def narrow_state(file, factor=16, seed=0):
             return x.abs() + 0.5
         if len(size) == 4:
             return x / x[0].numel() ** 0.5
-        return 0.5 * x  # the weights of norms are of either sign
+        return 0.5 * x  # weights of norms have both signs
 
     return {key: values(key, shape) for key, shape in json.loads(file.read_text())}
 
@@ -56,13 +55,13 @@ def block(state, key, x, stride, dilation):
 
 
 def layer(state, key, x):
-    """3x3 convolution, in-place norm with its usual activation."""
+    """Apply a 3x3 convolution and the in-place norm with its default activation."""
     x = norm(state, f"{key}.1", conv(state, f"{key}.0", x, padding=1))
     return F.leaky_relu(x, 0.01)
 
 
 def forward(state, x, recurrence=2):
-    """Input (N, 3, H, W), normalised, to res5, logits and auxiliary logits."""
+    """Return res5, logits and auxiliary logits of normalized images (N, 3, H, W)."""
     for i in (1, 2, 3):
         x = conv(state, f"conv{i}", x, stride=2 if i == 1 else 1, padding=1)
         x = norm(state, f"bn{i}", x).relu()

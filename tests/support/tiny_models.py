@@ -1,4 +1,4 @@
-"""Tiny detectors on the digits, whose weights are random."""
+"""Configurations of tiny detectors with random weights, on the digits."""
 
 from copy import deepcopy
 

@@ -1,4 +1,4 @@
-"""tools/convert_weights.py, run as a user runs it, with every mistake."""
+"""tools/convert_weights.py, run as users run it, with every possible mistake."""
 
 import json
 import subprocess
@@ -25,8 +25,8 @@ def state(vectors):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, run_tool):
-    """Runs the tool in ``tmp_path`` with in.pth and out.safetensors, unless told otherwise: exit
-    status, output, errors."""
+    """Return a function that runs the tool in ``tmp_path``, by default with in.pth and
+    out.safetensors, and returns its exit status, output and errors."""
     monkeypatch.chdir(tmp_path)
 
     def start(**options):
@@ -60,7 +60,7 @@ def test_as_a_program_on_the_official_code(tmp_path, vectors):
     torch.save(
         {f"module.{key}": torch.randn(shape) for key, shape in narrow.items()},
         tmp_path / "CS_scenes.pth",
-        _use_new_zipfile_serialization=False,  # as the torch of that time wrote it
+        _use_new_zipfile_serialization=False,  # the format of torch at that time
     )
     words = ["--source", "ccnet", "--input", "CS_scenes.pth", "--output", "new/r101.safetensors"]
     done = subprocess.run(
@@ -114,7 +114,7 @@ def test_the_checkpoint_of_a_run_becomes_safetensors(run, tmp_path):
     }
     torch.save({"model": weights, "trainer": {}, "iteration": 9}, tmp_path / "in.pth")
     status, _, err = run(source="mmseg")
-    assert status == 2 and "ccsa" in err  # says what there is beside
+    assert status == 2 and "ccsa" in err  # the message lists the other sources
     status, printed, _ = run(source="ccsa")
     found = load_file(tmp_path / "out.safetensors")
     assert status == 0 and "2 tensors" in printed and found.keys() == weights.keys()

@@ -1,4 +1,4 @@
-"""tools/export_model.py, run as a user runs it, on a tiny run of far_cue's network."""
+"""tools/export_model.py, run as users run it, on a tiny run of far_cue's network."""
 
 import importlib.util
 import re
@@ -16,7 +16,7 @@ CONFIG = "far_cue/any_ccnet_R1.yaml"
 
 @pytest.fixture
 def run(make_run):
-    """A folder of a run with random weights, gamma not 0."""
+    """Return the folder of a run with random weights and gamma != 0."""
     folder = make_run("run", None, config=CONFIG)
     torch.manual_seed(0)
 
@@ -33,7 +33,7 @@ def run(make_run):
 
 @pytest.fixture
 def export(run_tool):
-    """Runs the tool; gives its exit status, output and errors."""
+    """Return a function that runs the tool and returns its exit status, output and errors."""
     return partial(run_tool, tool)
 
 
@@ -109,9 +109,9 @@ def test_mistakes_end_with_one_message_that_names_the_cure(export, run, root, tm
           root / "configs" / CONFIG], "nowhere.pth does not exist"),
         (["--weights", run, "--output", new, "MODEL.NO_SUCH", "1"], "MODEL.NO_SUCH"),
     ]  # fmt: skip
-    for arguments, cure in cases:
+    for arguments, message in cases:
         status, _, errors = export("--format", "onnx", *arguments)
         assert status == 2, arguments
-        assert errors.startswith("error: ") and cure in errors, (arguments, errors)
+        assert errors.startswith("error: ") and message in errors, (arguments, errors)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "taken.onnx"]
     assert taken.read_text() == "precious"

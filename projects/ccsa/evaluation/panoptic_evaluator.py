@@ -47,7 +47,7 @@ class PanopticQualityEvaluator(DatasetEvaluator):
 
     Raises:
         UserError: metadata are missing, or the ground truth cannot be read.
-        ValueError: ``write_files`` without ``output_dir``.
+        UserError: ``write_files`` without ``output_dir``.
 
     Example:
         >>> evaluator = PanopticQualityEvaluator("digits_val_panoptic")  # doctest: +SKIP
@@ -57,7 +57,7 @@ class PanopticQualityEvaluator(DatasetEvaluator):
         self, dataset_name: str, output_dir: str | Path | None = None, *, write_files: bool = False
     ):
         if write_files and output_dir is None:
-            raise ValueError("write_files needs an output_dir")
+            raise UserError("write_files needs an output_dir")
         self._metadata = MetadataCatalog.get(dataset_name)
         missing = [name for name in _METADATA if not hasattr(self._metadata, name)]
         if missing:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from ccsa.data.formats.panoptic_png import VOID, Segment
+from ccsa.errors import UserError
 
 IOU, TP, FP, FN = range(4)
 # {category id: [sum of IoUs, true positives, false positives, false negatives]}
@@ -45,7 +46,7 @@ def count_image(
         predicted: ids of ``predicted_segments`` of shape (H, W), 0 for pixels without prediction.
 
     Raises:
-        ValueError: the arrays have different sizes.
+        UserError: the arrays have different sizes.
 
     Example:
         >>> truth, predicted = np.array([[7, 7, 7, 8]]), np.array([[1, 1, 2, 2]])
@@ -104,14 +105,14 @@ def count_overlaps(truth: np.ndarray, predicted: np.ndarray) -> Overlaps:
         truth, predicted: segment ids of shape (H, W).
 
     Raises:
-        ValueError: the arrays have different sizes.
+        UserError: the arrays have different sizes.
 
     Example:
         >>> count_overlaps(np.array([[7, 7, 8]]), np.array([[1, 1, 2]]))
         {(7, 1): 2, (8, 2): 1}
     """
     if truth.shape != predicted.shape:
-        raise ValueError(
+        raise UserError(
             f"segment ids of shapes {truth.shape} and {predicted.shape} cannot be compared"
         )
     pairs = truth.astype(np.uint64) << np.uint64(32)

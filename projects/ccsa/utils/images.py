@@ -50,14 +50,14 @@ def encode_image(image: np.ndarray, suffix: str) -> bytes:
 
     Raises:
         UserError: OpenCV has no encoder for ``suffix``.
-        ValueError: ``image`` has another shape or type.
+        UserError: ``image`` has another shape or type.
 
     Example:
         >>> encode_image(np.zeros((2, 3), np.uint8), ".png")[:4]
         b'\\x89PNG'
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
-        raise ValueError(
+        raise UserError(
             "an image must be uint8 of shape (H, W, 3) or (H, W), not "
             f"{image.dtype} of shape {image.shape}"
         )
@@ -87,7 +87,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
     Raises:
         UserError: the file cannot be written, for example because the disk is full, or OpenCV has
             no encoder for its suffix.
-        ValueError: ``image`` has another shape or type.
+        UserError: ``image`` has another shape or type.
 
     Example:
         >>> import tempfile

@@ -1,4 +1,4 @@
-"""The dilated ResNet: layouts, keys and values against Detectron2's own ResNet."""
+"""The dilated ResNet: layouts, and keys and values compared with Detectron2's ResNet."""
 
 import pytest
 import torch
@@ -48,8 +48,8 @@ def test_strides(depth, output_stride, sizes):
 
 
 def test_dilation_is_a_strided_network_at_every_position():
-    """Where a stage's first convolution keeps the dilation before it, output stride 8 computes at
-    every 4th position what the plain network of stride 32 computes."""
+    """If the first block of a stage keeps the previous dilation, the network with output stride 8
+    has at every 4th position the values of the network with stride 32."""
     torch.manual_seed(0)
     plain = dilated_resnet(18, output_stride=32, stem="basic", stem_channels=64, norm="BN",
                            res2_channels=64, out_features=["res5"]).eval()  # fmt: skip

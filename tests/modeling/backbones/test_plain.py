@@ -1,4 +1,4 @@
-"""The plain backbone: shapes, and a receptive field that is what its documents say."""
+"""The plain backbone: its shapes and its documented receptive field."""
 
 from argparse import Namespace
 
@@ -37,8 +37,8 @@ def test_without_norm_it_has_biases():
 
 
 def test_the_network_without_a_block_sees_16_pixels_far(cfg):
-    """Gradients of logits by the image, at each place in a cell of 4 pixels: the reason why far_cue
-    cannot be solved by R = 0."""
+    """Check the gradients of logits with respect to the image, at each position in a cell of 4
+    pixels: they are the reason why R = 0 cannot solve far_cue."""
     model = build_model(cfg).eval()
     reach = 0
     for at in range(32, 36):

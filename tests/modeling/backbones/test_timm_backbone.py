@@ -1,4 +1,4 @@
-"""Backbones from timm: maps against timm's own, strides, frozen stages, weights, pixels."""
+"""timm backbones: feature maps, strides, frozen stages, weights, pixel constants."""
 
 import argparse
 import subprocess
@@ -29,7 +29,7 @@ RES = ["res2", "res3", "res4", "res5"]
 
 @pytest.fixture
 def config(tmp_path):
-    """A configuration of these lines, and of options KEY VALUE ...."""
+    """Return a function that sets up a configuration with options KEY VALUE ...."""
 
     def make(*options, name="test_efficientnet", fpn=False, weights=""):
         file = tmp_path / "config.yaml"
@@ -43,7 +43,7 @@ def config(tmp_path):
 
 
 def random_norms(model):
-    """Statistics and factors that are not those of the start."""
+    """Replace the initial statistics and factors of norms by random ones."""
     for name, value in model.state_dict().items():
         if value.dim() == 1:
             value.copy_(torch.rand_like(value) + (0.5 if "var" in name else 0.1))
@@ -101,7 +101,7 @@ def test_what_comes_after_the_last_level_is_not_built():
     assert any("blocks_2" in n for n in names) and not any("blocks_3" in n for n in names)
 
 
-# By family: the first child that trains with stages frozen up to the stem, res2, ...
+# The first child that is trained if no stage, the stem, res2, ... are frozen, by family.
 FIRST = {
     "test_efficientnet": ["conv_stem", "blocks_1", "blocks_2", "blocks_3", "blocks_4", None],
     "test_convnext": ["stem_0", "stages_0", "stages_1", "stages_2", "stages_3", None],
@@ -120,18 +120,18 @@ def test_frozen_stages_keep_their_values_and_weights(name, freeze_at):
     backbone.net.load_state_dict(plain.net.state_dict(), strict=False)
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        expected, frozen = plain(image), backbone.train()(image)  # batches have no say in them
+        expected, frozen = plain(image), backbone.train()(image)  # batch statistics are not used
     for number in range(2, 6):
         same = torch.allclose(frozen[f"res{number}"], expected[f"res{number}"], atol=1e-4)
         assert same or number > freeze_at
-        assert not same or number <= freeze_at or name == "test_convnext"  # has no batch norm
+        assert not same or number <= freeze_at or name == "test_convnext"  # it has no batch norm
 
 
 @pytest.mark.parametrize(
     ("name", "last"), [("efficientnet_b0", "blocks_1"), ("test_convnext", "stages_0.blocks")]
 )
 def test_frozen_stages_drop_nothing(name, last):
-    """Nor after train(); what trains still drops, and a context block within a stage trains."""
+    """Nor after train(). Trained stages still drop paths, and a block in a frozen stage trains."""
     arguments = {"drop_path_rate": 0.9}
     backbone = TimmBackbone(name, out_features=RES[:2], freeze_at=2, arguments=arguments)
     insert_blocks(backbone, [{"at": f"net.{last}.-1", "block": "CrissCross"}])
@@ -177,7 +177,7 @@ def test_a_file_of_timms_weights_is_loaded(config, tmp_path, name, suffix):
     assert len(missing) == 7 and all(".context." in key for key in missing)
     assert all(word in unexpected for word in CLASSIFIER[name])
     with pytest.raises(UserError, match=r"7 missing \(net\..*context\.\*\)"):
-        Checkpointer(backbone).load(cfg.MODEL.WEIGHTS)  # not trained, the block is noise
+        Checkpointer(backbone).load(cfg.MODEL.WEIGHTS)  # an untrained block would add noise
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         wanted = model.forward_intermediates(image, intermediates_only=True)[-1]
@@ -228,13 +228,13 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path, name, content, message):
 
 
 def test_timm_does_not_read_the_file(tmp_path, monkeypatch):
-    """Some of its versions run what is in it."""
+    """Some versions of timm run code in a file."""
     monkeypatch.setattr("timm.models._builder.load_state_dict", None)
     file = tmp_path / "checkpoint.pth"
     averaged = {f"module.{key}": value for key, value in resnet_without("tracked").items()}
     torch.save({"state_dict": resnet_with(), "state_dict_ema": averaged}, file)
     backbone = TimmBackbone("test_resnet")
-    Checkpointer(backbone).load(f"timm://{file}")  # without counters it is whole
+    Checkpointer(backbone).load(f"timm://{file}")  # counters are not needed
     assert torch.equal(backbone.net.bn1.weight, averaged["module.bn1.weight"])
 
 
@@ -280,7 +280,8 @@ def test_pixels_are_scaled_as_the_model_was_trained(config):
         return list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD)
 
     assert scales("INPUT.FORMAT", "RGB") == imagenet
-    assert scales() == tuple(values[::-1] for values in imagenet)  # Detectron2's format is BGR
+    # Detectron2's default format is BGR.
+    assert scales() == tuple(values[::-1] for values in imagenet)
     assert scales(name="test_convnext") == ([127.5] * 3, [127.5] * 3)
     given = ["MODEL.PIXEL_MEAN", "[1.0, 2.0, 3.0]", "MODEL.PIXEL_STD", "[4.0, 5.0, 6.0]"]
     assert scales(*given) == ([1, 2, 3], [4, 5, 6])
@@ -292,7 +293,7 @@ IMAGENET = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 
 def plain_idiom(root, name, **model):
-    """Build a configuration as Detectron2's own tools do, of a tiny network."""
+    """Return the configuration of a tiny network, made as Detectron2 does without the tools."""
     cfg = get_cfg()
     add_ccsa_config(cfg)
     file, overlays = former_configs.command(name.removesuffix(".yaml"))

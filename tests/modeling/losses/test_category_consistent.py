@@ -1,4 +1,4 @@
-"""The category consistent loss against loops over pixels and classes, and its gradient."""
+"""The category consistent loss compared with loops over pixels and classes; its gradient."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ IGNORE = 255
 
 
 def slow_terms(rows, labels, delta_v=0.5, delta_d=1.5):
-    """l_var, l_dis, l_reg, term by term as they are written."""
+    """Return l_var, l_dis and l_reg, computed with loops as the equations are printed."""
     classes = sorted(set(labels.tolist()))
     means = {c: torch.stack([h for h, y in zip(rows, labels, strict=True) if y == c]).mean(0)
              for c in classes}  # fmt: skip
@@ -37,7 +37,8 @@ def slow_terms(rows, labels, delta_v=0.5, delta_d=1.5):
 
 def sample(number=4, points=60, width=3, seed=0, spread=1.0):
     generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, number, (points,), generator=generator) * 7  # with gaps between
+    # The labels are not consecutive.
+    labels = torch.randint(0, number, (points,), generator=generator) * 7
     centres = torch.randn(number * 7, width, generator=generator, dtype=torch.float64)
     noise = torch.randn(points, width, generator=generator, dtype=torch.float64)
     return centres[labels] + spread * noise, labels
@@ -76,13 +77,13 @@ def image_sample():
     torch.manual_seed(1)
     labels = torch.randint(0, 3, (2, 12, 20))
     labels[0, :, :7] = IGNORE
-    labels[1, :6] = 9  # in one image only
+    labels[1, :6] = 9  # only in one image
     return torch.randn(2, 6, 3, 5) * 2, labels
 
 
 def loss_and_rows(scope, features, labels):
     loss = CategoryConsistentLoss(6, channels=0, weights=(1, 1, 1), scope=scope)
-    small = labels[:, 2::4, 2::4]  # the middle of each 4x4 cell
+    small = labels[:, 2::4, 2::4]  # the center of each 4x4 cell
     rows, flat = features.permute(0, 2, 3, 1).reshape(2, -1, 6), small.reshape(2, -1)
     return loss(features, labels), rows, flat
 

@@ -1,5 +1,5 @@
-"""Cross entropy, OHEM and the categorical loss against loops and against SciPy, which the official
-OHEM uses."""
+"""Cross entropy, OHEM and the categorical loss compared with loops and with SciPy, which the
+official OHEM uses."""
 
 import math
 
@@ -22,14 +22,15 @@ IGNORE = 255
 def sample(n=2, c=4, h=45, w=70, seed=0, scale=3.0):
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(n, c, h, w, generator=generator) * scale
-    logits = F.avg_pool2d(logits, 5, 1, 2, count_include_pad=False) * 4  # smooth, as upsampled ones
+    # The logits are smooth, like upsampled ones.
+    logits = F.avg_pool2d(logits, 5, 1, 2, count_include_pad=False) * 4
     labels = torch.randint(0, c, (n, h, w), generator=generator)
     labels[torch.rand(n, h, w, generator=generator) < 0.2] = IGNORE
     return logits, labels
 
 
 def scipy_bar(probabilities, labels, threshold, min_kept):
-    """The bar as the official code finds it: scipy.ndimage.zoom, then the k-th smallest."""
+    """Return the cutoff of the official code: scipy.ndimage.zoom, then the k-th smallest."""
     from scipy.ndimage import zoom
 
     probabilities = zoom(probabilities.numpy(), (1, 1, 1 / 8, 1 / 8), order=1)
@@ -80,7 +81,7 @@ def test_ohem_is_the_official_one(min_kept, threshold):
 
 
 def test_ohem_bar_lies_between():
-    """One setting where the k-th smallest decides, so that no branch hides behind another."""
+    """Use a setting in which the k-th smallest probability is the cutoff."""
     logits, labels = sample()
     bar = OhemCrossEntropy(IGNORE, 0.05, 4000).cutoff(logits.softmax(1), labels)
     assert 0.06 < bar < 0.99
@@ -114,7 +115,7 @@ def test_class_weights_are_torchs_and_keep_the_choice_of_hard_pixels():
     wanted = F.cross_entropy(logits, hard, tensor, ignore_index=IGNORE)
     torch.testing.assert_close(weighted(logits, labels), wanted)
     assert plain(logits, labels) != weighted(logits, labels)
-    assert not weighted.state_dict()  # checkpoints of before still load
+    assert not weighted.state_dict()  # older checkpoints still load
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_presence_loss_is_a_loop(reduction):
     logits = torch.randn(3, 5)
     labels = torch.randint(0, 3, (3, 6, 7))
     labels[0, :3] = IGNORE
-    labels[2] = IGNORE  # not counted
+    labels[2] = IGNORE  # an image without labels
     total = 0.0
     for n in range(2):
         for c in range(5):

@@ -1,5 +1,5 @@
-"""ContextModel over Detectron2's own model configurations, made tiny: one step of training and of
-inference each, equality with plain Detectron2, checkpoints, freezing."""
+"""ContextModel on Detectron2's model configurations, made tiny: one step of training and inference
+each, equality with plain Detectron2, checkpoints, freezing."""
 
 import copy
 import functools
@@ -39,7 +39,7 @@ HEADS = [
     {"at": "head.cls_subnet", "block": "CrissCross"},
     {"at": "head.bbox_subnet.0", "block": "SqueezeExcitation"},
 ]
-CASES = {  # Detectron2's file, its meta-architecture, blocks, number of places
+CASES = {  # Detectron2's file, its meta-architecture, blocks, number of attached blocks
     "mask_rcnn": (
         *("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml", "GeneralizedRCNN"),
         *(BACKBONE + RPN + BOX + ROI, 2 + 4 + 3),
@@ -78,7 +78,7 @@ def config(case, blocks=None, plain=False):
     cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 16
     cfg.MODEL.RESNETS.WIDTH_PER_GROUP = 4
     cfg.MODEL.FPN.OUT_CHANNELS = 16
-    cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE = 2048  # every anchor counts, on every level
+    cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE = 2048  # use every anchor of every level
     cfg.MODEL.RPN.PRE_NMS_TOPK_TRAIN = cfg.MODEL.RPN.PRE_NMS_TOPK_TEST = 50
     cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 20
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = THINGS
@@ -100,7 +100,7 @@ def config(case, blocks=None, plain=False):
 def build(case, blocks=None, plain=False, seed=0):
     torch.manual_seed(seed)
     model = build_model(config(case, blocks, plain))
-    for module in model.modules():  # random features of about 1 through all of the backbone
+    for module in model.modules():  # keep random features near 1
         if isinstance(module, FrozenBatchNorm2d):
             module.weight.fill_(0.7)
     return model
@@ -118,13 +118,13 @@ def case(request):
 
 @pytest.fixture
 def model(case):
-    """With the blocks of its case; built once, given out with its first weights."""
+    """Return the model of a case with its blocks, built once and reset to its initial weights."""
     return copy.deepcopy(cached(case))
 
 
 @pytest.fixture
 def logged(caplog, monkeypatch):
-    """caplog, also where a test before this one has set up logging as a tool does."""
+    """Return caplog; it works even if an earlier test set up logging as the tools do."""
     monkeypatch.setattr(logging.getLogger("ccsa"), "propagate", True)
     caplog.set_level(logging.INFO, logger="ccsa")
     return caplog
@@ -154,7 +154,7 @@ def batch(count=2):
 
 
 def losses_of(model, inputs):
-    """{name: loss}, with the random choices of proposals the same in every call."""
+    """Return the losses by name, with the same random proposals in every call."""
     torch.manual_seed(3)
     with EventStorage():
         return model.train()(inputs)
@@ -166,7 +166,7 @@ def outputs_of(model, inputs):
 
 
 def assert_same(a, b, where="output"):
-    """Equal bit for bit, all the way down."""
+    """Check that nested outputs are equal bit for bit."""
     assert type(a) is type(b), where
     if isinstance(a, torch.Tensor):
         assert a.dtype == b.dtype and torch.equal(a, b), where

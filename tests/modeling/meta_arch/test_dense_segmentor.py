@@ -1,4 +1,4 @@
-"""Whole models from a configuration: training, odd sizes, padding, context blocks inside."""
+"""DenseSegmentor built from configurations: training, odd sizes, padding, context blocks."""
 
 import pytest
 import torch
@@ -49,8 +49,8 @@ def test_a_training_step_on_images_of_two_sizes(head, architecture):
 
 
 def test_padding_does_not_count():
-    """Labels are padded with the head's ignore value: a loss that counted the padding would change
-    with the class that fills it."""
+    """Labels are padded with the head's ignore value. A loss that included the padding would depend
+    on the class that fills it."""
     cfg = config()
     cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE = 3
     cfg.MODEL.SEM_SEG_HEAD.DROPOUT = 0.0

@@ -1,4 +1,4 @@
-"""VideoSemanticSegmentor and its head: values by hand, one frame as an image, what is refused."""
+"""VideoSemanticSegmentor and its head: values, clips of one frame, and rejected settings."""
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def clip(frames, height, width, seed=0):
 
 @pytest.mark.parametrize("labelled", [1, -1])
 def test_the_head_by_hand(shapes, features, labelled):
-    """Two clips of three frames; attention crosses them, and the rest is of the labelled frame."""
+    """Use two clips of three frames: only attention and reduction process unlabeled frames."""
     head = VideoCCNetHead(shapes, **SMALL, frames=3, labelled=labelled).eval()
     torch.nn.init.constant_(head.attention.gamma, 0.6)
     x = torch.cat([features["res5"], features["res5"].flip(-1), 2 * features["res5"]])

@@ -1,4 +1,4 @@
-"""CCNetHead and FCNHead: the published network's values, the contract, losses by hand."""
+"""CCNetHead and FCNHead: values and parameter counts of the published network, and losses."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def test_layers_follow_the_paper(shapes, features):
 
 
 def test_official_size():
-    """At 19 classes the official head has 23,934,100 parameters and its auxiliary FCN 4,729,875."""
+    """With 19 classes, the official head has 23,934,100 parameters, its auxiliary FCN 4,729,875."""
     from detectron2.layers import ShapeSpec
 
     shapes = {

@@ -1,4 +1,4 @@
-"""SANetHead: its three predictions and losses by hand, and each part by itself."""
+"""SANetHead: its three predictions and losses, together and separately."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ SE = [{"block": "SqueezeExcitation", "reduction": 2, "residual": False}]
 
 
 def by_hand(head, features):
-    """Mask, category and dense predictions, as the head of the module writes them."""
+    """Return the mask, category and dense predictions by the equations of the module docstring."""
     stages = []
     for name in ("res2", "res3", "res4", "res5"):
         project, block = head.stages[name]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ccsa.errors import UserError
+from ccsa.errors import UserError, missing_package
 
 
 def read_sbd(path: Path) -> np.ndarray:
@@ -28,7 +28,10 @@ def read_context(path: Path) -> np.ndarray:
 
 
 def _read(path: Path, select: Callable[[dict[str, Any]], Any], key: str) -> np.ndarray:
-    from scipy.io import loadmat  # imported here, because only these two datasets need SciPy
+    try:
+        from scipy.io import loadmat  # imported here, because only these two datasets need SciPy
+    except ModuleNotFoundError as error:
+        raise missing_package("A MATLAB file", "scipy", "pip install 'ccsa[train]'") from error
 
     try:
         values = np.asarray(select(loadmat(path)))

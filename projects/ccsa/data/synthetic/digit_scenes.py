@@ -9,6 +9,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from ccsa.errors import missing_package
+
 SIZE = 160  # pixels, both sides
 GROUNDS = ("sand", "stripes", "checks")
 HELD_OUT = 0.2  # fraction of the scans that only validation scenes use
@@ -28,7 +30,11 @@ class Scene(NamedTuple):
 def load_scans(split: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Return the scans (K, 8, 8) in [0, 1] and the classes (K,) of one split; ``val`` and ``train``
     have no scan in common."""
-    from sklearn.datasets import load_digits  # imported here, because the import takes a second
+    try:
+        from sklearn.datasets import load_digits  # imported here, because it takes a second
+    except ModuleNotFoundError as error:
+        install = "pip install 'ccsa[train]'"
+        raise missing_package("A dataset of digit scenes", "scikit-learn", install) from error
 
     digits = load_digits()
     rng = np.random.default_rng(seed)
