@@ -10,10 +10,11 @@ from detectron2.data.datasets.coco import load_sem_seg
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluators, SemSegEvaluator
 from PIL import Image
 
+from ccsa.data.formats import read_label_image
 from ccsa.data.synthetic import digits
 from ccsa.errors import MissingPackageError, UserError
 from ccsa.evaluation import build_evaluator, main_metric
-from ccsa.evaluation.build import read_labels
+from ccsa.evaluation.semantic import SemanticEvaluator
 
 H, W, CLASSES = 12, 16, 3
 
@@ -83,8 +84,7 @@ def test_instances_are_evaluated_as_coco(copied_dataset, tmp_path):
 
 def test_semantics_are_evaluated_as_semantics(copied_dataset, tmp_path):
     (evaluator,) = parts(build_evaluator(copied_dataset("digits_val_sem_seg"), tmp_path))
-    assert isinstance(evaluator, SemSegEvaluator)
-    assert evaluator.sem_seg_loading_fn is read_labels
+    assert isinstance(evaluator, SemSegEvaluator) and isinstance(evaluator, SemanticEvaluator)
     assert evaluator._num_classes == 13
 
 
@@ -161,11 +161,10 @@ def test_labels_of_every_kind_are_read_as_they_are(tmp_path, mode):
         image.putpalette([255 - i // 3 for i in range(768)])
         assert image.mode == "P"
     image.save(tmp_path / "labels.png")
-    read = read_labels(str(tmp_path / "labels.png"))
+    read = read_label_image(tmp_path / "labels.png")
     assert read.shape == (H, W) and np.issubdtype(read.dtype, np.integer)
     assert np.array_equal(read, labels)
     read[0, 0] = 1  # the caller's own
-    assert read_labels(str(tmp_path / "labels.png"), np.uint8).dtype == np.uint8
 
 
 @pytest.fixture

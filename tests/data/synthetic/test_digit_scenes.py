@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import SemSegEvaluator
 
+from ccsa.data.formats import read_label_image
 from ccsa.data.synthetic.digit_scenes import SIZE, draw_scene, load_scans
 from ccsa.data.synthetic.digits import THINGS, write_digits
-from ccsa.evaluation.build import read_labels
+from ccsa.evaluation.semantic import SemanticEvaluator
 
 
 def test_digits_are_solid_and_stand_out():
@@ -47,13 +47,13 @@ def test_semantic_labels_score_full_marks_against_themselves(tmp_path, monkeypat
     metadata = MetadataCatalog.get("digits_val_sem_seg")
     MetadataCatalog.get(name).set(stuff_classes=metadata.stuff_classes, ignore_label=255)
     try:
-        evaluator = SemSegEvaluator(name, distributed=False, sem_seg_loading_fn=read_labels)
+        evaluator = SemanticEvaluator(name)
     finally:
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)
     evaluator.reset()
     for record in records:
-        labels = torch.as_tensor(read_labels(record["sem_seg_file_name"]))
+        labels = torch.as_tensor(read_label_image(record["sem_seg_file_name"])).long()
         assert labels.shape == (SIZE, SIZE)
         logits = torch.nn.functional.one_hot(labels, len(metadata.stuff_classes))
         evaluator.process([record], [{"sem_seg": logits.permute(2, 0, 1).float()}])
