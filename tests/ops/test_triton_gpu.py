@@ -12,7 +12,7 @@ pytestmark = [
 ]
 
 if torch.cuda.is_available():
-    from criss_cross_kernels import *  # noqa: F403
+    from support.criss_cross_kernels import *  # noqa: F403
 
 # Against PyTorch in float64, of which the small cases are checked by the definition.
 TOLERANCES = {torch.float32: 1e-5, torch.float16: 8e-3, torch.bfloat16: 6e-2}
