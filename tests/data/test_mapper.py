@@ -1,4 +1,4 @@
-"""ReportingMapper: a file that cannot be read is named, with the cure."""
+"""ReportingMapper: the error names the file that cannot be read, and how to fix it."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_a_good_record_is_mapped_as_detectron2_does(record, is_train):
     if is_train:
         assert got["instances"].gt_classes.tolist() == [3]
         assert torch.equal(got["sem_seg"], wanted["sem_seg"])
-    assert "annotations" in record  # the record itself is left alone
+    assert "annotations" in record  # the record itself is unchanged
 
 
 @pytest.mark.parametrize("how", HOW)

@@ -1,6 +1,9 @@
-"""Panoptic files for the tests; as a program, as many of COCO's size as docs/BENCHMARKS.md times.
+"""Panoptic files for the tests.
 
-python tests/panoptic_files.py FOLDER --images 1000
+As a program, it writes the files of COCO's size whose evaluation docs/BENCHMARKS.md times, run from
+the folder ``tests``:
+
+    python -m support.panoptic_files FOLDER --images 1000
 """
 
 import argparse
@@ -20,7 +23,7 @@ CATEGORIES = [
 
 
 def write_png(path: Path, ids: np.ndarray) -> None:
-    """Apart from the writer of the project, which it checks."""
+    """Write a panoptic PNG, independently of the writer of the project, which it checks."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rgb = [ids % 256, ids // 256 % 256, ids // 65536]
     Image.fromarray(np.stack(rgb, -1).astype(np.uint8)).save(path)
@@ -34,7 +37,7 @@ def write_json(path: Path, annotations: list[dict], categories=CATEGORIES) -> No
 
 
 def paint(rng, size, segments: int, crowds: float = 0.0) -> tuple[np.ndarray, list[dict]]:
-    """A map (H, W) of rectangles and ellipses on void, and the segments that can be seen."""
+    """Return segment ids (H, W) of rectangles and ellipses on void, and the visible segments."""
     ids = np.zeros(size, np.int64)
     category = {}
     for number in rng.choice(256**3 - 1, segments, replace=False) + 1:
@@ -59,13 +62,14 @@ def describe(ids: np.ndarray, category: dict[int, int], iscrowd=lambda: 0) -> li
 
 
 def roughen(rng, ids: np.ndarray) -> np.ndarray:
-    """Borders as uneven as those of real annotations: each pixel takes the id of a neighbour."""
+    """Return ids with uneven borders like real annotations: each pixel takes a neighbor's id."""
     at = np.indices(ids.shape) + rng.integers(-1, 2, (2, *ids.shape))
     return ids[at[0].clip(0, ids.shape[0] - 1), at[1].clip(0, ids.shape[1] - 1)]
 
 
 def disturb(rng, ids: np.ndarray, segments: list[dict]) -> tuple[np.ndarray, list[dict]]:
-    """A prediction that resembles a ground truth: moved, some segments renamed or left out."""
+    """Return a prediction that resembles a ground truth: shifted, and some segments get another
+    category or are left out."""
     moved = np.roll(ids, rng.integers(-2, 3, 2), (0, 1))
     category = {s["id"]: s["category_id"] for s in segments}
     for number in category:
@@ -77,8 +81,8 @@ def disturb(rng, ids: np.ndarray, segments: list[dict]) -> tuple[np.ndarray, lis
 
 
 def street(things: bool) -> np.ndarray:
-    """Segment ids (H, W) as csCreatePanopticImgs gives them: category id * 1000 + instance, or the
-    category id of stuff and of groups of things; the last row is void."""
+    """Return segment ids (H, W) as csCreatePanopticImgs writes them: category id * 1000 + instance,
+    or the category id for stuff and for groups of things. The last row is void."""
     ids = np.full(layouts.SIZE, 23)
     ids[8:] = 7
     if things:
@@ -91,8 +95,8 @@ def street(things: bool) -> np.ndarray:
 
 
 def cityscapes(root: Path) -> None:
-    """Three images of train and one of val, the second of train without things, with labels of the
-    19 classes and the panoptic files that cityscapesscripts makes."""
+    """Write three images of train and one of val, with labels of the 19 classes and the panoptic
+    files that cityscapesscripts makes. The second image of train has no things."""
     layouts.cityscapes(root)
     base = root / "cityscapes" / "gtFine"
     isthing = {c["id"]: c["isthing"] for c in CITYSCAPES_CATEGORIES}
@@ -101,7 +105,7 @@ def cityscapes(root: Path) -> None:
         for number, path in enumerate(sorted((base / split).glob("*/*_labelIds.png"))):
             stem = path.name.removesuffix("_gtFine_labelIds.png")
             trained = path.with_name(path.name.replace("_labelIds", "_labelTrainIds"))
-            layouts.grey(trained, layouts.spread([0, 1]))
+            layouts.write_gray(trained, layouts.spread([0, 1]))
             file = f"{stem}_gtFine_panoptic.png"
             ids = street(things=number != 1)
             write_png(base / f"cityscapes_panoptic_{split}" / file, ids)
@@ -110,7 +114,7 @@ def cityscapes(root: Path) -> None:
             for info in infos:
                 info["iscrowd"] = int(info["id"] < 1000 and isthing[info["category_id"]])
             entries.append({"image_id": stem, "file_name": file, "segments_info": infos})
-            name = f"{stem}_gtFine_leftImg8bit.png"  # as written there; no file is called so
+            name = f"{stem}_gtFine_leftImg8bit.png"  # the name in the JSON, which no file has
             images.append({"id": stem, "width": 32, "height": 24, "file_name": name})
         content = {"images": images, "annotations": entries, "categories": CITYSCAPES_CATEGORIES}
         (base / f"cityscapes_panoptic_{split}.json").write_text(json.dumps(content))
@@ -119,7 +123,7 @@ def cityscapes(root: Path) -> None:
 def write_pair(
     folder: Path, images: int, size=(30, 40), segments: int = 8, seed: int = 0, rough: bool = False
 ) -> Path:
-    """``folder/{gt,pred}.json`` and the PNGs in ``folder/{gt,pred}``; crowds and void included."""
+    """Write ``folder/{gt,pred}.json`` and PNGs in ``folder/{gt,pred}``, with crowds and void."""
     rng = np.random.default_rng(seed)
     truth, found = [], []
     for number in range(1, images + 1):

@@ -46,7 +46,7 @@ def test_a_good_dataset_is_a_table_and_status_0(tmp_path, run):
 def test_trouble_is_named_and_status_2(tmp_path, run):
     prepared("lip", tmp_path)
     bad = tmp_path / "LIP" / "val_segmentations" / "7_5.png"
-    layouts.grey(bad, layouts.spread([20]))
+    layouts.write_gray(bad, layouts.spread([20]))
     status, out, err = run("lip", "--root", tmp_path)
     assert status == 2
     assert f"lip_sem_seg_val: bad labels: {bad} has labels 20; allowed are 0..19 and 255" in out
@@ -56,7 +56,7 @@ def test_trouble_is_named_and_status_2(tmp_path, run):
 def test_many_troubles_are_cut_short(tmp_path, run):
     prepared("ade20k", tmp_path)
     for number in range(7):
-        layouts.photo(tmp_path / f"ADEChallengeData2016/images/validation/{number}.jpg")
+        layouts.write_photo(tmp_path / f"ADEChallengeData2016/images/validation/{number}.jpg")
     status, out, _ = run("ade20k", "--root", tmp_path)
     assert status == 2
     assert out.count("ade20k_sem_seg_val: missing: label") == 5

@@ -1,6 +1,6 @@
 """The data loaders of a configuration.
 
-This is the only place where the data of image models and of video models part: a model whose
+Only this module distinguishes the data of image models from that of video models: a model whose
 meta-architecture declares ``takes_clips = True`` gets clips of frames, and an image model never
 runs any of the code in :mod:`ccsa.data.video`.
 """

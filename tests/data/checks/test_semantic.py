@@ -55,7 +55,7 @@ def test_corrupt_files_are_counted(lip):
 
 
 def test_sizes_that_differ_are_counted(lip, layouts):
-    layouts.photo(lip / "val_images" / "7_5.jpg", (24, 30))
+    layouts.write_photo(lip / "val_images" / "7_5.jpg", (24, 30))
     reports, _ = check_family(FAMILIES["lip"], lip.parent)
     assert reports[1].row()[4:] == [0, 0, 1, 0]
     assert "7_5.jpg is 30x24" in examples(reports)[0] and "7_5.png is 32x24" in examples(reports)[0]
@@ -70,14 +70,14 @@ def test_an_image_turned_by_its_exif_is_seen_as_detectron2_sees_it(lip, layouts)
 
 
 def test_labels_out_of_range_are_counted(lip, layouts):
-    layouts.grey(lip / "val_segmentations" / "7_5.png", layouts.spread([0, 19, 20, 200, 255]))
+    layouts.write_gray(lip / "val_segmentations" / "7_5.png", layouts.spread([0, 19, 20, 200, 255]))
     reports, _ = check_family(FAMILIES["lip"], lip.parent)
     assert reports[1].row()[4:] == [0, 0, 0, 1]
     assert "labels 20, 200; allowed are 0..19 and 255" in examples(reports)[0]
 
 
 def test_labels_that_would_be_misread_are_counted_and_refused(lip, layouts):
-    layouts.palette(lip / "val_segmentations" / "7_5.png", layouts.spread(range(20)))
+    layouts.write_palette(lip / "val_segmentations" / "7_5.png", layouts.spread(range(20)))
     Image.new("RGB", (32, 24)).save(lip / "train_segmentations" / "77_471474.png")
     found = rows(lip.parent)
     assert found["lip_sem_seg_val"][-1] == found["lip_sem_seg_train"][-1] == 1
@@ -120,8 +120,8 @@ def test_a_packaging_that_is_not_there_is_only_noted(tmp_path, layouts, prepare)
 def test_files_without_a_partner_are_found_where_there_is_no_list(tmp_path, layouts, prepare):
     layouts.ade20k(tmp_path)
     prepare("ade20k", tmp_path)
-    layouts.photo(tmp_path / "ADEChallengeData2016/images/training/ADE_train_00000009.jpg")
-    layouts.photo(tmp_path / "ADEChallengeData2016/images/training/._ADE_train_00000001.jpg")
+    layouts.write_photo(tmp_path / "ADEChallengeData2016/images/training/ADE_train_00000009.jpg")
+    layouts.write_photo(tmp_path / "ADEChallengeData2016/images/training/._ADE_train_00000001.jpg")
     assert rows(tmp_path, "ade20k")["ade20k_sem_seg_train"] == [3, 2, 20210, 1, 0, 0, 0]
 
 

@@ -1,4 +1,4 @@
-"""Cityscapes for Panoptic FPN: what is made of the panoptic files, value by value, and loaded."""
+"""Cityscapes for Panoptic FPN: files made from the panoptic files, value by value, and loading."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def prepare(root):
 
 @pytest.fixture
 def catalog(tmp_path, monkeypatch):
-    """Detectron2's catalogs with the separated splits under an empty root, and no others."""
+    """Return an empty root; only its splits for Panoptic FPN are registered with Detectron2."""
     monkeypatch.setattr(DatasetCatalog, "data", {})
     monkeypatch.setattr(MetadataCatalog, "data", {})
     cityscapes.register_all(tmp_path)
@@ -47,7 +47,7 @@ def catalog(tmp_path, monkeypatch):
 
 
 def contents(root):
-    """Bytes and times: a file that is written anew with the same bytes shows too."""
+    """Return bytes and times, so that a file rewritten with the same bytes is noticed too."""
     found = (path for path in root.rglob("*") if path.is_file())
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
 
@@ -64,10 +64,10 @@ def test_labels_are_0_on_things_and_count_the_stuff(published):
     with Image.open(folder / "ulm_000000_000019_gtFine_stuff.png") as made:
         assert made.mode == "L"
         labels = np.array(made)
-    wanted = np.full((24, 32), 11)  # the sky, the last of 11
-    wanted[8:] = 1  # road, the first
+    wanted = np.full((24, 32), 11)  # sky, the last of 11 stuff classes
+    wanted[8:] = 1  # road, the first one
     wanted[10:16, 2:10] = wanted[10:16, 12:18] = wanted[20:22, 12:14] = wanted[0:9, 0:2] = 0
-    wanted[18:23, 4:9] = 0  # a group is of things too
+    wanted[18:23, 4:9] = 0  # a group consists of things too
     wanted[23:] = 255
     np.testing.assert_array_equal(labels, wanted)
 
@@ -199,7 +199,7 @@ def test_the_check_says_what_is_not_made_and_what_is_wrong(published):
     assert (name, kind) == (NAMES[1], "bad labels") and "in 1 pixels" in text
 
 
-# Loading.
+# Loading
 
 
 def test_it_loads_with_classes_in_place_of_category_ids(catalog):
@@ -231,7 +231,7 @@ def test_classes_and_category_ids_belong_together():
 
 
 def test_the_truth_as_a_prediction_has_full_marks(catalog, tmp_path):
-    """Of panoptic quality, mIoU and AP, which read the same metadata and files."""
+    """Panoptic quality, mIoU and AP read the same metadata and files."""
     files.cityscapes(catalog)
     prepare(catalog)
     evaluator = build_evaluator(NAMES[1], tmp_path / "results")

@@ -1,4 +1,4 @@
-"""Panoptic datasets on disk: every kind of trouble is found, and the labels of Panoptic FPN."""
+"""Panoptic datasets on disk: every kind of problem is found; the labels of Panoptic FPN."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def digits(written, tmp_path):
 
 @pytest.fixture
 def coco(digits):
-    """The digits as COCO: its folders, and its categories 1..11 and 92, 93 and 95."""
+    """Return digits in the folders of COCO, with its categories 1..11 and 92, 93 and 95."""
     root = digits.parent / "coco"
     (root / "annotations").mkdir(parents=True)
     numbers = {**{i: i for i in range(1, 11)}, 11: 92, 12: 93, 13: 95}
@@ -90,7 +90,7 @@ def edit(path, change):
     path.write_text(json.dumps(content))
 
 
-SPOILT = {
+DAMAGED = {
     "image": (
         lambda d: (d / "val/000002.jpg").unlink(),
         "missing",
@@ -127,7 +127,9 @@ SPOILT = {
         "cannot read .*panoptic_val/000002.png",
     ),
     "grey png": (
-        lambda d: layouts.grey(d / "panoptic_val/000002.png", layouts.spread([0], (160, 160))),
+        lambda d: layouts.write_gray(
+            d / "panoptic_val/000002.png", layouts.spread([0], (160, 160))
+        ),
         "unreadable",
         "mode L",
     ),
@@ -137,7 +139,7 @@ SPOILT = {
         "cannot read .*panoptic_val.json",
     ),
     "sizes": (
-        lambda d: layouts.photo(d / "val/000002.jpg", (160, 150)),
+        lambda d: layouts.write_photo(d / "val/000002.jpg", (160, 150)),
         "sizes differ",
         "000002.jpg is 150x160, .*000002.png is 160x160",
     ),
@@ -164,21 +166,21 @@ SPOILT = {
         r"image 2 .*has the area 7 in the JSON and \d+ pixels",
     ),
     "stuff labels": (
-        lambda d: layouts.grey(d / "panoptic_stuff_val/000002.png", np.full((160, 160), 2)),
+        lambda d: layouts.write_gray(d / "panoptic_stuff_val/000002.png", np.full((160, 160), 2)),
         "bad labels",
         r"panoptic_stuff_val/000002.png differs from .* in [\d,]+ pixels",
     ),
 }
 
 
-@pytest.mark.parametrize("name", SPOILT)
+@pytest.mark.parametrize("name", DAMAGED)
 def test_trouble_is_counted_and_named(name, digits):
-    spoil, kind, pattern = SPOILT[name]
+    spoil, kind, pattern = DAMAGED[name]
     spoil(digits)
     found = problems(digits.parent)
     assert any(re.search(pattern, text) for text in found[kind]), found
     other = {k for k in found if k != kind}
-    # A category that is not known has no label either.
+    # An unknown category has no label either.
     assert other <= ({"bad labels"} if name == "category" else set()), found
 
 
@@ -203,11 +205,11 @@ def test_what_is_not_there_says_how_to_get_it(tmp_path):
         assert all(word in str(error.value) for word in words), error.value
 
 
-# The labels of Panoptic FPN.
+# The labels of Panoptic FPN
 
 
 def test_the_labels_are_those_of_detectron2():
-    """Things 0, stuff from 1 on: the contiguous ids of its metadata."""
+    """Things have the label 0 and stuff starts at 1: the contiguous ids of the metadata."""
     metadata = MetadataCatalog.get("coco_2017_val_panoptic_separated")
     stuff = metadata.stuff_dataset_id_to_contiguous_id
     assert len(COCO_LABELS) == 133 and set(COCO_LABELS.values()) == set(range(54))
@@ -223,7 +225,7 @@ def contents(folder):
 def test_coco_is_prepared_as_the_digits_are_written(coco, digits):
     before = contents(coco)
     assert execute(FAMILIES["coco_panoptic"].plan(coco.parent), "labels").written == 4
-    # Grounds 1, 2 and 3 are COCO's 92, 93 and 95, its stuff classes 1, 2 and 3 by order.
+    # Grounds 1, 2 and 3 have the ids 92, 93 and 95 of COCO, its first three stuff classes.
     order = [n for n in sorted(COCO_LABELS) if COCO_LABELS[n]]
     assert order[:3] == [92, 93, 95]
     for split in ("train", "val"):
@@ -276,7 +278,7 @@ def test_a_prepared_coco_is_good_and_loads(coco):
 
 
 def test_an_unknown_category_stops_the_preparation(coco):
-    change = {"category_id": 12}  # a number that COCO leaves out
+    change = {"category_id": 12}  # an id that COCO does not use
     edit(
         coco / "annotations/panoptic_val2017.json",
         lambda c: c["annotations"][0]["segments_info"][0].update(change),
@@ -285,7 +287,7 @@ def test_an_unknown_category_stops_the_preparation(coco):
         execute(FAMILIES["coco_panoptic"].plan(coco.parent), "labels")
 
 
-# Reading and writing.
+# Reading and writing
 
 
 def test_ids_survive_writing_and_reading(tmp_path):
@@ -296,7 +298,7 @@ def test_ids_survive_writing_and_reading(tmp_path):
     rgb = np.array(Image.open(tmp_path / "new" / "a.png"))
     assert rgb[0, 3].tolist() == [0, 1, 0] and rgb[1, 1].tolist() == [0, 0, 1]
     Image.fromarray(np.dstack([rgb, np.full(ids.shape, 9, np.uint8)])).save(tmp_path / "b.png")
-    assert np.array_equal(read_segment_ids(tmp_path / "b.png"), ids)  # opacity is left alone
+    assert np.array_equal(read_segment_ids(tmp_path / "b.png"), ids)  # alpha is ignored
 
 
 def test_labels_of_a_map(tmp_path):

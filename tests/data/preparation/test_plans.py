@@ -1,4 +1,4 @@
-"""Preparation can be stopped and started, keeps what is there and leaves the source alone."""
+"""Preparation can be interrupted and continued, and keeps existing files and the source."""
 
 import hashlib
 import os
@@ -79,7 +79,7 @@ def test_an_interrupted_run_leaves_whole_labels_and_no_list(tmp_path, layouts, p
 def test_a_list_that_is_there_is_kept_and_said_to_differ(tmp_path, layouts):
     layouts.pascal_voc(tmp_path)
     path = tmp_path / "VOCdevkit/VOC2012/ImageSets/SegmentationAug/train_aug.txt"
-    layouts.lines(path, ["/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png"])
+    layouts.write_lines(path, ["/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png"])
     before = path.read_text()
     plan = FAMILIES["pascal_voc"].plan(tmp_path)
     execute(plan, "pascal_voc")
@@ -95,7 +95,7 @@ def test_a_source_that_is_not_there_is_named(name, tmp_path):
     assert str(error.value.path).startswith(str(tmp_path))
 
 
-@pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"ade20k"}))  # it has another loader
+@pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"ade20k"}))  # Detectron2 loads it
 def test_datasets_say_where_to_get_them_or_to_prepare_them(name, catalog, layouts):
     family = FAMILIES[name]
     split = family.splits(catalog)[0].name
@@ -113,7 +113,7 @@ def test_datasets_say_where_to_get_them_or_to_prepare_them(name, catalog, layout
 def test_values_that_a_dataset_does_not_have_are_refused(tmp_path, layouts, prepare):
     layouts.camvid(tmp_path)
     bad = tmp_path / "CamVid" / "trainannot" / "0001TP_006690.png"
-    layouts.grey(bad, layouts.spread(range(14)))
+    layouts.write_gray(bad, layouts.spread(range(14)))
     with pytest.raises(UserError, match=rf"{bad} contains the label value 12"):
         prepare("camvid", tmp_path)
     with pytest.raises(UserError, match="label value 300"):
@@ -136,7 +136,7 @@ def test_sources_that_cannot_be_read_are_named(path, write, tmp_path, layouts, p
     if write == "text":
         bad.write_text("nothing")
     else:
-        layouts.photo(bad)
+        layouts.write_photo(bad)
     with pytest.raises(UserError, match=rf"{bad.name}.*replace it with an intact copy"):
         prepare("pascal_voc", tmp_path)
 

@@ -16,9 +16,9 @@ from ccsa.data.semantic import FAMILIES
 COUNTS = {
     "cityscapes_sem_seg_train": (3, 19),
     "cityscapes_sem_seg_val": (1, 19),
-    "cityscapes_fine_sem_seg_train": (3, 19),  # Detectron2's own
+    "cityscapes_fine_sem_seg_train": (3, 19),  # of Detectron2
     "cityscapes_fine_sem_seg_val": (1, 19),
-    "ade20k_sem_seg_train": (2, 150),  # Detectron2's own
+    "ade20k_sem_seg_train": (2, 150),  # of Detectron2
     "ade20k_sem_seg_val": (1, 150),
     "lip_sem_seg_train": (2, 20),
     "lip_sem_seg_val": (1, 20),
@@ -56,7 +56,7 @@ def test_dataset_goes_through_mapper_and_evaluator(name, catalog, layouts, prepa
     inputs = [mapper(record) for record in records]
     for record, item in zip(records, inputs, strict=True):
         assert item["image"].shape == (3, *layouts.SIZE)
-        # The mapper's grey conversion has changed nothing.
+        # The grayscale conversion of the mapper has changed nothing.
         assert np.array_equal(item["sem_seg"], read_label_image(record["sem_seg_file_name"]))
         found = set(item["sem_seg"].unique().tolist())
         assert found - {255} <= set(range(classes))
@@ -66,7 +66,7 @@ def test_dataset_goes_through_mapper_and_evaluator(name, catalog, layouts, prepa
 
 
 def mean_iou(name: str, inputs: list[dict], classes: int) -> float:
-    """The score of a prediction that is the label, with class 0 where it is void."""
+    """Return the mIoU of a prediction that equals the label, with class 0 on void."""
     evaluator = SemSegEvaluator(
         name,
         distributed=False,
@@ -117,6 +117,6 @@ def test_the_document_has_every_name_and_label(catalog):
     for family in FAMILIES.values():
         assert f"`{family.name}`" in text
         for split in family.splits(catalog):
-            if len(split.classes) not in (59, 150):  # those with 60; Detectron2's
+            if len(split.classes) not in (59, 150):  # 59: see those with 60; 150: Detectron2's
                 for label, name in enumerate(split.classes):
                     assert f"{label} {name}" in text, split.name

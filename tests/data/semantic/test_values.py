@@ -1,4 +1,4 @@
-"""Which published value becomes which label."""
+"""The label that each published value becomes."""
 
 import numpy as np
 import pytest
@@ -129,8 +129,8 @@ def test_camvid_void_is_255_in_both_packagings(catalog, layouts, prepare):
             assert [r["file_name"].rsplit("/")[-1] for r in records] == [f"{n}.png" for n in names]
 
 
-def test_camvid_grey_labels_serve_as_well(catalog, layouts, prepare):
-    layouts.camvid_full(catalog, grey_labels=True)
+def test_camvid_gray_labels_serve_as_well(catalog, layouts, prepare):
+    layouts.camvid_full(catalog, gray_labels=True)
     prepare("camvid", catalog)
     assert first_labels("camvid_full_sem_seg_val").ravel()[:5].tolist() == layouts.RAW_LABELS
 

@@ -1,4 +1,4 @@
-"""Drawing of the digit scenes: digits that can be seen, and learned at stride 4."""
+"""Drawing of the digit scenes: digits are visible, and can be learned at stride 4."""
 
 import cv2
 import numpy as np
@@ -21,10 +21,10 @@ def test_digits_are_solid_and_stand_out():
             solid = mask.astype(np.uint8)
             _, _, width, height = cv2.boundingRect(solid)
             assert 28 <= height <= 90 and width >= 9  # pixels
-            assert cv2.distanceTransform(solid, cv2.DIST_L2, 5).max() >= 3  # half a stroke
+            assert cv2.distanceTransform(solid, cv2.DIST_L2, 5).max() >= 3  # half a stroke width
             around = cv2.dilate(solid, np.ones((9, 9))).astype(bool) & free
             contrast = np.abs(scene.image[mask].mean(-1) - scene.image[around].mean())
-            assert np.median(contrast) > 20  # grey levels of 256
+            assert np.median(contrast) > 20  # of 256 gray levels
 
 
 def test_splits_hold_the_digits_in_equal_shares():

@@ -1,4 +1,4 @@
-"""The digits dataset: what is written, and that nothing is left of half a writing."""
+"""The digits dataset: the files, and that interrupted writing leaves nothing behind."""
 
 import contextlib
 import io
@@ -20,7 +20,7 @@ COUNTS = {"train": 5, "val": 3}
 
 
 def contents(folder):
-    """{path below the folder: bytes} of every file."""
+    """Return the bytes of every file, by its path below the folder."""
     return {
         str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
     }
@@ -51,7 +51,7 @@ def read_coco(folder, split):
         return COCO(str(folder / "annotations" / f"instances_{split}.json"))
 
 
-# What is written.
+# The files
 
 
 def test_the_dataset_is_large_enough():
@@ -83,7 +83,7 @@ def test_every_scene_is_another(folder):
 def test_training_and_validation_share_no_scan():
     (train, train_classes), (val, val_classes) = load_scans("train"), load_scans("val")
     assert not {s.tobytes() for s in train} & {s.tobytes() for s in val}
-    assert len(train) + len(val) == 1797  # all of scikit-learn's
+    assert len(train) + len(val) == 1797  # all scans of scikit-learn
     assert 0.19 < len(val) / 1797 < 0.21
     assert set(train_classes) == set(val_classes) == set(range(10))
     assert train.min() == 0 and train.max() == 1
@@ -153,7 +153,7 @@ def test_instances_are_valid_coco(folder):
 
 
 def visible_masks(folder, split, image_id):
-    """[(annotation, its mask where no later digit covers it)] of an image."""
+    """Return the annotations of an image, each with its mask without later digits."""
     coco = read_coco(folder, split)
     found = sorted(coco.imgToAnns[image_id], key=lambda a: a["id"])
     covered = np.zeros((SIZE, SIZE), bool)
@@ -175,7 +175,7 @@ def test_polygons_are_what_the_label_images_show(folder, split):
         for annotation, mask in visible:
             assert (semantic[mask] == annotation["category_id"] - 1).all()
             (segment,) = np.unique(ids[mask])
-            assert np.array_equal(ids == segment, mask)  # one segment a digit
+            assert np.array_equal(ids == segment, mask)  # one segment per digit
         assert (stuff[covered] == 0).all() and (semantic[covered] < 10).all()
         assert np.isin(stuff[~covered], [1, 2, 3]).all()
         assert np.array_equal(semantic[~covered], stuff[~covered] + 9)
@@ -210,7 +210,7 @@ def test_panoptic_segments_are_those_of_the_images(folder, split):
         ids = segment_ids(folder, split, image_id)
         semantic = labels(folder, "sem_seg", split, image_id)
         infos = {info["id"]: info for info in annotation["segments_info"]}
-        assert set(infos) == set(np.unique(ids))  # no void, nothing listed that is not there
+        assert set(infos) == set(np.unique(ids))  # no void, and no segment without pixels
         assert len(infos) == len(annotation["segments_info"])
         for segment_id, info in infos.items():
             mask = ids == segment_id
@@ -225,12 +225,12 @@ def test_panoptic_segments_are_those_of_the_images(folder, split):
     assert max(segment_ids(folder, split, 1).ravel()) > 255  # more than one byte is used
 
 
-# Half a writing.
+# Interrupted writing
 
 
 @pytest.fixture
 def few(monkeypatch):
-    """ensure_digits writes three scenes."""
+    """Make ensure_digits write three scenes."""
     for split, count in (("train", 2), ("val", 1)):
         monkeypatch.setitem(digits.COUNTS, split, count)
 
@@ -249,7 +249,7 @@ def test_an_interrupted_writer_leaves_nothing(few, tmp_path, monkeypatch, interr
         return draw_scene(*args)
 
     monkeypatch.setattr(digit_files, "draw_scene", draw)
-    # A full disk is the user's to cure; anything else goes on as it is.
+    # A full disk is a UserError; any other error is raised unchanged.
     with pytest.raises(UserError if interruption is OSError else interruption, match="stopped"):
         ensure_digits(tmp_path)
     assert not (tmp_path / "digits").exists() and not leftovers(tmp_path)

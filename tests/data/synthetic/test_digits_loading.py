@@ -1,4 +1,4 @@
-"""The digits dataset as Detectron2 loads it, under its own names and under those of COCO."""
+"""The digits dataset as Detectron2 loads it, under its own names and under the names of COCO."""
 
 import contextlib
 import io
@@ -33,7 +33,7 @@ def read_coco(folder, split):
         return COCO(str(folder / "annotations" / f"instances_{split}.json"))
 
 
-# What is written.
+# The files
 
 
 LOADER = """
@@ -80,7 +80,7 @@ print(json.dumps(report))
 
 @pytest.fixture(scope="module")
 def datasets(tmp_path_factory):
-    """A datasets folder with COCO's layout in it; digits come when they are first asked for."""
+    """Return a folder of datasets with the layout of COCO; the digits are written on first use."""
     root = tmp_path_factory.mktemp("datasets")
     write_as_coco(root, train=4, val=3)
     return root
@@ -88,7 +88,7 @@ def datasets(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(datasets):
-    """What a fresh process reads through Detectron2's catalogue."""
+    """Return what a new process reads through Detectron2's catalog."""
     done = subprocess.run(
         [sys.executable, "-c", LOADER, *NAMES],
         env={**os.environ, "OMP_NUM_THREADS": "1", "DETECTRON2_DATASETS": str(datasets)},

@@ -105,7 +105,7 @@ def test_folder_of_somebody_else_is_refused(small, tmp_path, file_name):
 def test_file_of_somebody_else_inside_ours_is_not_lost(small, tmp_path, monkeypatch):
     folder = ensure_digits(tmp_path)
     (folder / "notes.txt").write_text("mine")
-    assert ensure_digits(tmp_path) == folder  # used as it is
+    assert ensure_digits(tmp_path) == folder  # used unchanged
     monkeypatch.setattr(digits, "VERSION", digits.VERSION + 1)
     with pytest.raises(UserError, match="not the digits dataset"):
         ensure_digits(tmp_path)

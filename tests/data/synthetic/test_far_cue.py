@@ -1,4 +1,4 @@
-"""The far_cue dataset: what is drawn, how far apart, and that only the cue tells the class."""
+"""The far_cue dataset: the drawings, the distances, and that only the cue determines the class."""
 
 import numpy as np
 import pytest
@@ -15,12 +15,12 @@ from ccsa.data.synthetic.far_cue import (
     write_far_cue,
 )
 
-GREY, PANEL, CUE = 128, 12, 8  # brightness, and sides in pixels
+GRAY, PANEL, CUE = 128, 12, 8  # brightness, and sides in pixels
 GAP = 20
 
 
 def drawn(variant, count=150, noise=0.0):
-    """Images and labels; without noise, colours are what they are."""
+    """Return images and labels; without noise, colors are exact."""
     rng = np.random.default_rng(7)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(far_cue, "NOISE", noise)
@@ -28,7 +28,7 @@ def drawn(variant, count=150, noise=0.0):
 
 
 def box(mask):
-    """First row, first column, and one past the last ones, of a full rectangle."""
+    """Return the first row and column of a filled rectangle, and one past the last ones."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     found = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
     assert mask[found[0] : found[2], found[1] : found[3]].all()
@@ -36,9 +36,9 @@ def box(mask):
 
 
 def parts(image, labels):
-    """Boxes of panel and cue, and the colour of the cue, of an image without noise."""
+    """Return the boxes of panel and cue, and the color of the cue, in an image without noise."""
     panel = labels > 0
-    cue = (image != GREY).any(2) & ~panel
+    cue = (image != GRAY).any(2) & ~panel
     return box(panel), box(cue), image[cue][0]
 
 
@@ -46,7 +46,7 @@ def parts(image, labels):
 def test_panel_and_cue_are_far_apart_on_the_grid(variant):
     on_cross = 0
     for image, labels in drawn(variant):
-        panel, cue, colour = parts(image, labels)
+        panel, cue, color = parts(image, labels)
         assert image.shape == (64, 64, 3) and image.dtype == labels.dtype == np.uint8
         assert not (panel % CELL).any() and not (cue % CELL).any()
         assert (panel[2:] - panel[:2]).tolist() == [PANEL, PANEL]
@@ -56,24 +56,24 @@ def test_panel_and_cue_are_far_apart_on_the_grid(variant):
         inside = (cue[:2] >= panel[:2]) & (cue[2:] <= panel[2:])
         on_cross += inside.any()
         (label,) = set(labels[labels > 0].tolist())
-        assert tuple(colour) == list(COLORS.values())[label - 1]
+        assert tuple(color) == list(COLORS.values())[label - 1]
     share = on_cross / 150
     assert share == 1 if variant == "cross" else 0.02 < share < 0.5
 
 
 def test_around_the_panel_nothing_tells_its_class():
-    """The same noise around it, whatever the class: images that differ in the cue's colour alone
+    """The noise does not depend on the class: images that differ only in the color of the cue
     differ in the cue's pixels alone."""
-    colours = list(COLORS.values())
+    colors = list(COLORS.values())
     for image, labels in drawn("any", 30):
-        (y0, x0, y1, x1), _, colour = parts(image, labels)
+        (y0, x0, y1, x1), _, color = parts(image, labels)
         assert (image[y0:y1, x0:x1] == far_cue.PANEL_GRAY).all()
         near = image[max(0, y0 - GAP) : y1 + GAP, max(0, x0 - GAP) : x1 + GAP]
-        assert not (near == colour).all(2).any()
-        assert tuple(colour) in colours
+        assert not (near == color).all(2).any()
+        assert tuple(color) in colors
 
 
-def test_classes_are_as_likely_and_colours_as_far_apart():
+def test_classes_are_as_likely_and_colors_as_far_apart():
     labels = [int(labels.max()) for _, labels in drawn("any", 400)]
     counts = np.bincount(labels, minlength=5)
     assert counts[0] == 0 and counts[1:].min() > 70

@@ -1,4 +1,4 @@
-"""The moving_cue dataset: what is drawn, and that only the earlier frames tell the class."""
+"""The moving_cue dataset: the drawings, and that only earlier frames determine the class."""
 
 import itertools
 
@@ -13,11 +13,11 @@ from ccsa.data.synthetic.moving_cue import draw_clip, ensure_moving_cue, write_m
 from ccsa.data.video.clips import with_clips
 from ccsa.modeling.clip import Clip
 
-GREY, PANEL_GREY, PANEL = 128, 60, 8
+GRAY, PANEL_GRAY, PANEL = 128, 60, 8
 
 
 def drawn(count, noise=0.0):
-    """Clips and labels; without noise, colours are what they are."""
+    """Return clips and labels; without noise, colors are exact."""
     rng = np.random.default_rng(7)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(moving_cue, "NOISE", noise)
@@ -25,7 +25,7 @@ def drawn(count, noise=0.0):
 
 
 def middle(mask):
-    """Centre of gravity, row and column."""
+    """Return the row and column of the center of gravity."""
     return np.argwhere(mask).mean(0)
 
 
@@ -34,7 +34,7 @@ def test_the_last_frame_has_the_panel_and_no_colour():
         assert clip.shape == (5, 32, 32, 3) and clip.dtype == labels.dtype == np.uint8
         panel = labels > 0
         assert panel.sum() == PANEL**2
-        assert (clip[4][panel] == PANEL_GREY).all() and (clip[4][~panel] == GREY).all()
+        assert (clip[4][panel] == PANEL_GRAY).all() and (clip[4][~panel] == GRAY).all()
 
 
 def test_a_cue_of_the_panels_colour_crosses_its_rows_or_columns():
@@ -45,13 +45,13 @@ def test_a_cue_of_the_panels_colour_crosses_its_rows_or_columns():
         cues = (clip[:4] == list(COLORS.values())[label - 1]).all(-1)
         assert len({mask.sum() for mask in cues}) == 1 and cues.any()
         others = clip[:4][~cues]
-        assert set(np.unique(others)) == {GREY, PANEL_GREY}
+        assert set(np.unique(others)) == {GRAY, PANEL_GRAY}
         steps = np.diff([middle(mask) for mask in cues], axis=0)
         axis = int(abs(steps[0, 1]) > 0)
         axes.add((axis, float(steps[0, axis])))
         assert (steps[:, 1 - axis] == 0).all() and (abs(steps[:, axis]) == 8).all()
         assert len(np.unique(steps[:, axis])) == 1
-        for mask in cues:  # each fills lines of the panel
+        for mask in cues:  # each is in the rows or columns of the panel
             assert np.array_equal(mask.any(axis), panel.any(axis))
     assert axes == {(0, 8.0), (0, -8.0), (1, 8.0), (1, -8.0)}
 

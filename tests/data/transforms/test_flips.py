@@ -1,4 +1,4 @@
-"""Mirroring exchanges left and right labels, in training and when scores are averaged."""
+"""A flip exchanges left and right labels, in training and when scores are averaged."""
 
 import numpy as np
 import pytest

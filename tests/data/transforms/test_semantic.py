@@ -1,4 +1,4 @@
-"""Training augmentation by value: sizes, padding, exchanged labels, sameness under a seed."""
+"""Training augmentation by value: sizes, padding, exchanged labels, reproducibility."""
 
 import random
 
@@ -35,7 +35,7 @@ def seed(value=0):
 
 
 def sample(height=H, width=W):
-    """An image whose red is its label, so that both must stay in step."""
+    """Return an image whose red channel equals its labels, so that both must be changed alike."""
     labels = np.arange(height * width, dtype=np.uint8).reshape(height, width) % 200
     return np.stack([labels, labels // 2, 255 - labels], axis=2), labels
 
@@ -91,7 +91,7 @@ def test_wrong_ranges_are_refused(values):
         RandomScale(*values)
 
 
-# padding and crop
+# Padding and crop
 
 
 def test_padding_has_the_mean_color_and_the_ignored_label():
@@ -153,14 +153,14 @@ def test_a_class_that_fills_the_crop_is_cropped_again(cfg):
     assert good[0.9] >= 36 and good[1.0] <= 20  # ten tries may all fail
 
 
-# keys
+# Keys
 
 
 def test_short_side_is_one_of_the_choices(cfg):
     cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = (10, 15, 25), 30
     seed()
     sizes = {apply(semantic_augmentations(cfg), *sample())[1].shape for _ in range(50)}
-    assert sizes == {(10, 15), (15, 23), (20, 30)}  # the last one held by the longer side
+    assert sizes == {(10, 15), (15, 23), (20, 30)}  # the longer side limits the last one
 
 
 def test_flip_exchanges_left_and_right_labels(cfg):
@@ -217,7 +217,7 @@ def test_jitter_ranges_are_the_keys(cfg):
     for i in range(20):
         seed(i)
         seen.add(apply(semantic_augmentations(cfg), grey, grey[..., 0])[0].max())
-    assert seen == {50, 100}  # each change is made or not
+    assert seen == {50, 100}  # each change is random
 
 
 def test_the_same_seed_gives_the_same_picture(cfg):
@@ -261,7 +261,7 @@ def test_wrong_keys_are_refused(cfg):
         semantic_augmentations(cfg)
 
 
-# the mapper
+# The mapper
 
 
 def write(folder):

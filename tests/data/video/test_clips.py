@@ -1,4 +1,4 @@
-"""Which frames are in a clip, what is refused, and that a clip is augmented as one."""
+"""The frames of a clip, errors, and that all frames get the same augmentation."""
 
 import itertools
 import logging
@@ -33,7 +33,8 @@ def image(path, level=None, size=(H, W)):
 
 @pytest.fixture
 def records(tmp_path):
-    """Two sequences, of frames 1 to 9 and 1 to 4; labelled are 3, 6, 9 of one and 4 of the other.
+    """Return the records of two sequences, with the frames 1 to 9 and 1 to 4. The frames 3, 6 and 9
+    of the first and 4 of the second are labeled.
     Raw frames are as bright as their number is high; labelled ones of both are 200."""
     for sequence, last in (("A_f", 9), ("B_f", 4)):
         for number in range(1, last + 1):
@@ -54,7 +55,7 @@ def records(tmp_path):
 
 
 def names(records):
-    """Folder's initial and frame, as "r A 3", of each clip."""
+    """Return the frames of each clip as texts like "r A 3": folder, sequence, number."""
     return [
         [
             f"{Path(f).parent.name[0]} {Path(f).stem[0]} {frame_of(f)[1]}"
@@ -98,11 +99,11 @@ def test_jumps_between_labelled_frames_are_counted_once(records, caplog):
     for _ in range(2):
         with caplog.at_level(logging.INFO):
             with_clips(records, Clip(3, 2, 1, "labelled"))
-    told = [record.message for record in caplog.records]
-    assert told[0] == f"5 clips of {folder}: 3 labelled frames each"
-    assert told[1].startswith(f"2 of 5 clips of {folder} reach beyond their sequence")
-    assert told[2].startswith(f"2 of 5 clips of {folder} jump in time")  # to 8190 and 8220
-    assert len(told) == 3
+    messages = [record.message for record in caplog.records]
+    assert messages[0] == f"5 clips of {folder}: 3 labelled frames each"
+    assert messages[1].startswith(f"2 of 5 clips of {folder} reach beyond their sequence")
+    assert messages[2].startswith(f"2 of 5 clips of {folder} jump in time")  # to 8190 and 8220
+    assert len(messages) == 3
 
 
 def test_even_clips_jump_nowhere(records, caplog):
@@ -195,7 +196,7 @@ def test_frames_keep_their_order_and_the_labels_their_frame(cfg):
 
 
 def test_a_clip_is_augmented_as_one(cfg, records):
-    """With all frames alike, they stay alike through scale, crop, jitter and flip; the labels go
+    """Equal frames stay equal through scale, crop, jitter and flip; the labels are changed
     with them, left and right exchanged."""
     for path in Path(records[0]["frames_root"]).iterdir():
         image(path)

@@ -75,10 +75,10 @@ def plan(root: Path) -> Plan:
                 result.links[expected] = actual
         list_file = _list_file(base, name)
         published = images.parent / list_file.name
-        labelled = [path.stem for path in list_files(labels, "*.png")]
-        ids = read_id_list(published) if published.is_file() else labelled
+        labeled = [path.stem for path in list_files(labels, "*.png")]
+        ids = read_id_list(published) if published.is_file() else labeled
         result.lists[list_file] = ids
-        if not labelled:
+        if not labeled:
             raise SourceMissing(labels / "*.png")
     return result
 

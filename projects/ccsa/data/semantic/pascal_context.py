@@ -7,7 +7,7 @@
 The scores are the same in both orders, but names and colors are not. Each order has its own label
 files, so that one cannot be read as the other. With 60 classes, label 0 is the background; with 59
 classes, the background is ignored and all labels are lower by one. A class has the same color
-everywhere, and a class of VOC has its color there.
+everywhere, and a class of VOC has the color of VOC.
 """
 
 from pathlib import Path

@@ -80,7 +80,7 @@ def _read_version(folder: Path) -> dict[str, Any]:
     another program."""
     try:
         content = json.loads((folder / VERSION_FILE).read_text())
-    except (OSError, ValueError):  # includes JSONDecodeError and UnicodeDecodeError
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError):
         return {}
     return content if isinstance(content, dict) and {"version", "seed"} <= content.keys() else {}
 

@@ -26,13 +26,13 @@ class ClipMapper(SemanticMapper):
             UserError: a frame or label file is missing or corrupt, or has another size.
         """
         record = copy.deepcopy(dataset_dict)
-        labelled, names = record["file_name"], record["clip_file_names"]
+        labeled, names = record["file_name"], record["clip_file_names"]
         # Each file is read once, and the labeled one first: its size is that of all.
-        frames = {file: self._frame(record, file) for file in dict.fromkeys([labelled, *names])}
+        frames = {file: self._frame(record, file) for file in dict.fromkeys([labeled, *names])}
         with report_unreadable_files(dataset_dict):
             label_file = record.pop("sem_seg_file_name", None)
             labels = None if label_file is None else read_image(label_file, "L").squeeze(2)
-            clip = ClipInput([frames[name] for name in names], names.index(labelled), labels)
+            clip = ClipInput([frames[name] for name in names], names.index(labeled), labels)
             self.augmentations(clip)
         pixels = np.stack(clip.frames).transpose(0, 3, 1, 2)
         record["image"] = torch.as_tensor(np.ascontiguousarray(pixels))
@@ -41,7 +41,7 @@ class ClipMapper(SemanticMapper):
         return record
 
     def _frame(self, record: dict[str, Any], file: str) -> np.ndarray:
-        """Return a frame (H, W, 3). Its size must be the one in ``record``, or is entered there."""
+        """Return a frame (H, W, 3). Its size must be that of ``record``, or is added to it."""
         with report_unreadable_files({"file_name": file}):
             frame = read_image(file, format=self.image_format)
             check_image_size(record, frame)
@@ -54,14 +54,14 @@ class ClipInput(T.AugInput):
 
     Args:
         frames: frames (H, W, 3) of the same size.
-        labelled: index of the labeled frame.
+        labeled: index of the labeled frame.
         sem_seg: labels (H, W), or None.
     """
 
-    def __init__(self, frames: Sequence[np.ndarray], labelled: int, sem_seg: np.ndarray | None):
-        super().__init__(frames[labelled], sem_seg=sem_seg)
+    def __init__(self, frames: Sequence[np.ndarray], labeled: int, sem_seg: np.ndarray | None):
+        super().__init__(frames[labeled], sem_seg=sem_seg)
         self.sem_seg: np.ndarray | None = sem_seg
-        self.frames, self.labelled = list(frames), labelled
+        self.frames, self.labeled = list(frames), labeled
 
     def transform(self, tfm: Transform) -> None:
         """Apply ``tfm`` to every frame and to the labels, in place."""
@@ -70,6 +70,6 @@ class ClipInput(T.AugInput):
         for index, frame in enumerate(self.frames):
             random.setstate(state)
             self.frames[index] = tfm.apply_image(frame)
-        self.image = self.frames[self.labelled]
+        self.image = self.frames[self.labeled]
         if self.sem_seg is not None:
             self.sem_seg = tfm.apply_segmentation(self.sem_seg)
