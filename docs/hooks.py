@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 START_PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "THIRD_PARTY.md", "configs", "tools")
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".sh": "sh"}
 NOT_LISTED = ("__pycache__", ".egg-info")
+LARGEST_SHOWN = 200_000  # bytes
 LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))")
 FENCE = re.compile(r"^\s*(```|~~~)")
 
@@ -93,7 +94,10 @@ def _content_of(path: PurePosixPath) -> str:
             if not file.name.startswith(".") and not file.name.endswith(NOT_LISTED)
         )
         return f"# {path}\n\n" + "\n".join(f"* [{name}]({name})" for name in names)
-    text = (ROOT / path).read_text(encoding="utf-8")
+    data = (ROOT / path).read_bytes()
+    if len(data) > LARGEST_SHOWN or b"\0" in data:
+        return f"# {path}\n\nThis file of {len(data):,} bytes is not shown."
+    text = data.decode("utf-8")
     if path.suffix == ".md":
         return text
     language = LANGUAGES.get(path.suffix, "text")

@@ -3,6 +3,7 @@
 The site is built once, with ``--strict``, into a temporary folder.
 """
 
+import argparse
 import importlib.util
 import os
 import re
@@ -152,13 +153,12 @@ def test_quoted_commands_name_files_and_targets_that_exist(document):
         for name in re.findall(r"python -m ((?:benchmarks|experiments|ccsa)[\w.]*)", text)
         if importlib.util.find_spec(name) is None
     ]
-    for overlays in re.findall(r"--with[ =]([\w,.-]+)", text):
+    overlays = {path.stem for path in ROOT.glob("configs/overlays/*")}
+    for names in re.findall(r"--with[ =]([\w,]+)", text):
         missing += [
             f"--with {name}"
-            for name in overlays.strip(",").split(",")
-            if not PLACEHOLDER.search(name.replace("R_101", ""))
-            and not any((ROOT / "configs" / "overlays").glob(f"{name}.yaml"))
-            and not (ROOT / "configs" / "overlays" / name).is_dir()
+            for name in names.split(",")
+            if name not in overlays and not re.fullmatch(r"[A-Z]+", name)
         ]
     assert not missing, missing
 
@@ -181,6 +181,19 @@ def test_quoted_commands_use_options_that_exist(document):
         options = re.findall(r"(?<!\S)--[a-z][\w-]*", words)
         unknown += [f"{path.name} {name}" for name in options if f'"{name}"' not in source]
     assert not unknown, unknown
+
+
+def test_quoted_overlays_fit_their_configurations():
+    from ccsa.engine import setup_cfg
+
+    text = "\n".join(code(document.read_text("utf-8")) for document in CURRENT)
+    commands = re.findall(r"--config-file (\S+\.yaml)((?: +--with [\w,]+)+)", text)
+    assert commands
+    for file, overlays in commands:
+        if not PLACEHOLDER.search(file):
+            names = overlays.split()[1::2]
+            args = {"config_file": str(ROOT / file), "overlays": names, "opts": []}
+            setup_cfg(argparse.Namespace(**args))
 
 
 @of_document(CURRENT)
@@ -268,3 +281,19 @@ def test_lists_and_tables_are_written_for_both_renderers(document):
     assert not re.findall(rf"^ {{1,3}}{item}.*", text, re.MULTILINE)
     paragraph = r"^(?![*|#<]|- |\d+\. |\s).+\n"
     assert not re.findall(rf"{paragraph}(?:{item}|\|).*", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("report", "numbers"),
+    [
+        ("FAR_CUE.md", ["0.29", "0.46", "1.00"]),
+        ("RESULTS.md", ["46.5", "58.7", "45.4", "41.0"]),
+        ("BENCHMARKS.md", ["1374", "97", "14.2"]),
+    ],
+)
+def test_numbers_of_the_readme_are_those_of_the_reports(report, numbers):
+    text = (ROOT / "docs" / report).read_text("utf-8")
+    readme = README.read_text("utf-8").replace(",", "")
+    for number in numbers:
+        assert re.search(rf"\b{number}\b", readme), number
+        assert re.search(rf"\|[ *]*{number}\b", text), number

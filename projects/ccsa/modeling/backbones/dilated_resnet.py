@@ -186,8 +186,7 @@ def build_dilated_resnet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNe
     """Build the dilated ResNet that ``MODEL.RESNETS`` describes; see :func:`dilated_resnet`.
 
     Raises:
-        UserError: a value out of its range, or a setting of Detectron2's ResNet without effect
-        here.
+        UserError: a value is out of its range, or a setting of Detectron2's ResNet has no effect.
     """
     keys = cfg.MODEL.RESNETS
     if keys.RES5_DILATION != 1 or any(keys.DEFORM_ON_PER_STAGE):
