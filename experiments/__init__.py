@@ -1,1 +1,1 @@
-"""Studies that are documented in docs/: their plans, tables and pictures."""
+"""Experiments that docs/ reports: which networks they train, their tables and their pictures."""

@@ -47,12 +47,15 @@ def make_run(root, tmp_path):
     """Return a function that makes a run folder like that of tools/train_net.py, with the given
     results (None for an unfinished run). ``options`` are KEY VALUE words."""
 
-    def make(folder, results, config="digits/fcn.yaml", memory=2**30, options=()) -> Path:
+    def make(
+        folder, results, config="digits/fcn.yaml", memory=2**30, options=(), overlays=()
+    ) -> Path:
         path = tmp_path / folder
         path.mkdir(parents=True)
         words = ["MODEL.DEVICE", "cpu", "OUTPUT_DIR", path, *options]
         file = str(root / "configs" / config)
-        cfg = setup_cfg(argparse.Namespace(config_file=file, opts=[str(w) for w in words]))
+        args = argparse.Namespace(config_file=file, overlays=overlays, opts=[str(w) for w in words])
+        cfg = setup_cfg(args)
         (path / "config.yaml").write_text(cfg.dump())
         if results is not None:
             record = {"results": results, "seconds": 1.0, "peak_memory_bytes": memory}

@@ -1,1 +1,1 @@
-"""How far each context block can see: docs/FAR_CUE.md."""
+"""The experiment of docs/FAR_CUE.md: how far each context block can see, in space and in time."""

@@ -1,5 +1,6 @@
 """Runs read back and put together."""
 
+import argparse
 import json
 import math
 import statistics
@@ -8,7 +9,7 @@ import pytest
 from detectron2.config import get_cfg
 
 from ccsa.analysis.runs import Spread, choose_metric, find_runs, group_runs, read_run
-from ccsa.engine import finish_run
+from ccsa.engine import finish_run, setup_cfg
 from ccsa.errors import UserError
 
 
@@ -144,3 +145,17 @@ def test_figures_of_what_never_occurs_are_null_in_the_file_and_nan_when_read(mak
     assert "NaN" not in text
     results = read_run(folder).results["sem_seg"]
     assert results["mIoU"] == 10.0 and math.isnan(results["IoU-sand"])
+
+
+def test_runs_with_overlays_are_groups_of_their_own_and_named_after_them(make_run):
+    seeds = [["SEED", seed] for seed in (1, 2)]
+    folders = [make_run(f"fcn/{n}", semantic(1.0), options=seeds[n - 1]) for n in (1, 2)]
+    folders += [
+        make_run(f"fcn+ohem/{n}", semantic(2.0), options=seeds[n - 1], overlays=["ohem"])
+        for n in (1, 2)
+    ]
+    groups = read(*folders)
+    assert [(group.name, len(group.runs)) for group in groups] == [("fcn", 2), ("fcn+ohem", 2)]
+    config = folders[2] / "config.yaml"  # complete: it loads without its overlays
+    cfg = setup_cfg(argparse.Namespace(config_file=str(config), opts=["MODEL.DEVICE", "cpu"]))
+    assert cfg.MODEL.SEM_SEG_HEAD.OHEM.ENABLED

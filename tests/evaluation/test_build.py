@@ -26,8 +26,8 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def twin(place):
-    """Registers a twin of a digits dataset, with its metadata, over two scenes written here."""
+def copied_dataset(place):
+    """Register a dataset of two scenes with the metadata of a digits dataset; return its name."""
     names = []
 
     def register(name):
@@ -74,15 +74,15 @@ def parts(evaluator):
     return evaluator._evaluators
 
 
-def test_instances_are_evaluated_as_coco(twin, tmp_path):
-    (evaluator,) = parts(build_evaluator(twin("digits_val"), tmp_path / "out"))
+def test_instances_are_evaluated_as_coco(copied_dataset, tmp_path):
+    (evaluator,) = parts(build_evaluator(copied_dataset("digits_val"), tmp_path / "out"))
     assert isinstance(evaluator, COCOEvaluator)
     assert evaluator._output_dir == str(tmp_path / "out")
     assert len(evaluator._coco_api.imgs) == 2
 
 
-def test_semantics_are_evaluated_as_semantics(twin, tmp_path):
-    (evaluator,) = parts(build_evaluator(twin("digits_val_sem_seg"), tmp_path))
+def test_semantics_are_evaluated_as_semantics(copied_dataset, tmp_path):
+    (evaluator,) = parts(build_evaluator(copied_dataset("digits_val_sem_seg"), tmp_path))
     assert isinstance(evaluator, SemSegEvaluator)
     assert evaluator.sem_seg_loading_fn is read_labels
     assert evaluator._num_classes == 13
@@ -234,12 +234,12 @@ def test_a_wrong_semantic_prediction_gives_what_the_definition_says(semantic, tm
     assert results["mIoU"] < 80
 
 
-def test_perfect_instances_give_100(twin, tmp_path):
+def test_perfect_instances_give_100(copied_dataset, tmp_path):
     """The polygons of the digits, handed back as predictions."""
     from detectron2.structures import Boxes, Instances
     from pycocotools.mask import decode
 
-    name = twin("digits_val")
+    name = copied_dataset("digits_val")
     evaluator = build_evaluator(name, tmp_path)
     (part,) = parts(evaluator)
     evaluator.reset()

@@ -1,6 +1,5 @@
-"""tools/far_cue.py: the table, what it says of deviations, and runs that fail."""
+"""python -m experiments.far_cue: the tables, the deviations that it reports, and failing runs."""
 
-import argparse
 import os
 import subprocess
 import sys
@@ -17,14 +16,14 @@ from ccsa.data.synthetic.far_cue import register_far_cue, write_far_cue
 from ccsa.data.synthetic.moving_cue import register_moving_cue, write_moving_cue
 from ccsa.errors import UserError
 from experiments.far_cue import __main__ as tool
-from experiments.far_cue import moving_cue
+from experiments.far_cue import moving_cue, training
 from experiments.far_cue import networks as far_cue
 
 GOOD = {"plain": (28.0, 30.0), "ccnet_R1": (99.0, 59.0), "ccnet_R2": (98.0, 98.04)}
 
 
 def runs(make_run, scores):
-    """Runs with made-up results, by variant and config."""
+    """Return runs with made-up results, by variant and config."""
     return {
         (variant, config): read_run(
             make_run(
@@ -84,15 +83,15 @@ def test_frames_have_a_table_of_their_own(make_run, values, names):
 
 
 def test_a_training_that_fails_is_named_with_its_reason(tmp_path):
-    args = argparse.Namespace(seed=1, opts=["SOLVER.BASE_LR", "fast"])
+    options = ["SOLVER.BASE_LR", "fast"]
     with pytest.raises(UserError, match=r"training any_plain failed .*'fast'.*any_plain\.txt"):
-        tool.train(["far_cue/any_plain"], tmp_path, args, jobs=1)
+        training.train(["far_cue/any_plain"], tmp_path, seed=1, options=options, jobs=1)
 
 
 def test_a_failure_ends_the_others(tmp_path, monkeypatch):
     started = []
 
-    class Training(tool.Training):
+    class Training(training.Training):
         def __init__(self, config, folder, seed, options, threads):
             super().__init__(config, folder, seed, options, threads)
             started.append(self)
@@ -102,12 +101,11 @@ def test_a_failure_ends_the_others(tmp_path, monkeypatch):
     sleeper.write_text(
         "import sys, time\ntime.sleep(0 if 'bad' in sys.argv[2] else 60)\nsys.exit(3)"
     )
-    monkeypatch.setattr(tool, "ROOT", tmp_path)
-    monkeypatch.setattr(tool, "Training", Training)
-    monkeypatch.setattr(tool, "POLL", 0.1)
-    args = argparse.Namespace(seed=1, opts=[])
+    monkeypatch.setattr(training, "ROOT", tmp_path)
+    monkeypatch.setattr(training, "Training", Training)
+    monkeypatch.setattr(training, "POLL_INTERVAL", 0.1)
     with pytest.raises(UserError, match="training bad failed"):
-        tool.train(["bad", "slow"], tmp_path, args, jobs=2)
+        training.train(["bad", "slow"], tmp_path, seed=1, options=[], jobs=2)
     assert [t.process.poll() is None for t in started] == [False, False]
 
 
@@ -115,17 +113,16 @@ def test_a_killed_training_is_said_to_be_killed(tmp_path, monkeypatch):
     trainer = tmp_path / "tools" / "train_net.py"
     trainer.parent.mkdir()
     trainer.write_text("import os\nprint('iteration 3', flush=True)\nos.kill(os.getpid(), 9)")
-    monkeypatch.setattr(tool, "ROOT", tmp_path)
-    monkeypatch.setattr(tool, "POLL", 0.1)
-    args = argparse.Namespace(seed=1, opts=[])
+    monkeypatch.setattr(training, "ROOT", tmp_path)
+    monkeypatch.setattr(training, "POLL_INTERVAL", 0.1)
     with pytest.raises(
-        UserError, match=r"training one failed \(ended by signal 9; is there memory"
+        UserError, match=r"training one failed \(ended by signal 9; is there enough memory"
     ):
-        tool.train(["one"], tmp_path, args, jobs=1)
+        training.train(["one"], tmp_path, seed=1, options=[], jobs=1)
 
 
 def test_ending_the_tool_ends_its_trainings(tmp_path):
-    """SIGTERM, as `timeout` and job schedulers send it."""
+    """Send SIGTERM, as `timeout` and job schedulers do."""
     trainer = tmp_path / "tools" / "train_net.py"
     trainer.parent.mkdir()
     trainer.write_text(
@@ -135,11 +132,12 @@ def test_ending_the_tool_ends_its_trainings(tmp_path):
     )
     code = (
         "import sys; from pathlib import Path; from experiments.far_cue import __main__ as tool\n"
-        f"tool.ROOT = Path({str(tmp_path)!r})\n"
+        f"tool.training.ROOT = Path({str(tmp_path)!r})\n"
         "tool.ensure_far_cue = tool.ensure_moving_cue = lambda: None\n"
         "sys.argv = ['far_cue.py', '--output', sys.argv[1]]; tool.main()"
     )
-    environment = {**os.environ, "PYTHONPATH": str(tool.ROOT)}
+    paths = (str(training.ROOT), os.environ.get("PYTHONPATH", ""))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-c", code, str(tmp_path / "out")]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
     try:
@@ -157,7 +155,7 @@ def test_ending_the_tool_ends_its_trainings(tmp_path):
 
 @pytest.mark.slow
 def test_it_trains_draws_and_never_overwrites(tmp_path, monkeypatch, capsys):
-    """With a few iterations and images: the whole way, though nothing is learnt."""
+    """Run the whole experiment with a few iterations and images, too few to learn anything."""
 
     write_far_cue(tmp_path / "far_cue", {"train": 8, "val": 2})
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
@@ -170,8 +168,8 @@ def test_it_trains_draws_and_never_overwrites(tmp_path, monkeypatch, capsys):
     register_moving_cue(tmp_path)
     monkeypatch.setattr(far_cue, "RECURRENCES", far_cue.RECURRENCES[2:])  # two networks, not six
     monkeypatch.setattr(moving_cue, "NETWORKS", moving_cue.NETWORKS[1:])
-    monkeypatch.setattr(moving_cue, "EXPECTED", {"T5": (0.95, 1.0)})
-    monkeypatch.setattr(far_cue, "EXPECTED", {("any", "ccnet_R2"): (0.95, 1.0)})
+    monkeypatch.setattr(moving_cue, "EXPECTED_MIOU", {"T5": (0.95, 1.0)})
+    monkeypatch.setattr(far_cue, "EXPECTED_MIOU", {("any", "ccnet_R2"): (0.95, 1.0)})
     words = ["--output", str(tmp_path / "out"), "SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "4"]
     monkeypatch.setattr(sys, "argv", ["far_cue.py", *words])
     (tmp_path / "out" / "1").mkdir(parents=True)

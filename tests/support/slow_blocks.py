@@ -100,7 +100,7 @@ def on_cross(u, p):
 
 
 def slow_pool(x, factor):
-    """Means over squares of ``factor``, those at the edge over what is there of them."""
+    """Return the means over squares of side ``factor``; those at the border cover fewer pixels."""
     h, w = (math.ceil(n / factor) for n in x.shape[2:])
     cells = [
         [

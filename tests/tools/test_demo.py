@@ -287,10 +287,10 @@ def bad_inputs(tmp_path, scenes, run):
 
 
 def test_mistakes_end_with_one_message_that_names_the_cure(demo, scenes, run, tmp_path):
-    for name, (arguments, keywords, cure) in bad_inputs(tmp_path, scenes, run).items():
+    for name, (arguments, keywords, fix) in bad_inputs(tmp_path, scenes, run).items():
         status, _, errors = demo(*arguments, **keywords)
         assert status == 2, name
-        assert errors.startswith("error: ") and cure in errors, (name, errors)
+        assert errors.startswith("error: ") and fix in errors, (name, errors)
     assert files(tmp_path) == ["empty", "taken"]
 
 

@@ -61,3 +61,20 @@ def test_places_that_cannot_be_are_named(tmp_path):
         choose(tmp_path / "file" / "below")
     with pytest.raises(UserError, match="OUTPUT_DIR"):
         choose(machines=2)
+
+
+def test_runs_with_overlays_have_their_own_folders(tmp_path):
+    def folder(overlays, file="configs/digits/x.yaml", **more):
+        args = argparse.Namespace(config_file=file, overlays=overlays, machine_rank=0, **more)
+        args.resume, args.num_machines = more.get("resume", False), 1
+        return choose_output_dir(CfgNode({"OUTPUT_DIR": ""}), args)
+
+    assert folder([]) == Path("output/digits/x/1")
+    assert folder(["r3"]) == Path("output/digits/x+r3/1")
+    assert folder(["r3,ccl", "R_101"]) == Path("output/digits/x+r3+ccl+R_101/1")
+    assert folder(["r3"]) == Path("output/digits/x+r3/2")
+    assert folder([f"{tmp_path}/own.yaml"], "mine/a.yaml") == Path("output/a+own/1")
+    with pytest.raises(UserError, match=r"digits/x\+ccl has a checkpoint"):
+        folder(["ccl"], resume=True)
+    Path("output/digits/x+r3/1/last_checkpoint").write_text("model_final.pth")
+    assert folder(["r3"], resume=True) == Path("output/digits/x+r3/1")

@@ -48,7 +48,7 @@ def test_a_label_without_reason_to_move_stays(metadata):
 
 def test_a_semantic_label_lies_on_its_own_class():
     labels = np.zeros((120, 160), np.uint8)
-    labels[30:90, 40:120] = 1  # class 0 is a frame around class 1: its median lies in class 1
+    labels[30:90, 40:120] = 1  # class 0 is a frame around class 1: its median is in class 1
     painter = ClassColorVisualizer(IMAGE, Metadata(stuff_classes=["out", "in"]))
     painter.draw_sem_seg(labels)
     for text in painter.output.ax.texts:
@@ -123,7 +123,7 @@ def test_panoptic_segments_are_painted_in_their_colours_and_void_is_not(missing)
         assert things.tolist() == left
     else:
         assert things[0] > 120 and things[2] < 60
-        # A border between the two: they are told apart.
+        # A border separates the two, so that they can be distinguished.
         assert np.abs(drawn[45:75, 56:64] - things).max() > 60
     if missing in ("stuff", "both"):
         assert stuff.tolist() == left
