@@ -1,2 +1,2 @@
-"""Criss-cross attention beside the public implementations: time, memory, and how far from the
-matrix products alone. The program is tools/benchmark.py."""
+"""Benchmarks of criss-cross attention: time and memory, compared with public implementations and
+with the matrix multiplications only. Run them with ``python -m benchmarks``."""

@@ -1,4 +1,4 @@
-"""The operator and the block, ours beside the peers."""
+"""The suites for the operator and the block, compared with their peers."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,18 +15,21 @@ from ccsa.blocks import CrissCross
 from ccsa.ops import criss_cross_attention
 
 PEERS = ("mmcv", "official")
-LOOPS = 2
+RECURRENCE = 2
 
 
 @dataclass
 class Options:
-    """How is measured.
+    """How to measure.
 
     Attributes:
-        shapes: (B, C, *S) of the maps.
-        warmup, repeats: turns before those that are timed, and those.
-        limit: seconds that turns that are timed may take together; there is at least one.
-        say: takes a line about what is going on.
+        device: device of all tensors.
+        dtype: data type of all tensors.
+        shapes: shapes (B, C, *S) of the feature maps.
+        warmup: number of turns before the timed ones.
+        repeats: number of timed turns.
+        limit: seconds that the timed turns may take in total; there is at least one turn.
+        log: called with a text about the progress.
     """
 
     device: torch.device
@@ -35,15 +38,16 @@ class Options:
     warmup: int = 1
     repeats: int = 5
     limit: float = 4.0
-    say: Callable[[str], object] = print
+    log: Callable[[str], object] = print
 
     def times(self, calls: Mapping[str, cases.Call]) -> dict[str, Timing]:
+        """Time the calls in turns."""
         return side_by_side(calls, self.device, self.warmup, self.repeats, self.limit)
 
     def times_and_peaks(
         self, calls: Mapping[str, cases.Call]
     ) -> tuple[dict[str, Timing], dict[str, int]]:
-        """The first turn, which does not count, records memory."""
+        """Time the calls in turns, and record the peak memory in the first turn."""
         peaks: dict[str, int] = {}
 
         def turn(name: str) -> None:
@@ -56,53 +60,55 @@ class Options:
 
 
 def operator(options: Options) -> Section:
-    """criss_cross_attention alone, on given queries, keys and values."""
+    """Measure criss_cross_attention on given queries, keys and values."""
     like = torch.empty(0, device=options.device, dtype=options.dtype)
     bandwidth, rate = cases.device_rates(like, lambda call: options.times({"": call})[""].median)
     records = []
     for shape in options.shapes:
-        options.say(f"operator {shape}")
+        options.log(f"operator {shape}")
         for backward in (False, True):
             calls = _operator_calls(shape, backward, options)
-            sizes = cases.operator_products(shape, backward)
+            sizes = cases.operator_matmuls(shape, backward)
             record = _record(shape, backward, calls, sizes, options)
             record["roofline"] = cases.roofline(shape, backward, like, bandwidth, rate)
             records.append(record)
     notes = [
-        "ours: channels-last operands, as its block has them; NCHW: the contiguous operands that "
-        "the peers get",
-        f"roofline: the slower of bytes at {bandwidth / 1e9:.0f} GB/s (a copy) and operations at "
-        f"{rate / 1e9:.0f} GFLOP/s (a large matrix product), both measured in this run",
-        "memory: peak of a forward and backward pass beyond operands and result, MiB",
+        "ours: channels-last operands, as in the block CrissCross; NCHW: the contiguous operands "
+        "that the peers get",
+        f"roofline: time of all bytes at {bandwidth / 1e9:.0f} GB/s (a copy) or of all operations "
+        f"at {rate / 1e9:.0f} GFLOP/s (a large matrix multiplication), whichever is longer; both "
+        "rates were measured in this run",
+        "memory: peak of a forward and backward pass without operands and result, in MiB",
     ]
     return _section("operator", "The operator", records, ["ours", "NCHW", *PEERS], notes)
 
 
 def block(options: Options) -> Section:
-    """CrissCross with R = 2 loops, projections and gate included."""
+    """Measure the block CrissCross with R = 2, projections and gate included."""
     records = []
     for shape in options.shapes:
-        options.say(f"block {shape}")
+        options.log(f"block {shape}")
         for backward in (False, True):
             calls = _block_calls(shape, backward, options)
-            del calls["NCHW"], calls["checkpoint"]  # they stand beside the non-local block
-            sizes = cases.block_products(shape, backward, LOOPS)
+            del calls["NCHW"], calls["checkpoint"]  # they are part of the suite non-local
+            sizes = cases.block_matmuls(shape, backward, RECURRENCE)
             records.append(_record(shape, backward, calls, sizes, options))
     notes = [
-        f"R = {LOOPS} loops, C / {cases.REDUCTION} channels of query and key, gamma = 0.5, the "
-        "same weights in all",
-        "ours: a channels-last map; the peers get a contiguous one",
-        "memory: peak of a forward and backward pass beyond weights, map and result, MiB",
+        f"R = {RECURRENCE} recurrences, C / {cases.REDUCTION} channels of query and key, gamma = "
+        "0.5, and the same weights in all blocks",
+        "ours: a channels-last feature map; the peers get a contiguous one",
+        "memory: peak of a forward and backward pass without weights, feature map and result, in "
+        "MiB",
     ]
     names = ["ours", *PEERS]
-    return _section("block", f"The block, R = {LOOPS}", records, names, notes)
+    return _section("block", f"The block, R = {RECURRENCE}", records, names, notes)
 
 
 def non_local(options: Options, shape: tuple[int, ...] = (1, 512, 97, 97)) -> Section:
-    """The block beside the non-local block, the paper's comparison: time, memory, work."""
-    options.say(f"non-local {shape}")
+    """Compare the block with the non-local block, as the paper does: time, memory and FLOPs."""
+    options.log(f"non-local {shape}")
     net = peers.NonLocalPeer(_block(shape, options))
-    x, grad = _map(shape, options), _map(shape, options)
+    x, grad = _features(shape, options), _features(shape, options)
     calls = {"non-local": cases.forward(net, x), **_block_calls(shape, False, options)}
     steps = {"non-local": cases.step(net, grad, x), **_block_calls(shape, True, options)}
     both, peaks = options.times_and_peaks(steps)
@@ -111,7 +117,7 @@ def non_local(options: Options, shape: tuple[int, ...] = (1, 512, 97, 97)) -> Se
     positions = shape[0] * math.prod(shape[2:])
     pairs = positions**2 * (shape[1] + shape[1] // cases.REDUCTION)
     projections = positions * shape[1] * (shape[1] + 2 * shape[1] // cases.REDUCTION)
-    work = dict.fromkeys(both, cases.multiply_adds(cases.block_products(shape, False, LOOPS)))
+    work = dict.fromkeys(both, cases.multiply_adds(cases.block_matmuls(shape, False, RECURRENCE)))
     work["non-local"] = pairs // shape[0] + projections
     names = {"ours": "ours", "NCHW": "ours, NCHW", "checkpoint": "ours, checkpoint=True"}
     rows = [
@@ -126,25 +132,27 @@ def non_local(options: Options, shape: tuple[int, ...] = (1, 512, 97, 97)) -> Se
         for name, peak in memory.items()
     ]
     headers = ["", "GFLOPs forward", "forward, ms", "forward + backward, ms", "peak, MiB"]
+    headers.append("non-local peak / peak")
     notes = [
-        "one non-local block with all weights in memory, as the paper's; criss-cross attention "
-        f"with R = {LOOPS} loops; GFLOPs as the paper counts, two for a multiply-add",
-        "peak: of a forward and backward pass beyond weights, map and result",
+        "non-local: one block that keeps all attention weights in memory, as in the paper; the "
+        f"criss-cross blocks have R = {RECURRENCE} recurrences; GFLOPs are counted as in the "
+        "paper, two per multiply-add",
+        "peak: of a forward and backward pass without weights, feature map and result",
     ]
     record = {"shape": shape, "memory": memory, "multiply_adds": work}
     record |= {"forward": {n: t._asdict() for n, t in forward.items()}}
     record |= {"forward + backward": {n: t._asdict() for n, t in both.items()}}
-    title = f"Beside the non-local block at {_name(shape)}"
-    return Section("non-local", title, [*headers, "non-local / it"], rows, notes, [record])
+    title = f"Comparison with the non-local block at {_name(shape)}"
+    return Section("non-local", title, headers, rows, notes, [record])
 
 
-def _map(shape, options: Options) -> Tensor:
-    return cases.random_map(shape, options.device, options.dtype)
+def _features(shape, options: Options) -> Tensor:
+    return cases.random_features(shape, options.device, options.dtype)
 
 
 def _block(shape, options: Options, **keywords) -> CrissCross:
     torch.manual_seed(0)
-    net = CrissCross(shape[1], recurrence=LOOPS, dims=len(shape) - 2, **keywords)
+    net = CrissCross(shape[1], recurrence=RECURRENCE, dims=len(shape) - 2, **keywords)
     nn.init.constant_(net.gamma, 0.5)
     return net.to(options.device, options.dtype).train()
 
@@ -152,7 +160,7 @@ def _block(shape, options: Options, **keywords) -> CrissCross:
 def _operator_calls(shape, backward: bool, options: Options) -> dict[str, cases.Call]:
     batch, channels, *size = shape
     small = (batch, channels // cases.REDUCTION, *size)
-    nchw = [_map(s, options) for s in (small, small, shape)]
+    nchw = [_features(s, options) for s in (small, small, shape)]
     last = [cases.channels_last(x) for x in nchw]
     functions = {
         "ours": (criss_cross_attention, last),
@@ -165,7 +173,7 @@ def _operator_calls(shape, backward: bool, options: Options) -> dict[str, cases.
 
 def _block_calls(shape, backward: bool, options: Options) -> dict[str, cases.Call]:
     ours = _block(shape, options)
-    nchw = [_map(shape, options)]
+    nchw = [_features(shape, options)]
     last = [cases.channels_last(x) for x in nchw]
     functions = {
         "ours": (ours, last),
@@ -179,8 +187,8 @@ def _block_calls(shape, backward: bool, options: Options) -> dict[str, cases.Cal
 
 def _calls(functions, shape, backward: bool, options: Options) -> dict[str, cases.Call]:
     if len(shape) != 4:
-        functions.pop("mmcv")  # has two axes alone
-    grad = _map(shape, options)
+        functions.pop("mmcv")  # it has two axes only
+    grad = _features(shape, options)
     grads = {"NCHW": grad, **dict.fromkeys(PEERS, grad)}
     last = cases.channels_last(grad)
     return {
@@ -190,13 +198,13 @@ def _calls(functions, shape, backward: bool, options: Options) -> dict[str, case
 
 
 def _beyond_result(peaks: Mapping[str, int], shape, options: Options) -> dict[str, int]:
-    result = math.prod(shape) * options.dtype.itemsize  # lives until backward has ended
+    result = math.prod(shape) * options.dtype.itemsize  # exists until the end of backward
     return {name: peak - result for name, peak in peaks.items() if name != "products"}
 
 
 def _record(shape, backward: bool, calls, sizes: cases.Sizes, options: Options) -> dict:
     like = torch.empty(0, device=options.device, dtype=options.dtype)
-    calls = {**calls, "products": cases.products(sizes, like)}
+    calls = {**calls, "products": cases.matmuls(sizes, like)}
     times, peaks = options.times_and_peaks(calls) if backward else (options.times(calls), {})
     fastest = min(times[name].median for name in PEERS if name in times)
     record = {
@@ -217,9 +225,9 @@ def _name(shape) -> str:
 
 
 def _section(name: str, title: str, records: list[dict], names: list[str], notes) -> Section:
-    """One table for each pass, under one heading."""
-    headers = ["(B, C, *S)", "pass", *(f"{n}, ms" for n in names), "speed-up", "products, ms"]
-    headers += ["ours / products", "roofline, ms", "G multiply-adds"]
+    """Return a section with the rows of forward, then those of forward and backward."""
+    headers = ["(B, C, *S)", "pass", *(f"{n}, ms" for n in names), "speed-up", "matmuls, ms"]
+    headers += ["ours / matmuls", "roofline, ms", "G multiply-adds"]
     headers.append("memory: " + " / ".join(names))
     rows = []
     for what in ("forward", "forward + backward"):
@@ -236,11 +244,11 @@ def _section(name: str, title: str, records: list[dict], names: list[str], notes
             ]
         )
     notes = [
-        "median of the turns ± half the distance between their quartiles; 0 where turns are so "
-        "long that one is counted",
-        "speed-up: the faster peer / ours",
-        "products: the matrix products alone, of the same sizes on contiguous operands; "
-        "ours / products: how far ours is from them",
+        "median of the turns ± half the interquartile range; 0 if turns are so long that only one "
+        "is timed",
+        "speed-up: time of the faster peer / time of ours",
+        "matmuls: only the matrix multiplications, of the same sizes on contiguous operands; "
+        "ours / matmuls: how far ours is from this lower bound",
         *notes,
     ]
     return Section(name, title, headers, rows, notes, records)

@@ -1,4 +1,4 @@
-"""Operands, calls and floors of one shape."""
+"""Operands, calls and lower bounds of the time for one shape."""
 
 import math
 from collections.abc import Callable
@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 Call = Callable[[], object]
 
-# (B, C, *S): maps of CCNet at output stride 8, of a detector's res4 and FPN levels, a strip and a
-# clip.
+# (B, C, *S): feature maps of CCNet at output stride 8, of a detector's res4 and FPN levels, a
+# narrow strip, and a video clip.
 SHAPES = [
     (1, 512, 97, 97),
     (2, 512, 97, 97),
@@ -24,18 +24,18 @@ SHAPES = [
 REDUCTION = 8
 
 
-def random_map(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Of a size at which softmax neither flattens nor picks one position."""
+def random_features(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return random features whose attention weights are neither uniform nor one-hot."""
     return (torch.randn(shape, device=device) * 0.5).to(dtype)
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """The same map (B, C, *S) in channels-last memory."""
+    """Return a channels-last copy of a feature map (B, C, *S)."""
     return x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def forward(function: Callable[..., Tensor], *inputs: Tensor) -> Call:
-    """A call without gradients."""
+    """Return a call of ``function`` without gradients."""
 
     def call() -> None:
         with torch.no_grad():
@@ -45,7 +45,7 @@ def forward(function: Callable[..., Tensor], *inputs: Tensor) -> Call:
 
 
 def step(function: Callable[..., Tensor], grad: Tensor, *inputs: Tensor) -> Call:
-    """A forward and backward call that leaves no gradient behind."""
+    """Return a call of a forward and backward pass that leaves no gradients behind."""
     weights = list(function.parameters()) if isinstance(function, nn.Module) else []
 
     def call() -> None:
@@ -57,41 +57,45 @@ def step(function: Callable[..., Tensor], grad: Tensor, *inputs: Tensor) -> Call
     return call
 
 
-Sizes = list[tuple[int, int, int, int]]  # of matrix products: batch, rows, inner, columns
+Sizes = list[tuple[int, int, int, int]]  # of batched matmuls: batch, rows, inner, columns
 
 
-def operator_products(shape: tuple[int, ...], backward: bool) -> Sizes:
-    """The products that criss-cross attention cannot do without: scores and values along each axis;
-    backward twice as many. Forming the scores again, which saves memory, is not among them."""
+def operator_matmuls(shape: tuple[int, ...], backward: bool) -> Sizes:
+    """Return the sizes of the matrix multiplications that criss-cross attention needs.
+
+    They are the scores and the weighted values along each axis, and twice as many in backward.
+    Computing the scores again in backward, which saves memory, is not included.
+    """
     batch, channels, *size = shape
     sizes = []
     for length in size:
-        lines = batch * math.prod(size) // length
+        rows = batch * math.prod(size) // length
         for c in (channels // REDUCTION, channels):
-            sizes.append((lines, length, c, length))
+            sizes.append((rows, length, c, length))
             if backward:
-                sizes += [(lines, length, length, c)] * 2
+                sizes += [(rows, length, length, c)] * 2
     return sizes
 
 
-def block_products(shape: tuple[int, ...], backward: bool, loops: int) -> Sizes:
-    """Those of the operator and the projections, ``loops`` times."""
+def block_matmuls(shape: tuple[int, ...], backward: bool, recurrence: int) -> Sizes:
+    """Return the sizes of the matmuls of the operator and the projections, ``recurrence`` times."""
     batch, channels, *size = shape
     positions = batch * math.prod(size)
-    sizes = operator_products(shape, backward)
+    sizes = operator_matmuls(shape, backward)
     for c in (2 * channels // REDUCTION, channels):  # query and key; value
         sizes.append((1, positions, channels, c))
         if backward:
             sizes += [(1, positions, c, channels), (1, c, positions, channels)]
-    return sizes * loops
+    return sizes * recurrence
 
 
 def multiply_adds(sizes: Sizes) -> int:
+    """Return the number of multiply-adds of matrix multiplications."""
     return sum(map(math.prod, sizes))
 
 
-def products(sizes: Sizes, like: Tensor) -> Call:
-    """These products on contiguous operands, results included: the floor."""
+def matmuls(sizes: Sizes, like: Tensor) -> Call:
+    """Return a call of these matrix multiplications on contiguous operands, a lower bound."""
     operands = []
     for batch, rows, inner, columns in sizes:
         a, b = like.new_ones(batch, rows, inner), like.new_ones(batch, inner, columns)
@@ -107,24 +111,29 @@ def products(sizes: Sizes, like: Tensor) -> Call:
 def roofline(
     shape: tuple[int, ...], backward: bool, like: Tensor, bandwidth: float, rate: float
 ) -> float:
-    """Seconds that memory or arithmetic take at least, whichever is slower: operands, result and
-    gradients moved once, and the multiply-adds of :func:`operator_products`.
+    """Return the seconds that memory traffic or arithmetic take at least, whichever is slower.
+
+    Operands, result and gradients are moved once, and the multiply-adds are those of
+    :func:`operator_matmuls`.
 
     Args:
+        shape: (B, C, *S).
+        backward: whether to include the backward pass.
+        like: a tensor of the dtype.
         bandwidth: bytes per second.
-        rate: floating point operations per second, two for one multiply-add.
+        rate: floating point operations per second, two per multiply-add.
     """
     batch, channels, *size = shape
     positions = batch * math.prod(size)
     moved = positions * channels * (2 + 2 / REDUCTION)  # query, key, value; result
-    if backward:  # the same again, with the result's gradient; three gradients
+    if backward:  # the same again with the gradient of the result, and three gradients
         moved += positions * channels * (3 + 4 / REDUCTION)
-    flops = 2 * multiply_adds(operator_products(shape, backward))
+    flops = 2 * multiply_adds(operator_matmuls(shape, backward))
     return max(moved * like.element_size() / bandwidth, flops / rate)
 
 
 def device_rates(like: Tensor, seconds: Callable[[Call], float]) -> tuple[float, float]:
-    """Bytes per second of a copy and operations per second of a large matrix product, measured."""
+    """Measure the bytes per second of a copy and the operations per second of a large matmul."""
     side = 8192 if like.is_cuda else 2048
     a = like.new_ones(side, side)
     b = torch.empty_like(a)

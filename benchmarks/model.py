@@ -1,4 +1,4 @@
-"""What a block adds to a training step of a whole detector."""
+"""The cost that a block adds to a training step of a whole detector."""
 
 import argparse
 from functools import partial
@@ -23,14 +23,15 @@ OBJECTS = 8
 
 
 def whole_model(options: Options, configs: Path, size: tuple[int, int] = (800, 1333)) -> Section:
-    """A training step, forward, backward and update, of Mask R-CNN R50-FPN without a block, with
-    RCCA and with a non-local block in res4.
+    """Measure a training step (forward, backward and update) of Mask R-CNN R50-FPN without a block,
+    with RCCA, and with a non-local block in res4.
 
     Args:
+        options: how to measure.
         configs: folder of the configurations.
-        size: of the one image, which is noise with a few objects on it.
+        size: height and width of the single image, which is noise with a few objects.
     """
-    options.say("whole model")
+    options.log("whole model")
     batch = [_image(size)]
     models = {file: _model(configs / file, options) for file in CONFIGS}
     inputs = {file: _block_inputs(model) for file, model in models.items()}
@@ -44,21 +45,21 @@ def whole_model(options: Options, configs: Path, size: tuple[int, int] = (800, 1
             work[file] = count_flops(calls[file], ())
 
     times, memory = options.times_and_peaks({file: partial(turn, file) for file in calls})
-    plain = times[CONFIGS[0]].median
-    alone = {
-        file: options.times({"": _alone(block, x, options)})[""]
-        for file, met in inputs.items()
-        for block, x in met.items()
+    baseline = times[CONFIGS[0]].median
+    block_times = {
+        file: options.times({"": _block_step(block, x, options)})[""]
+        for file, inputs_of in inputs.items()
+        for block, x in inputs_of.items()
     }
     rows, records = [], []
     for file, timing in times.items():
-        block = alone.get(file)
+        block = block_times.get(file)
         rows.append(
             [
                 *(f"configs/{file}", f"{timing.median:.2f} ± {timing.spread:.2f} s"),
-                f"{timing.median / plain:.3f}",
+                f"{timing.median / baseline:.3f}",
                 f"{block.median:.2f} ± {block.spread:.2f} s" if block else "-",
-                f"{1 + block.median / plain:.3f}" if block else "-",
+                f"{1 + block.median / baseline:.3f}" if block else "-",
                 *(f"{memory[file] / 2**30:.2f} GiB", f"{work[file] / 1e9:.0f}"),
             ]
         )
@@ -66,33 +67,36 @@ def whole_model(options: Options, configs: Path, size: tuple[int, int] = (800, 1
         record["block"] = block and block._asdict()
         records.append({**record, **timing._asdict()})
     notes = [
-        f"one image of {size[0]} x {size[1]}, {OBJECTS} objects, float32, SGD; random weights "
-        "under frozen norms, as ImageNet weights cost the same",
-        "ratio: to the plain model; RCCA has R = 2; blocks stand right before the last one of res4",
-        "block: its forward and backward pass alone on a map of the size that it meets there; "
-        "with it: (plain step + block) / plain step, which what else the machine does touches less "
-        "than the ratio of two long steps",
-        "this non-local block is PyTorch's fused attention, which keeps no weights in memory",
+        f"one image of {size[0]} x {size[1]}, {OBJECTS} objects, float32, SGD; random weights with "
+        "frozen norms, which cost the same as ImageNet weights",
+        "ratio: step / step of the baseline; RCCA has R = 2; the blocks are located right before "
+        "the last residual block of res4",
+        "block: only its forward and backward pass, on a feature map of the size that it gets in "
+        "the model; ratio with block: (baseline step + block) / baseline step, which other load on "
+        "the machine affects less than the ratio of two long steps",
+        "this non-local block uses PyTorch's fused attention, which keeps no weights in memory",
     ]
-    headers = ["", "step", "ratio", "block", "with it", "peak beyond weights", "G multiply-adds"]
-    return Section("model", "Mask R-CNN, a training step", headers, rows, notes, records)
+    headers = ["", "step", "ratio", "block", "ratio with block", "peak without weights"]
+    headers.append("G multiply-adds")
+    return Section("model", "Training step of Mask R-CNN", headers, rows, notes, records)
 
 
 def _block_inputs(model: nn.Module) -> dict[nn.Module, Tensor]:
-    """Each block with the size and layout of the map that it meets, once the model has run."""
-    met: dict[nn.Module, Tensor] = {}
+    """Return a dict that the first forward pass of the model fills: each block, and an empty tensor
+    with the shape and the layout of its input."""
+    inputs_of: dict[nn.Module, Tensor] = {}
 
-    def meet(block: nn.Module, inputs: tuple[Tensor]) -> None:
-        if block not in met:
-            met[block] = torch.empty_like(inputs[0], device="meta")
+    def record(block: nn.Module, inputs: tuple[Tensor]) -> None:
+        if block not in inputs_of:
+            inputs_of[block] = torch.empty_like(inputs[0], device="meta")
 
     for _, block in context_blocks(model):
-        block.register_forward_pre_hook(meet)
-    return met
+        block.register_forward_pre_hook(record)
+    return inputs_of
 
 
-def _alone(block: nn.Module, met: Tensor, options: Options) -> Call:
-    x, grad = (torch.randn_like(met, device=options.device) for _ in range(2))
+def _block_step(block: nn.Module, template: Tensor, options: Options) -> Call:
+    x, grad = (torch.randn_like(template, device=options.device) for _ in range(2))
     return step(block, grad, x)
 
 
@@ -101,7 +105,7 @@ def _model(config: Path, options: Options) -> nn.Module:
     cfg = setup_cfg(argparse.Namespace(config_file=str(config), opts=words))
     torch.manual_seed(0)
     model = Trainer.build_model(cfg).train()
-    _tame(model)
+    _close_residual_branches(model)
     return model
 
 
@@ -118,9 +122,12 @@ def _step(model: nn.Module, batch: list[dict]) -> Call:
     return call
 
 
-def _tame(model: nn.Module) -> None:
-    """Random weights under norms that do not normalise grow from block to block: the last norm of
-    each residual branch is closed. That changes values alone, not the work."""
+def _close_residual_branches(model: nn.Module) -> None:
+    """Set the last norm of each residual branch to 0.
+
+    With random weights and frozen norms, activations would grow from block to block. This changes
+    only values, not the amount of work.
+    """
     for name, module in model.named_modules():
         if name.endswith("conv3.norm") and isinstance(module, FrozenBatchNorm2d):
             module.weight.zero_()

@@ -1,4 +1,4 @@
-"""How fast panoptic result files are evaluated."""
+"""The speed of the evaluation of panoptic result files."""
 
 import subprocess
 import sys
@@ -14,26 +14,27 @@ IMAGES = 100
 
 
 def panoptic_rate(options: Options, writer: Path) -> Section:
-    """Panoptic quality of result files of COCO's size, reading included.
+    """Measure the panoptic quality of result files of the size of COCO's, including their reading.
 
     Args:
+        options: how to measure.
         writer: the program that writes the files.
     """
-    options.say("panoptic")
-    with tempfile.TemporaryDirectory() as place:
+    options.log("panoptic")
+    with tempfile.TemporaryDirectory() as folder:
         # As a module, because it imports other helpers of the tests.
-        command = [sys.executable, "-m", f"{writer.parent.name}.{writer.stem}", place]
+        command = [sys.executable, "-m", f"{writer.parent.name}.{writer.stem}", folder]
         subprocess.run([*command, "--images", str(IMAGES)], check=True, cwd=writer.parents[1])
-        files = [Path(place, name) for name in ("gt.json", "gt", "pred.json", "pred")]
+        files = [Path(folder, name) for name in ("gt.json", "gt", "pred.json", "pred")]
         started = time.perf_counter()
         evaluate_files(*files)
         seconds = time.perf_counter() - started
     rate = 60 * IMAGES / seconds
     notes = [
-        "ground truth and prediction as PNGs, 16 segments each; the time of "
+        "ground truth and prediction are PNGs with 16 segments each; this is the time of "
         "`tools/evaluate_panoptic.py` without the start of Python"
     ]
-    headers = ["", "seconds", "images a minute"]
+    headers = ["", "seconds", "images per minute"]
     rows = [[f"{IMAGES} images of 640x480", f"{seconds:.1f}", f"{rate:,.0f}"]]
     records = [{"images": IMAGES, "seconds": seconds}]
     return Section("panoptic", "Panoptic quality of result files", headers, rows, notes, records)

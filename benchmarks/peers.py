@@ -1,9 +1,10 @@
-"""What ours is compared with: the official algorithm, mmcv's module and the non-local block."""
+"""The peers of the comparison: the official algorithm, mmcv's module and the non-local block."""
 
 import importlib.metadata
 import importlib.util
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,43 +15,49 @@ from ccsa.errors import UserError
 
 
 def official_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The algorithm of the official code's Python version, on maps of any number of axes: each of
-    the three permuted and copied for every axis, batched products, one concatenated softmax.
+    """Compute criss-cross attention as the official code's Python version does, for any number of
+    axes: permuted copies of query, key and value for every axis, and one concatenated softmax.
 
-    (B, Ck, *S), (B, Ck, *S), (B, Cv, *S) -> (B, Cv, *S).
+    Args:
+        query: (B, Ck, *S).
+        key: (B, Ck, *S).
+        value: (B, Cv, *S).
+
+    Returns:
+        (B, Cv, *S).
     """
     batch, _, *size = query.shape
     axes = range(len(size))
     scores = []
     for axis in axes:
         length = size[axis]
-        energy = torch.bmm(_lines(query, axis).mT, _lines(key, axis))
+        energy = torch.bmm(_rows(query, axis).mT, _rows(key, axis))
         if axis != axes[-1]:
             diagonal = torch.diag(torch.full((length,), torch.inf, device=query.device))
             energy = energy - diagonal.to(energy.dtype).repeat(len(energy), 1, 1)
-        scores.append(_back(energy.mT, axis, batch, size).movedim(1, -1))
+        scores.append(_from_rows(energy.mT, axis, batch, size).movedim(1, -1))
     weights = F.softmax(torch.cat(scores, -1), -1).split(size, -1)
-    out = 0
+    out: Any = 0
     for axis in axes:
         along = weights[axis].movedim(axis + 1, -2).contiguous().view(-1, size[axis], size[axis])
-        out = out + _back(torch.bmm(_lines(value, axis), along.mT), axis, batch, size)
+        out = out + _from_rows(torch.bmm(_rows(value, axis), along.mT), axis, batch, size)
     return out
 
 
-def _lines(x: Tensor, axis: int) -> Tensor:
-    """(B, C, *S) -> (lines, C, L), a copy."""
+def _rows(x: Tensor, axis: int) -> Tensor:
+    """Return (B, C, *S) as (rows, C, L), a copy."""
     x = x.movedim(axis + 2, -1).movedim(1, -2).contiguous()
     return x.view(-1, *x.shape[-2:])
 
 
-def _back(x: Tensor, axis: int, batch: int, size: list[int]) -> Tensor:
-    """(lines, C, L) -> (B, C, *S), a view."""
+def _from_rows(x: Tensor, axis: int, batch: int, size: list[int]) -> Tensor:
+    """Return (rows, C, L) as (B, C, *S), a view."""
     others = [n for i, n in enumerate(size) if i != axis]
     return x.unflatten(0, (batch, *others)).movedim(-2, 1).movedim(-1, axis + 2)
 
 
 class OfficialBlock(nn.Module):
-    """The official block around :func:`official_attention`, with the weights of ours."""
+    """The official block around :func:`official_attention`, with the weights of a CrissCross."""
 
     def __init__(self, block: CrissCross):
         super().__init__()
@@ -66,31 +73,35 @@ class OfficialBlock(nn.Module):
 
 @cache
 def mmcv_class() -> type[nn.Module]:
-    """mmcv's CrissCrossAttention (2D), from the one file that holds it: the rest of ``mmcv.ops``
-    wants compiled code.
+    """Return mmcv's CrissCrossAttention (2D), imported from its file, because the rest of
+    ``mmcv.ops`` needs compiled code.
 
     Raises:
-        UserError: mmcv-lite is not installed.
+        UserError: mmcv-lite is not installed or incomplete.
     """
     try:
         distribution = importlib.metadata.distribution("mmcv-lite")
     except importlib.metadata.PackageNotFoundError as error:
         raise UserError(
-            "mmcv's criss-cross attention is compared with, and mmcv-lite is not installed: "
-            "pip install mmcv-lite==2.1.0"
+            "The comparison with mmcv's criss-cross attention needs the package mmcv-lite, which "
+            "is not installed: run pip install mmcv-lite==2.1.0"
         ) from error
     path = Path(str(distribution.locate_file("mmcv/ops/cc_attention.py")))
     spec = importlib.util.spec_from_file_location("mmcv_cc_attention", path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise UserError(f"mmcv-lite has no {path}: pip install --force-reinstall mmcv-lite==2.1.0")
+        raise UserError(
+            f"mmcv-lite has no file {path}: run pip install --force-reinstall mmcv-lite==2.1.0"
+        )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.CrissCrossAttention
 
 
 class MmcvBlock(nn.Module):
-    """mmcv's block with the weights of ours, applied as often; in half precision under autocast,
-    as its diagonal is float32."""
+    """mmcv's block with the weights and the recurrence of a CrissCross.
+
+    In half precision it runs under autocast, because its diagonal is float32.
+    """
 
     def __init__(self, block: CrissCross):
         super().__init__()
@@ -101,21 +112,20 @@ class MmcvBlock(nn.Module):
         self.block.load_state_dict(state)
 
     def forward(self, x: Tensor) -> Tensor:
-        with _half(x):
+        with _half_precision_autocast(x):
             for _ in range(self.recurrence):
                 x = self.block(x).to(x.dtype)
         return x
 
 
-def _half(x: Tensor) -> torch.autocast:
-    """Autocast in x's type, if that is half precision."""
+def _half_precision_autocast(x: Tensor) -> torch.autocast:
+    """Return autocast to the dtype of x if that is half precision, otherwise a no-op."""
     half = x.dtype in (torch.float16, torch.bfloat16)
     return torch.autocast(x.device.type, x.dtype if half else None, enabled=half)
 
 
-class _Size:
-    """Stands for a map of which a block wants the size, and to which it adds: what mmcv's forward
-    does with its input apart from projecting it."""
+class _SizeOnly:
+    """Replaces the input of mmcv's block, which reads its size and adds it to the result."""
 
     def __init__(self, size: torch.Size):
         self.size = lambda: size
@@ -125,21 +135,29 @@ class _Size:
 
 
 def mmcv_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """mmcv's block between its projections and its gate: (B, Ck, H, W), (B, Ck, H, W),
-    (B, Cv, H, W) -> (B, Cv, H, W)."""
-    block = _bare_mmcv()
+    """Compute mmcv's attention, without projections and gate.
+
+    Args:
+        query: (B, Ck, H, W).
+        key: (B, Ck, H, W).
+        value: (B, Cv, H, W).
+
+    Returns:
+        (B, Cv, H, W).
+    """
+    block: Any = _mmcv_attention_only()
     convs = (block.query_conv, block.key_conv, block.value_conv)
     for conv, result in zip(convs, (query, key, value), strict=True):
         conv.result = result
-    with _half(value):
-        out = block(_Size(value.shape)).to(value.dtype)
+    with _half_precision_autocast(value):
+        out = block(_SizeOnly(value.shape)).to(value.dtype)
     for conv in convs:
         conv.result = None
     return out
 
 
-class _Given(nn.Module):
-    """Stands for a projection whose result is there already."""
+class _FixedOutput(nn.Module):
+    """Replaces a projection whose result is already known."""
 
     result: Tensor | None = None
 
@@ -148,26 +166,40 @@ class _Given(nn.Module):
 
 
 @cache
-def _bare_mmcv() -> nn.Module:
-    """mmcv's block without projections and gate; built once, which takes longer than it runs on
-    a GPU."""
+def _mmcv_attention_only() -> nn.Module:
+    """Return mmcv's block without projections and gate.
+
+    It is built once, because building it takes longer than running it on a GPU.
+    """
     block = mmcv_class()(8)
-    block.query_conv, block.key_conv, block.value_conv = _Given(), _Given(), _Given()
+    block.query_conv, block.key_conv, block.value_conv = (
+        _FixedOutput(),
+        _FixedOutput(),
+        _FixedOutput(),
+    )
     block.gamma = nn.Identity()
     return block
 
 
 def non_local_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The non-local block between its projections and its gate, all weights in memory:
-    (B, Ck, *S), (B, Ck, *S), (B, Cv, *S) -> (B, Cv, *S)."""
+    """Compute non-local attention with all weights in memory, without projections and gate.
+
+    Args:
+        query: (B, Ck, *S).
+        key: (B, Ck, *S).
+        value: (B, Cv, *S).
+
+    Returns:
+        (B, Cv, *S).
+    """
     q, k, v = (x.flatten(2) for x in (query, key, value))
     weights = torch.softmax(torch.bmm(q.mT, k), -1)
     return torch.bmm(v, weights.mT).view_as(value)
 
 
 class NonLocalPeer(nn.Module):
-    """The non-local block that the paper compares with: C // 8 channels of query and key, gated by
-    gamma, with the weights of a criss-cross block."""
+    """The non-local block of the paper's comparison: C // 8 channels of query and key, scaled by
+    gamma, with the weights of a CrissCross."""
 
     def __init__(self, block: CrissCross):
         super().__init__()

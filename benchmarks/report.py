@@ -1,4 +1,4 @@
-"""What was measured as tables, JSON and a picture."""
+"""Tables, Markdown and JSON of the measurements."""
 
 import json
 import platform
@@ -12,11 +12,16 @@ from tabulate import tabulate
 
 @dataclass
 class Section:
-    """One table.
+    """The results of one suite.
 
     Attributes:
-        name: its key in the JSON.
-        records: the raw numbers: seconds and bytes.
+        name: key of the records in the JSON file.
+        title: heading of the section.
+        headers: headers of the table.
+        rows: cells of the table.
+        notes: explanations below the table.
+        records: the raw numbers, in seconds and bytes.
+        picture: name of an image file that is shown above the table.
     """
 
     name: str
@@ -28,11 +33,12 @@ class Section:
     picture: str | None = None
 
     def table(self, style: str = "simple") -> str:
-        """As text; ``style`` is one of tabulate's."""
+        """Return the table as text; ``style`` is a table format of tabulate."""
         align = ["left", *["right"] * (len(self.headers) - 1)]
         return tabulate(self.rows, self.headers, style, colalign=align, disable_numparse=True)
 
     def markdown(self) -> str:
+        """Return the section as Markdown."""
         parts = [f"## {self.title}"]
         if self.picture:
             parts.append(f"![{self.title}]({self.picture})")
@@ -41,7 +47,7 @@ class Section:
 
 
 def machine(device: torch.device) -> dict:
-    """What the figures hold for."""
+    """Return the properties of the machine on which the numbers are measured."""
     facts = {
         "processor": _processor(),
         "threads": torch.get_num_threads(),
@@ -64,17 +70,17 @@ def _processor() -> str:
 
 
 def markdown(sections: Sequence[Section], facts: dict, command: str) -> str:
-    """The whole document."""
+    """Return the document BENCHMARKS.md."""
     listed = "\n".join(f"* {name}: {value}" for name, value in facts.items())
     head = (
         "# Benchmarks\n\nThis file was written by\n\n"
-        f"```\n{command}\n```\n\non\n\n{listed}\n\n"
-        "What stands in one line was measured in one run, in turns."
+        f"```\n{command}\n```\n\non this machine:\n\n{listed}\n\n"
+        "All times in a row were measured in the same run, in turns."
     )
     return "\n\n".join([head, *(section.markdown() for section in sections)]) + "\n"
 
 
 def as_json(sections: Sequence[Section], facts: dict, command: str) -> str:
-    """The raw numbers."""
+    """Return the raw numbers as JSON."""
     content = {"command": command, "machine": facts, **{s.name: s.records for s in sections}}
     return json.dumps(content, indent=1) + "\n"

@@ -1,4 +1,4 @@
-"""Time and memory against the size of the map, up to where each contender runs out of memory."""
+"""Time and memory by feature map size, until a contender takes too much of either."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,31 +25,35 @@ CONTENDERS: dict[str, Callable[..., Tensor]] = {
 
 
 def scaling(options: Options, limit: float = 2.0, sides=SIDES) -> Section:
-    """Forward and backward of each contender's operator on square maps.
+    """Measure forward and backward of each contender's operator on square feature maps.
 
     Args:
-        limit: seconds; a size that would take longer is not run.
+        options: how to measure.
+        limit: a size that would take more seconds is not run.
+        sides: the heights H of the feature maps (1, C, H, H).
     """
     points: dict[str, list[dict]] = {name: [] for name in CONTENDERS}
     ends: dict[str, str] = {}
     for side in sides:
         for name in [name for name in CONTENDERS if name not in ends]:
-            why = _why_not(points[name], side, options, limit)
-            if why:
-                ends[name] = why
-        going = [name for name in CONTENDERS if name not in ends]
-        if not going:
+            reason = _reason_to_stop(points[name], side, options, limit)
+            if reason:
+                ends[name] = reason
+        running = [name for name in CONTENDERS if name not in ends]
+        if not running:
             break
-        options.say(f"scaling {side} x {side}")
-        times, peaks = options.times_and_peaks({name: _call(name, side, options) for name in going})
+        options.log(f"scaling {side} x {side}")
+        times, peaks = options.times_and_peaks(
+            {name: _call(name, side, options) for name in running}
+        )
         result = CHANNELS * side**2 * options.dtype.itemsize
-        for name in going:
+        for name in running:
             memory = peaks[name] - result
             points[name].append({"side": side, "seconds": times[name].median, "memory": memory})
-    records = []
+    records: list[dict] = []
     for name, measured in points.items():
-        end = ends.get(name, "largest size tried")
-        record = {"name": name, "points": measured, "end": end, **_exponents(measured)}
+        end = ends.get(name, "largest size of the suite")
+        record: dict = {"name": name, "points": measured, "end": end, **_exponents(measured)}
         records.append({**record, "fits": _largest_that_fits(record, options)})
     rows = []
     for record in records:
@@ -66,22 +70,30 @@ def scaling(options: Options, limit: float = 2.0, sides=SIDES) -> Section:
                 f"{record['fits']:,} x {record['fits']:,}",
             ]
         )
-    headers = ["", "time", "memory", "largest map", "takes", "needs", "then", "fits up to"]
+    headers = ["", "time", "memory", "largest size", "its time", "its memory", "reason to stop"]
+    headers.append("fits up to")
     notes = [
-        f"forward and backward of the operator on a map (1, {CHANNELS}, H, H), "
+        f"forward and backward of the operator on a feature map (1, {CHANNELS}, H, H), with "
         f"{CHANNELS // cases.REDUCTION} channels of query and key; N = H * H",
-        "exponents: slope of the logarithms over the larger half of the sizes",
-        "then: why the next size was not run; memory was predicted from the last size run",
-        "fits up to: the map that fills the memory now free, predicted from the last size and the "
-        "exponent, 1 at least (dotted in the picture)",
+        "time, memory: exponents, fitted in logarithmic coordinates to the larger half of sizes",
+        "reason to stop: why the next size was not run; its time and memory are predicted from the "
+        "last sizes that were run",
+        "fits up to: the feature map that fills the free memory, predicted from the last size and "
+        "the exponent, which is taken to be at least 1 (dotted in the figure)",
     ]
     return Section(
-        "scaling", "Time and memory against N = H * W", headers, rows, notes, records, PICTURE
+        "scaling",
+        "Time and memory as a function of N = H * W",
+        headers,
+        rows,
+        notes,
+        records,
+        PICTURE,
     )
 
 
 def draw(section: Section, path: Path) -> None:
-    """Write the PNG: time and memory, both axes logarithmic."""
+    """Draw time and memory in logarithmic coordinates to a PNG file."""
     figure = Figure((11, 4.4), dpi=110, layout="constrained")
     panels = figure.subplots(1, 2)
     for key, unit, axis in (("seconds", 1, panels[0]), ("memory", 2**20, panels[1])):
@@ -92,27 +104,27 @@ def draw(section: Section, path: Path) -> None:
             axis.plot(xs, ys, marker=marker, ms=4.5, label=f"{record['name']}: N^{slope:.2f}")
             if key == "memory":
                 end = record["fits"] ** 2, ys[-1] * (record["fits"] ** 2 / xs[-1]) ** max(1, slope)
-                colour = axis.lines[-1].get_color()
-                axis.plot([xs[-1], end[0]], [ys[-1], end[1]], ":", color=colour)
-                axis.plot(*end, "x", color=colour, ms=9, mew=2)
+                color = axis.lines[-1].get_color()
+                axis.plot([xs[-1], end[0]], [ys[-1], end[1]], ":", color=color)
+                axis.plot(*end, "x", color=color, ms=9, mew=2)
         axis.set(xscale="log", yscale="log", xlabel="N = H * W")
         axis.grid(which="both", alpha=0.25)
         axis.legend(fontsize=8)
     panels[0].set(title="forward + backward", ylabel="seconds")
-    panels[1].set(title="peak memory (x: all that is free, predicted)", ylabel="MiB")
+    panels[1].set(title="peak memory (x: fills the free memory, predicted)", ylabel="MiB")
     figure.savefig(path)
 
 
 def _call(name: str, side: int, options: Options) -> cases.Call:
     shapes = [(1, c, side, side) for c in (*[CHANNELS // cases.REDUCTION] * 2, CHANNELS, CHANNELS)]
-    *qkv, grad = (cases.random_map(s, options.device, options.dtype) for s in shapes)
+    *qkv, grad = (cases.random_features(s, options.device, options.dtype) for s in shapes)
     if "ours" in name:
         qkv, grad = [cases.channels_last(x) for x in qkv], cases.channels_last(grad)
     return cases.step(CONTENDERS[name], grad, *qkv)
 
 
-def _why_not(points: list[dict], side: int, options: Options, limit: float) -> str | None:
-    """What speaks against the next size, judged by the last ones."""
+def _reason_to_stop(points: list[dict], side: int, options: Options, limit: float) -> str | None:
+    """Return why the next size should not be run, judged by the last two, or None."""
     if len(points) < 2:
         return None
     before, last = points[-2:]
@@ -134,7 +146,7 @@ def _why_not(points: list[dict], side: int, options: Options, limit: float) -> s
 
 
 def _largest_that_fits(record: dict, options: Options) -> int:
-    """The side of the map whose peak would be the memory that is free."""
+    """Return the side of the feature map whose peak would be the free memory."""
     last, slope = record["points"][-1], max(1.0, record["memory_exponent"])
     return round(last["side"] * (free_bytes(options.device) / last["memory"]) ** (0.5 / slope))
 
@@ -149,7 +161,7 @@ def _exponents(points: list[dict]) -> dict[str, float]:
 
 
 def free_bytes(device: torch.device) -> float:
-    """Memory that is free on the device; infinite where the system does not say."""
+    """Return the bytes of free memory of the device, or infinity if they are unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
@@ -157,7 +169,7 @@ def free_bytes(device: torch.device) -> float:
         free = next(int(x.split()[1]) * 1024 for x in lines if x.startswith("MemAvailable"))
     except (OSError, StopIteration, ValueError):
         return float("inf")
-    try:  # a container may have less
+    try:  # a container may have a lower limit
         group = Path("/sys/fs/cgroup")
         most = int((group / "memory.max").read_text())
         return min(free, most - int((group / "memory.current").read_text()))

@@ -10,7 +10,7 @@ from experiments.far_cue.networks import Network, mean_iou
 
 # Their configurations are configs/moving_cue/<config>.yaml.
 NETWORKS = (
-    Network("T1", "T = 1 (the labelled frame)"),
+    Network("T1", "T = 1 (the labeled frame)"),
     Network("T5", "T = 5, 3D criss-cross, R = 2"),
 )
 # The range of mIoU (0 to 1) that follows from the frames that a network sees, by config.

@@ -33,9 +33,9 @@ def test_it_writes_what_it_prints_and_never_overwrites(run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--shapes", "1x512x97"), "no shape"),
+        (("--shapes", "1x512x97"), "is not a shape"),
         (("--shapes", "1x9x5x5"), "divisible by 8"),
-        (("--repeats", "0"), "no number from 1 on"),
+        (("--repeats", "0"), "not an integer of at least 1"),
         (("--suites", "speed"), "invalid choice"),
     ],
 )

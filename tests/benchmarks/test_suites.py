@@ -17,22 +17,22 @@ SHAPES = [(1, 16, 6, 5), (1, 16, 2, 3, 4)]
 
 @pytest.fixture
 def options():
-    return Options(torch.device("cpu"), torch.float32, SHAPES, 0, 2, say=lambda text: None)
+    return Options(torch.device("cpu"), torch.float32, SHAPES, 0, 2, log=lambda text: None)
 
 
 def test_products_are_those_of_scores_and_values():
     positions, cross, channels = 6 * 5, 6 + 5, 16 + 2
-    forward = sum(b * m * k * n for b, m, k, n in cases.operator_products((1, 16, 6, 5), False))
+    forward = sum(b * m * k * n for b, m, k, n in cases.operator_matmuls((1, 16, 6, 5), False))
     assert forward == positions * cross * channels
-    both = sum(b * m * k * n for b, m, k, n in cases.operator_products((1, 16, 6, 5), True))
+    both = sum(b * m * k * n for b, m, k, n in cases.operator_matmuls((1, 16, 6, 5), True))
     assert both == 3 * forward
 
 
 def test_the_block_adds_its_projections():
-    operator = cases.multiply_adds(cases.operator_products((1, 16, 6, 5), False))
-    block = cases.multiply_adds(cases.block_products((1, 16, 6, 5), False, 2))
+    operator = cases.multiply_adds(cases.operator_matmuls((1, 16, 6, 5), False))
+    block = cases.multiply_adds(cases.block_matmuls((1, 16, 6, 5), False, 2))
     assert block == 2 * (operator + 30 * 16 * (16 + 2 * 2))
-    assert cases.multiply_adds(cases.block_products((1, 16, 6, 5), True, 2)) == 3 * block
+    assert cases.multiply_adds(cases.block_matmuls((1, 16, 6, 5), True, 2)) == 3 * block
 
 
 def test_roofline_is_the_slower_of_memory_and_arithmetic():
@@ -45,7 +45,7 @@ def test_roofline_is_the_slower_of_memory_and_arithmetic():
 
 def test_steps_leave_no_gradient(options):
     block = attention._block(SHAPES[0], options)
-    x = attention._map(SHAPES[0], options)
+    x = attention._features(SHAPES[0], options)
     cases.step(block, torch.ones_like(x), x)()
     assert x.grad is None and all(p.grad is None for p in block.parameters())
 
@@ -123,10 +123,10 @@ def test_scaling_ends_where_memory_or_time_does(options, monkeypatch, tmp_path):
 def test_the_document_has_command_machine_and_tables(options):
     section = attention.non_local(options, (1, 16, 8, 8))
     facts = report.machine(options.device)
-    text = report.markdown([section], facts, "python tools/benchmark.py")
-    for part in ("python tools/benchmark.py", torch.__version__, section.title, "| non-local"):
+    text = report.markdown([section], facts, "python -m benchmarks")
+    for part in ("python -m benchmarks", torch.__version__, section.title, "| non-local"):
         assert part in text
-    content = json.loads(report.as_json([section], facts, "python tools/benchmark.py"))
+    content = json.loads(report.as_json([section], facts, "python -m benchmarks"))
     assert content["non-local"] == json.loads(json.dumps(section.records))
     assert content["machine"]["threads"] == torch.get_num_threads()
 

@@ -58,7 +58,7 @@ def test_one_name_has_a_file_for_each_kind_of_base(root):
         (
             "digits/fcn",
             "cls",
-            ["no such overlay; did you mean 60cls or ccl? Available: 20ep,"],
+            ["no such overlay in", "; did you mean 60cls or ccl? Available: 20ep,"],
         ),
         ("digits/fcn", "gone.yaml", ["--with gone.yaml does not exist"]),
     ],

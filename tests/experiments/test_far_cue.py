@@ -75,7 +75,7 @@ def test_frames_have_a_table_of_their_own(make_run, values, names):
     }
     lines = [line.split("|") for line in moving_cue.table(runs, "github").splitlines()]
     assert [line[1].split(",")[0].strip() for line in lines[2:]] == [
-        "T = 1 (the labelled frame)",
+        "T = 1 (the labeled frame)",
         "T = 5",
     ]
     assert [line[2].strip() for line in lines[2:]] == [f"{value:.2f}" for value in values]

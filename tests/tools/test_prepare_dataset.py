@@ -47,7 +47,7 @@ def test_a_source_that_is_not_there_is_one_clear_message(name, tmp_path, run):
     assert status == 2 and out == ""
     assert err.startswith("error: ") and "Traceback" not in err
     assert "was not found: " in err and str(tmp_path) in err
-    assert "Download it from" in err and "DETECTRON2_DATASETS" in err
+    assert "Get it from" in err and "DETECTRON2_DATASETS" in err
 
 
 def test_an_unknown_name_gets_near_misses(run):
@@ -76,7 +76,7 @@ def test_coco_panoptic_is_prepared_and_kept_by_a_second_run(tmp_path, run):
 def test_coco_panoptic_that_is_not_there_is_one_clear_message(tmp_path, run):
     status, out, err = run("coco_panoptic", "--root", tmp_path)
     assert status == 2 and out == "" and err.startswith("error: ")
-    assert "panoptic_train2017.json" in err and "Download it from cocodataset.org" in err
+    assert "panoptic_train2017.json" in err and "Get it from cocodataset.org" in err
 
 
 def test_cityscapes_panoptic_is_prepared_and_kept_by_a_second_run(tmp_path, run):

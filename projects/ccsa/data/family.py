@@ -47,7 +47,7 @@ class Family:
         layout and where to download the dataset."""
         return UserError(
             f"{self.title} was not found: {path.absolute()} does not exist. "
-            f"Download it from {self.home} and lay it out like this under {root.absolute()}, "
+            f"Get it from {self.home} and lay it out like this under {root.absolute()}, "
             "or name the folder that contains it (export DETECTRON2_DATASETS=FOLDER):\n"
             f"{self.layout}"
         )

@@ -91,14 +91,8 @@ def overlay_folder(config_file: str) -> Path:
 
 def read_overlays(folder: Path) -> dict[str, list[Overlay]]:
     """Return the overlays in a folder by name, each with its files for different bases."""
-    found: dict[str, list[Overlay]] = {}
-    for path in sorted(folder.glob("*")):
-        if path.is_dir():
-            files = [_read(path.name, str(file)) for file in sorted(path.glob("*.yaml"))]
-            found[path.name] = files
-        elif path.suffix == ".yaml":
-            found[path.stem] = [_read(path.stem, str(path))]
-    return {name: found[name] for name in sorted(found, key=str.lower)}
+    names = {p.stem for p in folder.glob("*") if p.is_dir() or p.suffix == ".yaml"}
+    return {name: _read_overlay(folder, name) for name in sorted(names, key=str.lower)}
 
 
 def apply_overlays(cfg: CfgNode, names: Sequence[str], config_file: str) -> CfgNode:
@@ -115,17 +109,16 @@ def apply_overlays(cfg: CfgNode, names: Sequence[str], config_file: str) -> CfgN
     """
     if not names:
         return cfg
-    known = read_overlays(overlay_folder(config_file))
+    folder = overlay_folder(config_file)
     used: list[Overlay] = []
     first, base = cfg, config_file
     for name in names:
-        candidates = [_read(Path(name).stem, name)] if _is_path(name) else known.get(name)
+        candidates = _read_overlay(folder, name)
         if not candidates:
-            raise UserError(
-                f"--with {name}: there is no such overlay"
-                f"{suggestion(name, list(known), listed=len(known))}"
-            )
-        used.append(_choose(cfg, candidates, name, base, known, used))
+            known = list(read_overlays(folder))
+            hint = suggestion(name, known, listed=len(known))
+            raise UserError(f"--with {name}: there is no such overlay in {folder}{hint}")
+        used.append(_choose(cfg, candidates, name, base, folder, used))
         cfg = used[-1].applied(cfg)
         base = f"{config_file} with {','.join(o.name for o in used)}"
     for overlay in used[:-1]:
@@ -162,8 +155,12 @@ def semantic_head(cfg: CfgNode) -> str:
     return "" if architecture(cfg) in _WITHOUT_SEMANTIC_HEAD else cfg.MODEL.SEM_SEG_HEAD.NAME
 
 
-def _is_path(name: str) -> bool:
-    return name.endswith((".yaml", ".yml")) or "/" in name
+def _read_overlay(folder: Path, name: str) -> list[Overlay]:
+    """Return the files of an overlay: one, or one for each kind of base; none if it is unknown."""
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        return [_read(Path(name).stem, name)]
+    files = [folder / f"{name}.yaml", *sorted((folder / name).glob("*.yaml"))]
+    return [_read(name, str(file)) for file in files if file.is_file()]
 
 
 def _read(name: str, file: str) -> Overlay:
@@ -194,7 +191,7 @@ def _choose(
     candidates: list[Overlay],
     name: str,
     base: str,
-    known: dict[str, list[Overlay]],
+    folder: Path,
     used: list[Overlay],
 ) -> Overlay:
     """Return the file of an overlay that fits ``cfg``, or raise the error that says why not."""
@@ -209,7 +206,7 @@ def _choose(
     _, closest = min(reasons)
     others = [
         other
-        for other, files in known.items()
+        for other, files in read_overlays(folder).items()
         if any(not o.mismatches(cfg) and not _refusal(cfg, o, used) for o in files)
     ]
     raise UserError(

@@ -1,4 +1,5 @@
-"""Tools run in this process: most of the time of a new one goes into imports."""
+"""A fixture that runs a command line in the process of the tests, because most of the time of a new
+process goes into imports."""
 
 import sys
 from types import ModuleType
@@ -8,7 +9,8 @@ import pytest
 
 @pytest.fixture
 def run_tool(monkeypatch, capsys):
-    """Run a tool with these arguments; gives exit status, output and error output."""
+    """Return a function that runs a command line with the given arguments and returns its exit
+    status, its output and its error output."""
 
     def run(tool: ModuleType, *words) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [f"{tool.__name__}.py", *map(str, words)])
