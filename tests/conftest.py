@@ -4,7 +4,9 @@ time."""
 import argparse
 import json
 import logging
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -63,3 +65,21 @@ def make_run(root, tmp_path):
         return path
 
     return make
+
+
+@pytest.fixture
+def run_tool(monkeypatch, capsys):
+    """Return a function that runs a command line in this process, because a new process would
+    spend most of its time on imports."""
+
+    def run(tool: ModuleType, *words) -> tuple[int, str, str]:
+        """Return exit status, output and error output."""
+        monkeypatch.setattr(sys, "argv", [f"{tool.__name__}.py", *map(str, words)])
+        status = 0
+        try:
+            tool.main()
+        except SystemExit as end:
+            status = end.code
+        return status, *capsys.readouterr()
+
+    return run

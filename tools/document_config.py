@@ -100,9 +100,9 @@ def section(docstring: str, rows: list[list[str]]) -> str:
 
 def escaped(text: str) -> str:
     """Return text for the cell of a Markdown table."""
-    for character in "|*<":
+    for character in "|*":
         text = text.replace(character, f"\\{character}")
-    return text
+    return text.replace("<", "&lt;")  # Python-Markdown has no escape for it
 
 
 def document(source: str, overlays: Path) -> str:

@@ -17,7 +17,7 @@ if [ -z "$python" ]; then
     exit 2
 fi
 
-echo "Setting up $folder with $("$python" -V). This takes about 2 minutes and 6 GB, most of it for PyTorch."
+echo "Setting up $folder with $("$python" -V). This takes about 2 minutes and 6.5 GB, most of it for PyTorch."
 # A folder that was created by another version of Python, or by an interrupted call, is created again.
 if ! "$folder/bin/python" -c "$supported" 2>/dev/null || ! "$folder/bin/python" -m pip --version >/dev/null 2>&1; then
     rm -rf "$folder"

@@ -30,9 +30,9 @@ def draw(networks: Sequence[Network], runs: Runs, path: Path) -> None:
     """
     columns = 2 + len(networks)
     figure = Figure((1.7 * columns, 7.2), dpi=110, layout="constrained")
-    upper, lower = figure.add_gridspec(2, 1, height_ratios=[2.7, 4.2])
-    _draw_bars(figure.add_subplot(upper), networks, runs)
-    grid = GridSpecFromSubplotSpec(len(VARIANTS), columns, lower)
+    halves = figure.add_gridspec(2, 1, height_ratios=[2.7, 4.2])
+    _draw_bars(figure.add_subplot(halves[0]), networks, runs)
+    grid = GridSpecFromSubplotSpec(len(VARIANTS), columns, halves[1])
     for row, variant in enumerate(VARIANTS):
         panels = _panels(variant, [runs[variant, n.config] for n in networks])
         titles = ["image", "ground truth", *(n.name.replace(", ", "\n") for n in networks)]

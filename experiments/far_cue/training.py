@@ -95,7 +95,8 @@ def train(
         UserError: a training has failed. The others are stopped.
     """
     threads = max(1, available_cores() // jobs)
-    waiting, running = list(configs), []
+    waiting = list(configs)
+    running: list[Training] = []
     with tqdm(total=len(configs), unit="network", desc="training") as bar:
         try:
             while waiting or running:

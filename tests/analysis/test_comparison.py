@@ -1,4 +1,4 @@
-"""Tables and charts of figures that are made up."""
+"""Tables and charts of made-up values."""
 
 import re
 
@@ -65,10 +65,10 @@ def drawn(tmp_path):
 
 
 def bars(picture):
-    """Pixels of each saturated colour that fills an area: those of the bars."""
+    """Return the number of pixels of each saturated color that fills an area: those of the bars."""
     saturated = picture[(picture.max(-1) - picture.min(-1)) > 60]
-    colours, counts = np.unique(saturated, axis=0, return_counts=True)
-    return {tuple(c): n for c, n in zip(colours.tolist(), counts.tolist(), strict=True) if n > 200}
+    colors, counts = np.unique(saturated, axis=0, return_counts=True)
+    return {tuple(c): n for c, n in zip(colors.tolist(), counts.tolist(), strict=True) if n > 200}
 
 
 def test_bars_are_as_long_as_the_means(drawn):
@@ -79,7 +79,7 @@ def test_bars_are_as_long_as_the_means(drawn):
 
 def test_every_line_has_a_colour_of_its_own(drawn):
     rows = [Row(f"run {i}", 1, Spread([50.0]), None, None) for i in range(9)]
-    assert len(bars(drawn(rows))) >= 8  # one of the colours is grey
+    assert len(bars(drawn(rows))) >= 8  # one of the colors is gray
 
 
 def test_nothing_is_cut_off(drawn):

@@ -1,4 +1,4 @@
-"""Parameters, time and memory of models whose values are known."""
+"""Parameters, time and memory of models with known values."""
 
 import argparse
 import math
@@ -66,7 +66,7 @@ def test_a_model_of_a_configuration(root, config):
     assert cost.seconds > 0
     assert model.training and not model.backbone.training
     if config == "digits/fcn.yaml":
-        # The image is 213x160 then, whose logits are 13 maps of that size in float32.
+        # The image is resized to 213x160, and its logits are 13 float32 channels of that size.
         assert cost.memory >= 13 * 213 * 160 * 4
     larger = np.zeros((80, 240, 3), np.uint8)
     assert measure(cfg, model, larger, warmup=0, repeats=1).flops > cost.flops
@@ -81,7 +81,7 @@ def test_long_turns_are_not_repeated_as_often(monkeypatch):
     calls = []
 
     def turns(limit):
-        clock = iter(range(1000))  # every look at it is a second later
+        clock = iter(range(1000))  # every call returns one second more
         calls.clear()
         with monkeypatch.context() as patch:
             patch.setattr(time, "perf_counter", lambda: float(next(clock)))

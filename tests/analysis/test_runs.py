@@ -1,4 +1,4 @@
-"""Runs read back and put together."""
+"""Runs are read from their folders and grouped."""
 
 import argparse
 import json

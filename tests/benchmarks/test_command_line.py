@@ -1,4 +1,4 @@
-"""python -m benchmarks and tools/analyze_model.py as programs."""
+"""``python -m benchmarks`` and tools/analyze_model.py as programs."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What ours is compared with computes the same, or the comparison says nothing."""
+"""The peers of the benchmarks compute the same as ours, so that the comparison is fair."""
 
 import pytest
 import torch

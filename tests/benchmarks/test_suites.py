@@ -1,4 +1,4 @@
-"""The suites on small maps: what they count, what they call, what they write."""
+"""The suites of the benchmarks on small feature maps: what they count, call and write."""
 
 import json
 import math
@@ -82,7 +82,7 @@ def test_memory_of_the_non_local_block_grows_with_all_pairs(options):
 
 
 def peaks(calls, shape, options):
-    """Beyond the result, without a turn that is timed."""
+    """Return the peak memory of each call without its result; nothing is timed."""
     found = {name: peak_bytes(call, options.device) for name, call in calls.items()}
     return attention._beyond_result(found, shape, options)
 
@@ -96,7 +96,8 @@ def test_memory_is_below_both_peers_in_any_layout(calls, shape, options):
 
 
 def test_memory_of_two_loops_on_the_papers_map(options):
-    """The paper's ratio, 11, and 16 with checkpointing, to the 1,374 MiB of the non-local block."""
+    """The non-local block takes 1,374 MiB: 11 times as much, as in the paper, or 16 times with
+    checkpointing."""
     shape = (1, 512, 97, 97)
     calls = attention._block_calls(shape, True, options)
     calls = {name: calls[name] for name in ("ours", "NCHW", "checkpoint")}

@@ -1,5 +1,5 @@
-"""Every block against a slow computation from its own weights, with gamma away from 0: at 0 any
-block is an identity."""
+"""Every block compared with a slow computation from its own weights, with gamma != 0, because with
+gamma = 0 any block is an identity."""
 
 import json
 
@@ -22,7 +22,7 @@ WITH_GRADIENTS_OR_WITHOUT = pytest.mark.parametrize("gradients", [True, False])
 
 
 def assert_near(got, wanted, tolerance):
-    """Errors are measured against the largest value."""
+    """Check that the largest error is small relative to the largest value."""
     assert got.shape == wanted.shape
     error = (got.detach().double() - wanted).abs().max() / wanted.abs().max()
     assert error <= tolerance, error.item()

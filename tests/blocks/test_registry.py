@@ -1,4 +1,4 @@
-"""The registry of blocks, and what it says to a bad line of configuration."""
+"""The registry of blocks, and its messages for wrong entries of a configuration."""
 
 import pytest
 import torch

@@ -64,3 +64,13 @@ def test_weights_are_those_named_and_random_ones_are_asked_for(run, config):
     reason = rf"--weights {near} does not exist in {run.parent}; did you mean run\? Available: run"
     with pytest.raises(UserError, match=reason):
         named(weights=str(near))
+
+
+def test_overlays_belong_to_a_configuration_and_not_to_a_run(run, config):
+    args = argparse.Namespace(
+        weights=None, config_file=config, overlays=["ohem"], opts=["MODEL.WEIGHTS", ""]
+    )
+    assert trained_cfg(args).MODEL.SEM_SEG_HEAD.OHEM.ENABLED
+    args = argparse.Namespace(weights=str(run), config_file="", overlays=["ohem"], opts=[])
+    with pytest.raises(UserError, match=r"--with ohem needs --config-file: .* its overlays"):
+        trained_cfg(args)

@@ -1,4 +1,4 @@
-"""Evaluators by dataset metadata, and the semantic one end to end."""
+"""Evaluators are chosen by the metadata of a dataset; the semantic one is tested end to end."""
 
 import importlib.util
 
@@ -54,7 +54,7 @@ def copied_dataset(place):
 
 @pytest.fixture
 def typed():
-    """Registers metadata of one evaluator type."""
+    """Return a function that registers metadata with an evaluator type and returns the name."""
     names = []
 
     def register(kind, **metadata):
@@ -156,7 +156,7 @@ def test_labels_of_every_kind_are_read_as_they_are(tmp_path, mode):
         image = Image.fromarray(labels.astype(np.uint16))
     else:
         image = Image.fromarray(labels.astype(np.uint8))
-    if mode == "P":  # a palette gives colours to indices; the indices are the labels
+    if mode == "P":  # the labels are the indices, not the colors of the palette
         image = image.convert("L")
         image.putpalette([255 - i // 3 for i in range(768)])
         assert image.mode == "P"
@@ -164,19 +164,19 @@ def test_labels_of_every_kind_are_read_as_they_are(tmp_path, mode):
     read = read_label_image(tmp_path / "labels.png")
     assert read.shape == (H, W) and np.issubdtype(read.dtype, np.integer)
     assert np.array_equal(read, labels)
-    read[0, 0] = 1  # the caller's own
+    read[0, 0] = 1  # the array is writable
 
 
 @pytest.fixture
 def semantic(tmp_path):
-    """A dataset of three label images, its name and {image file: labels}."""
+    """Register a dataset of three label images; return its name and {image file: labels}."""
     rng = np.random.default_rng(1)
     written = {}
     for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()
     for number in range(3):
         labels = rng.integers(0, CLASSES, (H, W)).astype(np.uint8)
-        labels[:2] = 255  # to be ignored
+        labels[:2] = 255  # ignored
         image = tmp_path / "images" / f"{number}.jpg"
         Image.new("RGB", (W, H)).save(image)
         picture = Image.fromarray(labels)
@@ -234,7 +234,7 @@ def test_a_wrong_semantic_prediction_gives_what_the_definition_says(semantic, tm
 
 
 def test_perfect_instances_give_100(copied_dataset, tmp_path):
-    """The polygons of the digits, handed back as predictions."""
+    """Return the polygons of the digits as predictions."""
     from detectron2.structures import Boxes, Instances
     from pycocotools.mask import decode
 

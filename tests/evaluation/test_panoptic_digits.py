@@ -1,4 +1,4 @@
-"""Panoptic digits: one evaluation gives boxes, masks, semantics and panoptic quality."""
+"""One evaluation of panoptic digits measures boxes, masks, semantics and panoptic quality."""
 
 import argparse
 import json
@@ -25,7 +25,7 @@ NAME = "digits_val_panoptic_separated"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Few scenes, registered in catalogs that hold nothing else."""
+    """Write a few scenes and register them in catalogs that contain nothing else."""
     root = tmp_path_factory.mktemp("datasets")
     digits.write_digits(root / "digits", {"train": 1, "val": 3})
     with pytest.MonkeyPatch.context() as patch:
@@ -44,7 +44,7 @@ def logged(caplog, monkeypatch):
 
 
 def perfect(place, evaluator):
-    """Outputs that say what the annotations say."""
+    """Return outputs that are equal to the annotations."""
     coco = next(e for e in evaluator._evaluators if isinstance(e, COCOEvaluator))._coco_api
     panoptic = json.loads((place / "annotations/panoptic_val.json").read_text())
     for entry in panoptic["annotations"]:
@@ -96,8 +96,7 @@ def test_a_perfect_prediction_is_100_in_all_three(place, tmp_path, logged):
 
 
 def test_standard_panoptic_datasets_have_panoptic_quality_alone(place, tmp_path):
-    """Detectron2's ``coco_2017_val_panoptic`` has neither semantic labels nor, at times,
-    instances."""
+    """Detectron2's ``coco_2017_val_panoptic`` has no semantic labels and may have no instances."""
     keep = ("panoptic_json", "panoptic_root", "evaluator_type")
     metadata = MetadataCatalog.get(NAME).as_dict()
     kept = {k: v for k, v in metadata.items() if k in keep or k.endswith("contiguous_id")}

@@ -1,4 +1,4 @@
-"""The evaluator of models: from outputs to results, in one process and in two."""
+"""The panoptic evaluator of models, from outputs to results, in one process and in two."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ from ccsa.evaluation import PanopticQualityEvaluator, evaluate_files, main_metri
 from ccsa.evaluation.panoptic_tables import as_json
 
 NAME = "panoptic_pair"
-THINGS, STUFF = {1: 0, 3: 1}, {0: 0, 7: 1, 9: 2}  # as for Panoptic FPN: stuff 0 is all things
+THINGS, STUFF = {1: 0, 3: 1}, {0: 0, 7: 1, 9: 2}  # as in Panoptic FPN, stuff 0 is all things
 IMAGES = 7
 
 
@@ -47,7 +47,7 @@ def registered(pair):
 
 
 def outputs_of(folder: Path, name: str = "pred"):
-    """(input, output) of each image, as if a model had predicted the files."""
+    """Return (input, output) of each image, as if a model had predicted the files."""
     from ccsa.data.panoptic import read_segment_ids
 
     for entry in json.loads((folder / f"{name}.json").read_text())["annotations"]:
@@ -122,8 +122,8 @@ def test_tables_are_logged(pair, caplog, monkeypatch):
 
 
 def test_a_map_of_labels_without_segments(pair):
-    """class * label_divisor + instance, -1 void; classes of things and stuff in one row, as in
-    Detectron2's Cityscapes."""
+    """Labels are class * label_divisor + instance, -1 for void; things and stuff share one range of
+    classes, as in Detectron2's Cityscapes."""
     metadata = MetadataCatalog.get(NAME)
     MetadataCatalog.pop(NAME)
     rows = {key: metadata.get(key) for key in ("panoptic_json", "panoptic_root", "label_divisor")}
@@ -145,7 +145,7 @@ def test_a_map_of_labels_without_segments(pair):
     expected = of_files(pair, pair / "pred.json", pair / "pred")
     assert results["PQ"] == pytest.approx(100 * expected["All"]["pq"], abs=1e-9)
     for (_, output), labels in zip(labelled, before, strict=True):
-        assert torch.equal(output["panoptic_seg"][0], labels)  # the model's map is left alone
+        assert torch.equal(output["panoptic_seg"][0], labels)  # the model's output is not modified
 
 
 def test_category_ids_of_the_dataset_are_taken_as_they_are(pair):
@@ -228,7 +228,7 @@ def spoilt(pair, change):
             lambda item, ids, infos: infos[0].update(category_id=44, isthing=True) or ids,
             ["image 1", "class 44", "things", NAME],
         ),
-        # Stuff 0 stands for all things: a model that returns it as a segment is wrong.
+        # Stuff 0 stands for all things, so a model must not return it as a segment.
         (
             lambda item, ids, infos: infos[0].update(category_id=0, isthing=False) or ids,
             ["image 1", "unknown category 0"],
@@ -255,7 +255,7 @@ def test_ground_truth_that_is_not_there_is_named(pair, tmp_path):
 
 
 def in_one_of_two(rank: int, folder: Path) -> None:
-    """A process of a group of two; each evaluates every second image."""
+    """Run one process of a group of two, each of which evaluates every second image."""
     from detectron2.utils import comm
 
     address = f"file://{folder / 'meeting'}"
@@ -296,7 +296,7 @@ def test_two_processes_give_what_one_gives(tmp_path):
     register(folder)
     expected = evaluated(outputs_of(folder))
     both = json.loads((folder / "results0.json").read_text())["panoptic_seg"]
-    assert both == expected  # bit for bit: sums are made in the order of the ground truth
+    assert both == expected  # bitwise, because sums follow the order of the ground truth
     assert json.loads((folder / "results1.json").read_text()) is None
     written = folder / "out" / "panoptic_predictions"
     files_of_both = of_files(folder, written.with_suffix(".json"), written)

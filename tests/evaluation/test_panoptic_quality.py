@@ -1,4 +1,4 @@
-"""Panoptic quality against the published program and against sets of pixels."""
+"""Panoptic quality agrees with the published program and with sets of pixels."""
 
 import json
 import math
@@ -32,7 +32,7 @@ def test_published_results(vectors):
 
 
 def slow_counts(truth, true_segments, predicted, predicted_segments, seen):
-    """Sums of each category by sets of pixels, after the definition; ``seen`` counts its cases."""
+    """Compute the sums of each category from sets of pixels; ``seen`` counts its cases."""
     sums = {category: [0.0, 0, 0, 0] for category in ISTHING}
 
     def pixels(ids, number):
@@ -79,7 +79,7 @@ def segments_of(infos):
 
 
 def random_pairs(seed, count):
-    """Images of several sizes with crowds and void, some without segments or predictions."""
+    """Draw images of several sizes with crowds and void, some without segments or predictions."""
     rng = np.random.default_rng(seed)
     for number in range(count):
         size = rng.integers(1, 13, 2)
@@ -143,14 +143,14 @@ def test_half_on_void_or_crowd_is_counted_and_more_is_forgiven():
 
 
 def test_of_several_crowds_of_a_category_the_last_counts():
-    """As in panopticapi."""
+    """The last crowd region of a category counts, as in panopticapi."""
     crowds = [Segment(1, CAT, iscrowd=True), Segment(2, CAT, iscrowd=True)]
     assert counts(["1112"], crowds, ["3333"], [Segment(3, CAT)])[CAT] == [0.0, 0, 1, 0]
     assert counts(["1222"], crowds, ["3333"], [Segment(3, CAT)]) == {}
 
 
 def test_the_area_of_the_json_counts():
-    """As in panopticapi; pixels where it says none, or nothing usable."""
+    """The area is that of the JSON, as in panopticapi, or counted in pixels if it has none."""
     for area, iou in ((8, 0.5), (5, 0.8), (None, 1.0), (0, 1.0)):
         found = counts(["1111"], [Segment(1, CAT, area=area)], ["1111"], [Segment(1, CAT)])
         assert found == {CAT: [iou, 1, 0, 0] if iou > 0.5 else [0.0, 0, 1, 1]}

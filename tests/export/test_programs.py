@@ -9,9 +9,9 @@ from torch import nn
 
 from ccsa.config import add_ccsa_config
 from ccsa.engine import Trainer
-from ccsa.errors import UserError
+from ccsa.errors import MissingPackageError, UserError
 from ccsa.export import FORMATS, BackbonePart, SemanticPart, difference, export, exported_part
-from ccsa.export.programs import example_image
+from ccsa.export.programs import check_packages, example_image
 from ccsa.modeling import TimmBackbone
 
 BLOCK = {"block": "CrissCross", "recurrence": 1}  # torch.export needs seconds for each recurrence
@@ -213,3 +213,13 @@ def test_without_onnx_the_command_that_gets_it_is_named(build, tmp_path, monkeyp
         UserError, match=r"which is not installed: run pip install 'ccsa\[export\]'"
     ):
         difference(part, "onnx", tmp_path / "model.onnx")
+
+
+def test_a_package_whose_spec_raises_is_missing(monkeypatch):
+    def find_spec(name, *args):
+        raise ValueError(f"{name}.__spec__ is None")
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    with pytest.raises(MissingPackageError, match="onnx needs onnxruntime, which is not installed"):
+        check_packages("onnx", "run")
+    check_packages("torchscript", "write", "run")

@@ -1,4 +1,4 @@
-"""The configurations of far_cue as they are, but for the number of images and iterations."""
+"""Train the configurations of far_cue with fewer images and iterations."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def test_one_step_and_one_evaluation(configure, file, tmp_path):
 
 
 def test_one_loop_finds_the_cue_on_the_cross(configure, tmp_path):
-    """A short training: far beyond what guessing gives (0.3), for every class."""
+    """A short training is far better than guessing (0.3) for every class."""
     options = ["SOLVER.MAX_ITER", 400]
     results = train(*configure("far_cue/cross_ccnet_R1.yaml", tmp_path, *options))
     assert results["mIoU"] > 60

@@ -1,4 +1,4 @@
-"""The configurations of moving_cue as they are, but for the number of clips and iterations."""
+"""Train the configurations of moving_cue with fewer clips and iterations."""
 
 import pytest
 from detectron2.utils.env import seed_all_rng
@@ -20,7 +20,7 @@ def clips(datasets):
 
 @pytest.mark.parametrize(("name", "frames"), [("T1", 1), ("T5", 5)])
 def test_it_learns_evaluates_and_draws(configure, tmp_path, name, frames):
-    """Sixteen clips, forty steps: the loss of guessing among five classes is left behind."""
+    """After forty steps on sixteen clips, the loss is below that of guessing among five classes."""
     options = ["SOLVER.MAX_ITER", "40", "SOLVER.WARMUP_ITERS", "5"]
     cfg, args = configure(f"moving_cue/{name}.yaml", tmp_path, *options)
     check_run(cfg, args)

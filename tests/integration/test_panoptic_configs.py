@@ -1,6 +1,5 @@
-"""Every panoptic configuration: one training step and one evaluation on a few scenes in its own
-dataset's layout. Models and images of all but the digits are small, everything else is as
-configured."""
+"""Train every panoptic configuration for one step and evaluate it, on a few scenes in the layout of
+its dataset. Except for the digits, models and images are small; the rest is as configured."""
 
 import os
 import subprocess
@@ -25,7 +24,7 @@ SMALL = [
     *("MODEL.SEM_SEG_HEAD.SANET.CHANNELS", "32"),
     *("INPUT.MIN_SIZE_TRAIN", "(96,)", "INPUT.MIN_SIZE_TEST", "96", "DATALOADER.NUM_WORKERS", "0"),
 ]
-# One process for all configurations of a dataset: most of the time goes into starting.
+# One process runs all configurations of a dataset, because most of the time is spent on starting.
 PROGRAM = """
 import argparse, math, sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Criss-cross attention against the dense reference, itself checked against a loop over
+"""Criss-cross attention compared with the dense reference, which is compared with a loop over
 positions."""
 
 import pytest
@@ -28,13 +28,13 @@ LAYOUTS_OF_GRADIENTS = {
 
 
 def use_small_tiles(monkeypatch, size):
-    """In bytes; each thread would get lines of its own."""
+    """Set the bytes of a tile, with one thread, because each thread gets rows of its own."""
     monkeypatch.setattr("ccsa.ops.criss_cross.tiled.TILE_BYTES", (size, size))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
 
 
 def at(x, position):
-    """(C,) of the first image at a position."""
+    """Return the features (C,) of the first image at a position."""
     return x[(0, slice(None), *position)]
 
 
@@ -81,7 +81,7 @@ def test_memory_layouts_agree_and_are_kept(size, layout):
 @pytest.mark.parametrize(("ck", "cv"), [(1, 4), (3, 1), (1, 1)])
 @pytest.mark.parametrize("size", [(5, 7), (3, 4, 5)], ids=str)
 def test_one_channel_in_several_tiles(size, ck, cv, batch, lies, monkeypatch):
-    """Strides of an axis of one are anything, also those of what is written to."""
+    """The strides of an axis of size 1 are arbitrary, also those of the results."""
     use_small_tiles(monkeypatch, 1)
     qkv = operands(size, batch, ck=ck, cv=cv)
     grad = lies(torch.randn(qkv[2].shape, dtype=torch.float64))
@@ -108,7 +108,7 @@ def test_gradients_of_the_output_may_lie_anywhere(size, batch, lies, monkeypatch
 @pytest.mark.parametrize("shift", [0.0, 3.0])
 @pytest.mark.parametrize("size", [(5, 7), (3, 4, 5)], ids=str)
 def test_scores_of_any_size_neither_overflow_nor_vanish(size, shift):
-    """Up to 1e5, so that most weights are 0 and some axes have next to no share."""
+    """Scores are up to 1e5, so most weights are 0, and some axes contribute almost nothing."""
     q, k, v = operands(size, ck=8, scale=60.0)
     operands_ = [(x.detach() + 60 * shift).requires_grad_() for x in (q, k)] + [v]
     out, grads = gradients(operands_)
@@ -120,7 +120,7 @@ def test_scores_of_any_size_neither_overflow_nor_vanish(size, shift):
 
 @pytest.mark.parametrize(("mean", "bound"), [(1.0, 1e-5), (12.0, 1.5e-3), (40.0, 2e-2)])
 def test_scores_far_from_zero_cost_no_more_than_their_own_rounding(mean, bound):
-    """Of float32 scores around 16 * mean ** 2, which are rounded to 1e-7 of that."""
+    """The float32 scores are around 16 * mean ** 2, and rounded to 1e-7 of that."""
     q, k, v = operands((33, 29), ck=16, cv=32, dtype=torch.float32)
     shifted = [(x.detach() + mean).requires_grad_() for x in (q, k)] + [v]
     out, grads = gradients(shifted)
@@ -148,7 +148,7 @@ def test_types(size, dtype, tolerance):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_gradients_are_as_exact_as_autograds(dtype):
-    """They are differences of large numbers, which must not be rounded before."""
+    """They are differences of large numbers, which must not be rounded before the subtraction."""
     qkv = operands((9, 9), dtype=dtype, ck=8, cv=64)
     expected = exact(qkv)
     ours = errors(gradients(qkv), expected)
@@ -175,7 +175,7 @@ def test_weights_under_autocast_have_float32_scores():
 @pytest.mark.parametrize("tile", [1, 1500, 4000])
 @pytest.mark.parametrize("size", [(5, 7), (2, 6, 3)], ids=str)
 def test_tiles_of_any_size_give_the_same(size, tile, monkeypatch):
-    """One line, some lines of a step, several steps of the axes before; the last is smaller."""
+    """A tile has one row, some rows of one outer index, or all rows of several outer indices."""
     use_small_tiles(monkeypatch, tile)
     qkv = operands(size, batch=3)
     out, grads = gradients(qkv)
@@ -211,7 +211,7 @@ def test_gradcheck(size):
 
 
 def test_backward_differentiates_the_log_sum_exp_of_the_whole_cross():
-    """Regression: with one line's log-sum-exp held constant dV is right, dQ and dK are not."""
+    """Regression test: if the other axis has a constant log-sum-exp, dQ and dK are wrong."""
     qkv = operands((6, 8))
     _, got = gradients(qkv)
     _, expected = gradients(qkv, "reference")

@@ -1,4 +1,4 @@
-"""Which backend runs, who may say so, and what is said where it cannot."""
+"""The choice of the backend, requests by name, and the messages for backends that cannot run."""
 
 import logging
 import subprocess
@@ -25,14 +25,14 @@ from ccsa.ops.criss_cross import (
 
 
 @pytest.fixture(autouse=True)
-def nobody_asks(monkeypatch):
+def no_request(monkeypatch):
     monkeypatch.delenv("CCSA_BACKEND", raising=False)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
 
 
 @pytest.fixture
 def ran(monkeypatch):
-    """The names of the backends that ran."""
+    """Return the list that collects the names of the backends that run."""
     names = []
     for name in dispatch.BACKENDS:
 
@@ -45,7 +45,7 @@ def ran(monkeypatch):
 
 
 def on_gpu(dtype, axes):
-    """What the predicates read of a CUDA tensor; none is needed to ask them."""
+    """Return an object with the attributes of a CUDA tensor that the predicates read."""
     return SimpleNamespace(device=torch.device("cuda", 0), dtype=dtype, dim=lambda: 2 + axes)
 
 
@@ -258,7 +258,7 @@ def through_an_outer_level(attention, q, k, v, dq):
 
 
 def of_gradients(attention, q, k, v, dq):
-    """The tangent comes with the gradient of the output alone."""
+    """Only the gradient of the output has a tangent."""
     q = q.clone().requires_grad_()
     with forward_ad.dual_level():
         weight = forward_ad.make_dual(v, v + 1)
@@ -295,7 +295,7 @@ def test_forward_mode_derivatives_are_right_or_refused(case):
 
 
 def test_compiled_code_calls_the_operator():
-    """Not the plain operations of exported programs, whose weights are all in memory."""
+    """It does not use the operations of exported programs, which keep all weights in memory."""
     called = []
 
     def backend(graph, inputs):

@@ -1,4 +1,4 @@
-"""Programs made of criss-cross attention: compiled, exported, and as ONNX, at any size."""
+"""Criss-cross attention in compiled, exported and ONNX programs, at any size."""
 
 import importlib.util
 
@@ -23,7 +23,7 @@ def at(size, batch=2, dtype=torch.float32):
 
 
 def dynamic(axes):
-    """Every size and the batch."""
+    """Return dynamic shapes of all sizes and the batch, for query, key and value."""
     names = ("t", "h", "w")[-axes:]
     dims = {0: torch.export.Dim("b"), **{2 + i: torch.export.Dim(n) for i, n in enumerate(names)}}
     return (dims,) * 3

@@ -1,4 +1,4 @@
-"""Large pages for large results."""
+"""Tests of large pages for large results."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from ccsa.ops.criss_cross.pages import use_large_pages
 
 
 def advised(address):
-    """Whether the kernel was asked for large pages where the address lies."""
+    """Return whether the kernel was asked for large pages at this address."""
     inside = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         head = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)

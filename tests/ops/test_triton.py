@@ -1,4 +1,4 @@
-"""The Triton kernels where there is no GPU: in the interpreter, and through the compiler."""
+"""The Triton kernels without a GPU: in the interpreter, and compiled only."""
 
 import collections
 import contextlib
@@ -40,7 +40,7 @@ def test_kernels_in_the_interpreter(root):
 
 
 def launches(monkeypatch, size, batch, ck, cv, dtype):
-    """(kernel, arguments, keywords) of each launch of a forward and backward; nothing runs."""
+    """Return (kernel, arguments, keywords) of each launch; nothing runs."""
     noted = []
 
     class Kernels:
@@ -62,7 +62,7 @@ def launches(monkeypatch, size, batch, ck, cv, dtype):
 
 
 def compiled(name, args, keywords):
-    """The kernel for compute capability 9.0, specialised as a launch with these arguments is."""
+    """Return the kernel compiled for compute capability 9.0, specialized for these arguments."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -97,7 +97,7 @@ def compiled(name, args, keywords):
 
 
 def resources(binary, tmp_path):
-    """Registers, and bytes of the stack per thread, where registers are spilled to."""
+    """Return the registers and the bytes of stack per thread, to which registers are spilled."""
     import triton
 
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -113,7 +113,7 @@ def resources(binary, tmp_path):
     ("dtype", "size"), [(torch.bfloat16, (97, 97)), (torch.float32, (97, 97))], ids=str
 )
 def test_the_compiler_takes_the_kernels_at_a_size_in_use(dtype, size, monkeypatch, tmp_path):
-    """What the interpreter cannot tell: types, tensor cores, and what stays in registers."""
+    """The interpreter cannot check types, use of tensor cores, and spilled registers."""
     if os.environ.get("TRITON_INTERPRET", "0") != "0":
         pytest.skip("TRITON_INTERPRET is set: nothing is compiled")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))

@@ -1,4 +1,4 @@
-"""The Triton kernels on a GPU: the small cases of ``criss_cross_kernels.py``, and sizes in use."""
+"""The Triton kernels on a GPU: the small cases of ``criss_cross_kernels.py``, and real sizes."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ pytestmark = [
 ]
 
 if torch.cuda.is_available():
-    from criss_cross_kernels import *  # noqa: F403
+    from support.criss_cross_kernels import *  # noqa: F403
 
 # Against PyTorch in float64, of which the small cases are checked by the definition.
 TOLERANCES = {torch.float32: 1e-5, torch.float16: 8e-3, torch.bfloat16: 6e-2}
@@ -81,7 +81,7 @@ def test_compiled_with_inductor(dynamic):
 
 
 def test_memory_is_linear_in_the_map():
-    """No weights: those of a (128, 256) map in float32 would be 48 MiB."""
+    """No weights are in memory: those of a (128, 256) feature map in float32 would be 48 MiB."""
     qkv = [
         as_layout(x, "channels_last")
         for x in operands((128, 256), 1, 8, 16, dtype=torch.bfloat16, device="cuda")

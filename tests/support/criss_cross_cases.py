@@ -1,4 +1,4 @@
-"""Operands of criss-cross attention and what to compare its gradients with."""
+"""Operands of criss-cross attention, and the results to compare it with."""
 
 import torch
 
@@ -6,7 +6,7 @@ from ccsa.ops import criss_cross_attention, criss_cross_weights
 
 
 def operands(size, batch=2, ck=3, cv=4, dtype=torch.float64, scale=1.0, seed=0, device="cpu"):
-    """Query, key and value that require gradients."""
+    """Return query, key and value that require gradients."""
     generator = torch.Generator().manual_seed(seed)
     return [
         (torch.randn(batch, c, *size, generator=generator, dtype=torch.float64) * scale)
@@ -17,26 +17,26 @@ def operands(size, batch=2, ck=3, cv=4, dtype=torch.float64, scale=1.0, seed=0, 
 
 
 def gradients(operands, backend=None, scale=1.0, attention=criss_cross_attention):
-    """The output, and the gradients of a weighted sum of it."""
+    """Return the output and the gradients of a weighted sum of it."""
     out = attention(*operands, **({"backend": backend} if backend else {}))
     grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
     return out, torch.autograd.grad(out, operands, (grad * scale).to(out))
 
 
 def exact(operands, scale=1.0):
-    """What :func:`gradients` gives by the definition in float64, for these very operands."""
+    """Return the result of :func:`gradients` for these operands by the reference in float64."""
     exact = [x.detach().double().requires_grad_() for x in operands]
     return gradients(exact, "reference", scale)
 
 
 def errors(got, expected):
-    """Largest error of the output and of each gradient, relative to the largest number."""
+    """Return the largest error of output and gradients, each relative to its largest value."""
     pairs = zip((got[0], *got[1]), (expected[0], *expected[1]), strict=True)
     return [((g.double() - e).abs().max() / e.abs().max()).item() for g, e in pairs]
 
 
 def as_layout(x, layout):
-    """The same values in another memory layout."""
+    """Return the same values in another memory layout."""
     if layout == "channels_last":
         x = x.movedim(1, -1).contiguous().movedim(-1, 1)
     elif layout == "transposed":
@@ -49,8 +49,11 @@ def as_layout(x, layout):
 
 
 def line_wise_gradients(q, k, v, grad):
-    """(dQ, dK) of a map (B, C, H, W) with the log-sum-exp of the other line held constant: the
-    mistake of a backward that takes P dP of one line for that of the cross."""
+    """Return wrong dQ and dK of feature maps (B, C, H, W).
+
+    They treat the log-sum-exp of the other axis as a constant: the mistake of a backward that sums
+    P * dP over one axis instead of the cross.
+    """
     weights = criss_cross_weights(q, k)
     h = q.shape[2]
     along = {  # axis: weights, their einsum letters, the position met

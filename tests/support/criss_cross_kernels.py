@@ -1,8 +1,11 @@
-"""The Triton kernels against the definition: on the GPU, as part of ``test_triton_gpu.py``, or on
-the CPU in Triton's interpreter, which has to be set before Triton is imported. ``test_triton.py``
-runs it so, in its own process; by hand: TRITON_INTERPRET=1 pytest tests/criss_cross_kernels.py
+"""Tests of the Triton kernels against the reference.
 
-The interpreter takes about 0.01 s per program, so maps are small; each size is there for a reason.
+On a GPU they are part of ``test_triton_gpu.py``. On the CPU they need Triton's interpreter, which
+must be enabled before Triton is imported: ``test_triton.py`` runs this file in a process of its
+own. To run it by hand: TRITON_INTERPRET=1 python -m pytest tests/support/criss_cross_kernels.py
+
+The interpreter takes about 0.01 s per program, so the feature maps are small, and each size covers
+a case of its own.
 """
 
 import contextlib
@@ -66,9 +69,9 @@ def test_a_cross_of_one_position():
 @pytest.mark.parametrize(
     ("size", "ck", "cv", "dtype"),
     [
-        ((1, 35), 40, 66, torch.float32),  # tiles of 32 positions, 32 and 64 channels, and some
-        ((1, 70), 20, 40, torch.bfloat16),  # a tile of 64 and some
-        ((1, 131), 20, 300, torch.float16),  # a tile of 128 and some, dQ in parts
+        ((1, 35), 40, 66, torch.float32),  # tiles of 32 positions, 32 and 64 channels
+        ((1, 70), 20, 40, torch.bfloat16),  # a tile of 64 and a remainder
+        ((1, 131), 20, 300, torch.float16),  # a tile of 128 and a remainder, dQ in parts
         ((2, 3), 64, 512, torch.bfloat16),  # as in CCNet
         ((2, 3), 140, 24, torch.float16),  # two tiles of query and key
     ],
@@ -110,7 +113,7 @@ def test_float16_scores_and_their_gradients_may_exceed_its_range():
 
 
 def test_float16_gradients_of_scores_may_exceed_its_range():
-    """As under loss scaling, while dQ and dK, with small keys and queries, do not."""
+    """This happens with loss scaling, while dQ and dK stay in range with small operands."""
     q, k, v = made((2, 3), 1, ck=16, cv=512)
     qkv = [x.detach().half().requires_grad_() for x in (q * 1e-2, k * 1e-3, v * 8)]
     expected = exact(qkv, 5000.0)
@@ -128,7 +131,7 @@ def test_memory_layouts(layout):
 
 
 class Copies(TorchDispatchMode):
-    """Counts the numbers that tensor operations copy."""
+    """Count the elements that tensor operations copy."""
 
     elements = 0
 
@@ -140,7 +143,7 @@ class Copies(TorchDispatchMode):
 
 @contextlib.contextmanager
 def no_kernels(_):
-    """In place of the launches, as the interpreter copies whatever they are given."""
+    """Replace the launches, because the interpreter copies all their arguments."""
     yield unittest.mock.MagicMock()
 
 
@@ -167,7 +170,7 @@ def test_gradients_of_any_layout(form):
 
 
 def test_backward_differentiates_the_log_sum_exp_of_the_whole_cross():
-    """Regression: with one line's log-sum-exp held constant dV is right, dQ and dK are not."""
+    """Regression test: if the other axis has a constant log-sum-exp, dQ and dK are wrong."""
     qkv = made((3, 4))
     got, expected = gradients(qkv, "triton"), exact(qkv)
     assert max(errors(got, expected)) < TOLERANCE[torch.float32]

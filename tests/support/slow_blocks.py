@@ -1,4 +1,4 @@
-"""Context blocks as slow computations from their own weights, for the tests of the fast ones."""
+"""Slow computations of the context blocks from their own weights, for comparison in tests."""
 
 import itertools
 import math
@@ -36,7 +36,7 @@ SIZES = {
 
 
 def filled(block, gamma=0.6):
-    """The block with weights that make every one of its parts count."""
+    """Return the block with weights that make each of its parts matter."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, p in block.named_parameters():
@@ -50,17 +50,20 @@ def filled(block, gamma=0.6):
 
 
 def make(form, gamma=0.6, dtype=torch.float64):
+    """Build a block of ``FORMS``."""
     name, keywords, _ = FORMS[form]
     return filled(build_block(name, C, **keywords), gamma).to(dtype)
 
 
 def image(size, batch=2, channels=C, dtype=torch.float64, seed=0):
+    """Return random features (batch, channels, *size)."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(batch, channels, *size, generator=generator, dtype=torch.float64)
     return x.to(dtype)
 
 
 def image_for(form, batch=2, dtype=torch.float64):
+    """Return random features for a block of ``FORMS``."""
     return image(SIZES[FORMS[form][2]][0], batch, dtype=dtype)
 
 
@@ -84,7 +87,7 @@ def slow_conv(layer, x):
 
 
 def slow_attention(q, k, v, sees):
-    """Softmax of q.k over the positions that ``sees(u, p)`` lets u see, position by position."""
+    """Compute attention of each position u to the positions p with ``sees(u, p)``, one by one."""
     positions = list(itertools.product(*(range(n) for n in q.shape[2:])))
     out = torch.zeros_like(v)
     for u in positions:
@@ -96,6 +99,7 @@ def slow_attention(q, k, v, sees):
 
 
 def on_cross(u, p):
+    """Return whether p is on the cross of u."""
     return sum(a != b for a, b in zip(u, p, strict=True)) <= 1
 
 
@@ -113,7 +117,7 @@ def slow_pool(x, factor):
 
 
 def slow_resize(x, size, mode):
-    """To ``size``, pixel centres on pixel centres."""
+    """Resize to ``size`` with aligned pixel centers."""
     out = torch.zeros(*x.shape[:2], *size, dtype=x.dtype)
     for u in itertools.product(*(range(n) for n in size)):
         corners = []  # per axis: [(index, weight), ...]

@@ -1,4 +1,4 @@
-"""tools/compare_runs.py, run as a user runs it."""
+"""Run tools/compare_runs.py as a user does."""
 
 import shutil
 from functools import partial
@@ -21,7 +21,7 @@ def run(run_tool):
 
 @pytest.fixture
 def runs(make_run):
-    """fcn over two seeds and a mean of 60, and a second configuration."""
+    """Create runs of fcn with two seeds and a mean of 60, and of a second configuration."""
     make_run("digits/fcn/1", {"sem_seg": {"mIoU": 58.0, "pACC": 90.0}})
     make_run("digits/fcn/2", {"sem_seg": {"mIoU": 62.0, "pACC": 91.0}}, options=["SEED", 2])
     other = ["MODEL.SEM_SEG_HEAD.CONVS_DIM", 128]
@@ -31,7 +31,7 @@ def runs(make_run):
 
 @pytest.fixture
 def scene(tmp_path, monkeypatch):
-    """A test image, so that no dataset has to be drawn."""
+    """Provide a test image, so that no dataset has to be drawn."""
     file = tmp_path / "scene.jpg"
     Image.new("RGB", (160, 160), (90, 120, 150)).save(file)
     monkeypatch.setattr(DatasetCatalog, "get", lambda name: [{"file_name": str(file)}])
@@ -122,14 +122,14 @@ def test_another_metric(run, runs):
 def test_mistakes_end_with_one_message(run, runs, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
-    for words, said in (
+    for words, message in (
         ([tmp_path / "empty"], "contains no finished run"),
         ([runs, tmp_path / "gone"], "gone contains no finished run"),
         ([runs, "--no-cost", "--output", tmp_path / "file"], "is a file; name a folder"),
     ):
         status, out, err = run(*words)
         assert status == 2 and not out
-        assert said in err and len(err.splitlines()) == 1
+        assert message in err and len(err.splitlines()) == 1
 
 
 def test_a_broken_configuration_is_named(run, runs):

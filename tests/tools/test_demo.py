@@ -1,4 +1,4 @@
-"""tools/demo.py, run as a user runs it, on digit scenes, a video and a photograph."""
+"""Run tools/demo.py as a user does, on digit scenes, a video and a photograph."""
 
 import re
 import shutil
@@ -33,7 +33,7 @@ class Namespace:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A folder like that of a training run, of a tiny model with random weights."""
+    """Return the folder of a run of a tiny model with random weights."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "config.yaml").write_text(yaml.safe_dump(tiny_models.MASK_RCNN))
     torch.manual_seed(0)
@@ -57,7 +57,7 @@ def tool():
 
 @pytest.fixture
 def demo(tool, run, run_tool, monkeypatch):
-    """Runs the tool with the weights of ``run``; gives its exit status, output and errors."""
+    """Run the tool with the weights of ``run``; return its exit status, output and errors."""
 
     def call(*arguments, weights=run, threshold="0.01"):
         options = ["--weights", weights] if weights else []
@@ -112,7 +112,7 @@ def test_a_panoptic_model_paints_stuff_and_void_is_left(demo, scenes, tmp_path):
     out = tmp_path / "shown"
     scene = Image.open(scenes / "000001.jpg").resize((480, 480), Image.Resampling.BICUBIC)
     scene = np.asarray(scene).astype(int)
-    for label, name in ((2, "stuff.png"), (0, "things.png")):  # 0, all things, is no stuff
+    for label, name in ((2, "stuff.png"), (0, "things.png")):  # 0 is all things, not stuff
         state["sem_seg_head.predictor.bias"].copy_(torch.eye(4)[label])
         torch.save({"model": state}, folder / "model_final.pth")
         arguments = ["--input", scenes / "000001.jpg", "--output", out / name]
@@ -120,8 +120,8 @@ def test_a_panoptic_model_paints_stuff_and_void_is_left(demo, scenes, tmp_path):
         assert status == 0
     np.testing.assert_array_equal(np.asarray(Image.open(out / "things.png")), scene)
     drawn = np.asarray(Image.open(out / "stuff.png")).astype(int)
-    colour = class_metadata("digits_val_panoptic_separated").stuff_colors[2]
-    painted = scene + OPACITY * (np.array(colour) - scene)
+    color = class_metadata("digits_val_panoptic_separated").stuff_colors[2]
+    painted = scene + OPACITY * (np.array(color) - scene)
     assert (np.abs(drawn - painted).max(axis=-1) <= 3).mean() > 0.95  # the rest is the label
     assert (drawn > 240).all(axis=-1).any()  # the text of the label
 
@@ -143,7 +143,7 @@ def test_a_video_keeps_frames_rate_and_size(demo, tmp_path, option):
     for level in (40, 80, 120):
         writer.write(np.full((64, 96, 3), level, np.uint8))
     writer.release()
-    unnamed = clip.rename(tmp_path / "clip.recording")  # a video is known by what it holds
+    unnamed = clip.rename(tmp_path / "clip.recording")  # a video is recognized by its content
     status, printed, errors = demo(option, unnamed, "--output", tmp_path / "drawn.mp4")
     assert status == 0 and "3 images drawn" in printed and "3/3" in errors
     video = cv2.VideoCapture(str(tmp_path / "drawn.mp4"))
@@ -156,7 +156,7 @@ def test_a_video_keeps_frames_rate_and_size(demo, tmp_path, option):
 
 @pytest.fixture
 def video_run(tmp_path):
-    """A folder like that of a training run, of a tiny video model with random weights."""
+    """Return the folder of a run of a tiny video model with random weights."""
     folder = tmp_path / "video_run"
     folder.mkdir()
     config = {

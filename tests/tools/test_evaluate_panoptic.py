@@ -1,4 +1,4 @@
-"""tools/evaluate_panoptic.py, run as a user runs it, with every mistake in its files."""
+"""Run tools/evaluate_panoptic.py as a user does, with every mistake in its files."""
 
 import json
 import subprocess
@@ -120,7 +120,7 @@ def in_json(name, change):
 
 
 def in_segments(name, **changes):
-    """Changes of the first segment of image 2; {None} takes a key away."""
+    """Change keys of the first segment of image 2; None removes a key."""
 
     def change(content):
         segment = segments(content)[0]

@@ -40,6 +40,8 @@ def run(tool, root, tmp_path, monkeypatch, capsys):
             [],
             ["mask_rcn.yaml does not exist in", "did you mean mask_rcnn.yaml"],
         ),
+        (DIGITS, ["--with", "ccl"], ["--with ccl does not fit", "no semantic head", "that fit: "]),
+        (DIGITS, ["--with", "R_11"], ["no such overlay", "R_101"]),
         (DIGITS, ["SOLVER.MAX_ITR", "3"], ["SOLVER.MAX_ITR", "SOLVER.MAX_ITER"]),
         (DIGITS, ["DATASETS.TRAIN", "('digit_train',)"], ["digit_train", "digits_train"]),
         (DIGITS, ["MODEL.WEIGHTS", "gone.pth"], ["gone.pth", "MODEL.WEIGHTS"]),

@@ -1,4 +1,4 @@
-"""Pictures of predictions beside ground truth, by their pixels."""
+"""The pixels of pictures that show predictions next to the ground truth."""
 
 import itertools
 from pathlib import Path
@@ -27,7 +27,7 @@ def square(x: int, y: int, scale: float = 1) -> list[int]:
 
 
 class Stub(nn.Module):
-    """Answers with the squares of the ground truth, in the kind of output that is asked for."""
+    """A model that returns the squares of the ground truth in the requested kind of output."""
 
     def __init__(self, kind: str, scores=SCORES):
         super().__init__()
@@ -68,7 +68,7 @@ def folder(tmp_path_factory):
     Image.fromarray(labels).save(folder / "semantic.png")
     Image.fromarray((labels == 2).astype(np.uint8)).save(folder / "stuff.png")
     ids = np.zeros((SIZE, SIZE, 3), np.uint8)
-    ids[..., 1] = labels + 1  # 256, 512 and 768: the second byte is read as well
+    ids[..., 1] = labels + 1  # ids 256, 512 and 768 need the second byte
     Image.fromarray(ids).save(folder / "panoptic.png")
     return folder
 
@@ -78,7 +78,7 @@ _names = (f"drawn_{number}" for number in itertools.count())
 
 @pytest.fixture
 def dataset(folder):
-    """Registers a dataset with one kind of annotation, of ``count`` scenes; gives its name."""
+    """Return a function to register a dataset of ``count`` scenes with one kind of annotation."""
     registered = []
 
     def register(kind: str, count: int = 1) -> str:
@@ -135,8 +135,8 @@ def panels(path) -> tuple[np.ndarray, np.ndarray]:
     return rows[:, GAP : GAP + PANEL], rows[:, 2 * GAP + PANEL : 2 * GAP + 2 * PANEL]
 
 
-def colour_in(panel: np.ndarray, label: int) -> np.ndarray:
-    """The colour of a square, in its lower right part, where no label lies."""
+def color_in(panel: np.ndarray, label: int) -> np.ndarray:
+    """Return the color of a square in its lower right part, where no label is drawn."""
     x, y = SQUARES[label]
     return panel[int((y + 20) / SIZE * PANEL), int((x + 20) / SIZE * PANEL)]
 
@@ -150,23 +150,23 @@ def colour_in(panel: np.ndarray, label: int) -> np.ndarray:
         ("separated", "panoptic_seg"),
     ],
 )
-def test_a_class_has_one_colour_in_both_panels(dataset, tmp_path, annotated, predicted):
+def test_a_class_has_one_color_in_both_panels(dataset, tmp_path, annotated, predicted):
     name = dataset(annotated)
     path = draw_predictions(config(), Stub(predicted), name, tmp_path / "drawn.png")
     truth, prediction = panels(path)
-    colours = [colour_in(truth, label) for label in SQUARES]
-    for label, colour in zip(SQUARES, colours, strict=True):
-        np.testing.assert_array_equal(colour, colour_in(prediction, label))
-        assert np.ptp(colour.astype(int)) > 30  # coloured: the scene is grey
-    assert np.abs(colours[0].astype(int) - colours[1]).max() > 60
+    colors = [color_in(truth, label) for label in SQUARES]
+    for label, color in zip(SQUARES, colors, strict=True):
+        np.testing.assert_array_equal(color, color_in(prediction, label))
+        assert np.ptp(color.astype(int)) > 30  # it has a hue, unlike the gray scene
+    assert np.abs(colors[0].astype(int) - colors[1]).max() > 60
 
 
 def test_what_is_below_the_threshold_is_not_drawn(dataset, tmp_path):
     model = Stub("instances", scores=(0.9, 0.49))
     path = draw_predictions(config(), model, dataset("instances"), tmp_path / "drawn.png")
     truth, prediction = panels(path)
-    np.testing.assert_array_equal(colour_in(prediction, 0), colour_in(truth, 0))
-    assert colour_in(prediction, 1).tolist() == [90, 90, 90]
+    np.testing.assert_array_equal(color_in(prediction, 0), color_in(truth, 0))
+    assert color_in(prediction, 1).tolist() == [90, 90, 90]
 
 
 def test_holes_of_a_mask_are_not_filled(dataset, tmp_path):

@@ -1,4 +1,4 @@
-"""Colours and labels of one drawing."""
+"""Colors and labels of one drawing."""
 
 import numpy as np
 import pytest
@@ -67,11 +67,11 @@ def test_colours_of_the_dataset_are_kept():
 @pytest.mark.parametrize("count", [2, 10, 80])
 def test_every_class_gets_a_colour_of_its_own(count):
     MetadataCatalog.get("uncoloured").set(thing_classes=[str(i) for i in range(count)])
-    assert class_metadata("").stuff_classes[0] == "0"  # no dataset at all
-    colours = np.array(class_metadata("uncoloured").thing_colors)
+    assert class_metadata("").stuff_classes[0] == "0"  # without a dataset
+    colors = np.array(class_metadata("uncoloured").thing_colors)
     MetadataCatalog.pop("uncoloured")
-    assert len(np.unique(colours, axis=0)) == count
-    assert (np.ptp(colours, axis=1) > 60).all()  # none is grey
+    assert len(np.unique(colors, axis=0)) == count
+    assert (np.ptp(colors, axis=1) > 60).all()  # no color is gray
 
 
 def test_classes_without_names_are_numbered(metadata):
@@ -92,7 +92,7 @@ def test_no_instances_leave_the_image_as_it_is(metadata):
 
 
 def panoptic_outputs():
-    """Two touching things of one class, a stuff, and void in the upper quarter."""
+    """Return two adjacent things of one class, a stuff region, and void in the upper quarter."""
     ids = torch.zeros(120, 160, dtype=torch.int32)
     ids[30:] = 1
     ids[40:80, 20:60], ids[40:80, 60:100] = 300, 301

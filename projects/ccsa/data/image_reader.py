@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from ccsa.errors import UserError
 
 Range = tuple[float, float]
+FIX = "replace it with an intact copy"
 PERCENTILES = (0.1, 99.9)
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 _PNG_DEPTH, _PNG_COLOR = 24, 25  # bytes of a PNG file with bits per channel and type of color
@@ -24,7 +25,11 @@ _SAMPLE = 1 << 16  # pixels of an image that its percentiles are computed from
 
 
 def read_image(
-    file: str | Path, format: str = "RGB", intensity_range: Sequence[float] | None = None
+    file: str | Path,
+    format: str = "RGB",
+    intensity_range: Sequence[float] | None = None,
+    *,
+    fix: str = FIX,
 ) -> np.ndarray:
     """Read an image, upright by its EXIF orientation.
 
@@ -33,6 +38,7 @@ def read_image(
         format: order of the channels, as ``INPUT.FORMAT``: ``RGB``, ``BGR``, ``L`` and Detectron2's
             other formats.
         intensity_range: (low, high), mapped to 0 and 255, for images of more than 8 bits.
+        fix: how a damaged file can be fixed, for the message.
 
     Returns:
         uint8 (H, W, 3), or (H, W, 1) for ``L``.
@@ -40,7 +46,7 @@ def read_image(
     Raises:
         UserError: the file cannot be read, or it has more than 8 bits and no range is given.
     """
-    image, deep = open_image(file)
+    image, deep = open_image(file, fix)
     if deep is not None:
         if not intensity_range:
             raise UserError(
@@ -52,7 +58,7 @@ def read_image(
     return convert_PIL_to_numpy(image, format).astype(np.uint8, copy=False)
 
 
-def open_image(file: str | Path) -> tuple[Image.Image, np.ndarray | None]:
+def open_image(file: str | Path, fix: str = FIX) -> tuple[Image.Image, np.ndarray | None]:
     """Decode an image.
 
     Returns:
@@ -63,7 +69,7 @@ def open_image(file: str | Path) -> tuple[Image.Image, np.ndarray | None]:
     """
     path = Path(file)
     if not path.is_file():  # opening a named pipe would wait forever
-        raise UserError(f"image {file} does not exist; restore it, or remove its record")
+        raise UserError(f"cannot read image {file} (it does not exist); {fix}")
     try:
         if _is_deep_color(path):
             return Image.new("L", (1, 1)), _decode_deep(path)
@@ -74,10 +80,7 @@ def open_image(file: str | Path) -> tuple[Image.Image, np.ndarray | None]:
         deep = _decode_tiff(path)
         if deep is None:
             reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(
-                f"cannot read image {file} ({reason}); replace it by a good copy, or remove its "
-                "record"
-            ) from error
+            raise UserError(f"cannot read image {file} ({reason}); {fix}") from error
         return Image.new("L", (1, 1)), deep
     if image.mode in _DEEP_MODES:
         values = np.asarray(image)

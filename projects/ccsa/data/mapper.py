@@ -25,6 +25,10 @@ from ccsa.data.transforms.semantic import semantic_augmentations
 from ccsa.errors import UserError
 from ccsa.utils.user_code import import_user_code, imported_user_code
 
+FIX = (
+    "replace it with an intact copy or remove it from the annotations, then continue with --resume"
+)
+
 
 class ReportingMapper(DatasetMapper):
     """A DatasetMapper with this project's readers of images and labels.
@@ -57,7 +61,7 @@ class ReportingMapper(DatasetMapper):
         head = cfg.MODEL.SEM_SEG_HEAD
         return {
             **super().from_config(cfg, is_train),
-            "intensity_range": intensity_range(cfg.INPUT.INTENSITY_RANGE),
+            "intensity_range": intensity_range(cfg.INPUT.get("INTENSITY_RANGE", "auto")),
             "label_classes": head.NUM_CLASSES if _reads_labels(cfg) else None,
             "ignore_label": head.IGNORE_VALUE,
         }
@@ -76,7 +80,9 @@ class ReportingMapper(DatasetMapper):
         """
         with report_failures(dataset_dict):
             record = copy.deepcopy(dataset_dict)
-            image = read_image(record["file_name"], self.image_format, self.intensity_range)
+            image = read_image(
+                record["file_name"], self.image_format, self.intensity_range, fix=FIX
+            )
             utils.check_image_size(record, image)
             label = self.read_label(record) if self.is_train and has_label(record) else None
             for key in ("sem_seg_file_name", "labels", "objects"):
@@ -99,7 +105,7 @@ class ReportingMapper(DatasetMapper):
 
     def read_label(self, record: dict[str, Any]) -> np.ndarray:
         """Return the label (H, W) of a record, checked against the number of classes."""
-        label = semantic_label(record)
+        label = semantic_label(record, fix=FIX)
         if self.label_classes is not None:
             source = record.get("sem_seg_file_name", f"the label of {record['file_name']}")
             check_label(label, self.label_classes, self.ignore_label, source)
@@ -173,10 +179,7 @@ def report_failures(record: dict[str, Any]) -> Iterator[None]:
     except UserError:
         raise
     except (OSError, SyntaxError, SizeMismatchError) as error:
-        raise UserError(
-            f"cannot read {record['file_name']} ({error}); replace it with an intact copy or "
-            "remove it from the annotations, then continue with --resume"
-        ) from error
+        raise UserError(f"cannot read {record['file_name']} ({error}); {FIX}") from error
     except Exception as error:  # whatever an augmentation or a damaged annotation raises
         reason = " ".join(str(error).split())[:300]
         raise UserError(

@@ -14,7 +14,7 @@ import numpy as np
 import pycocotools.mask as coco_mask
 
 from ccsa.data.folder import FolderDataset
-from ccsa.data.formats.label_images import read_label_image
+from ccsa.data.formats.label_images import FIX, read_label_image
 from ccsa.data.formats.panoptic_png import read_segment_ids
 from ccsa.data.records import rle_of_polygons
 from ccsa.errors import UserError, one_of
@@ -69,7 +69,7 @@ def derive(data: FolderDataset, kind: str) -> TaskData:
     return _panoptic(data, things)
 
 
-def semantic_label(record: Mapping[str, Any]) -> np.ndarray:
+def semantic_label(record: Mapping[str, Any], *, fix: str = FIX) -> np.ndarray:
     """Return the classes of the pixels of a record, (H, W) integers; 255 is ignored.
 
     Args:
@@ -77,13 +77,15 @@ def semantic_label(record: Mapping[str, Any]) -> np.ndarray:
             ``{"source": "file" | "segments" | "annotations", "classes": {number: label}}``: the
             label image, the panoptic PNG, or the objects drawn over background 0, smaller ones on
             top.
+        fix: how a damaged file can be fixed, for the message.
 
     Raises:
         UserError: a file cannot be read.
     """
     labels = record.get("labels")
     if labels is None or labels["source"] == "file":
-        return read_label_image(record["sem_seg_file_name"], labels and labels["classes"])
+        mapping = labels["classes"] if labels else record.get("label_mapping")
+        return read_label_image(record["sem_seg_file_name"], mapping, fix=fix)
     classes = labels["classes"]
     if labels["source"] == "segments":
         ids = read_segment_ids(Path(record["pan_seg_file_name"]))

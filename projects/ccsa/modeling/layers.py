@@ -79,7 +79,7 @@ def feature_shape(shapes: Mapping[str, ShapeSpec], name: str) -> tuple[int, int]
     """
     if name not in shapes:
         raise UserError(
-            f"the head needs feature '{name}', but the backbone gives {', '.join(shapes)}"
+            f"the head needs feature '{name}', but the backbone returns {', '.join(shapes)}"
         )
     shape = shapes[name]
     assert shape.channels is not None and shape.stride is not None  # backbones always state them

@@ -189,8 +189,8 @@ def test_no_context_leaves_no_parameters(shapes):
     ("keys", "message"),
     [
         ({"IN_FEATURES": ["p2", "p3"]}, r'\["res5"\]'),
-        ({"IN_FEATURES": ["p5"]}, "gives res2, res3, res4, res5"),
-        ({"AUX__IN_FEATURE": "p4"}, "gives res2, res3, res4, res5"),
+        ({"IN_FEATURES": ["p5"]}, "returns res2, res3, res4, res5"),
+        ({"AUX__IN_FEATURE": "p4"}, "returns res2, res3, res4, res5"),
         ({"ACTIVATION": "gelu"}, "relu, leaky_relu"),
         ({"NORM": "batch"}, "SyncBN"),
         ({"NUM_CLASSES": 5, "CLASS_WEIGHTS": [1, 2]}, "each of the 5 classes"),

@@ -64,12 +64,14 @@ def test_everything_off_is_the_plain_fcn(shapes, features, labels):
     head = SANetHead(
         shapes, **SMALL, blocks=[], mask_weight=0.0, category_weight=0.0, dense_weight=1.0
     )
-    twin = FCNHead(shapes, num_classes=5, channels=16, norm="BN", dropout=0.0, aux_weight=0.0)
+    baseline = FCNHead(shapes, num_classes=5, channels=16, norm="BN", dropout=0.0, aux_weight=0.0)
     state = head.state_dict()
-    twin.load_state_dict({k.replace("dense.", "fcn."): v for k, v in state.items()}, strict=True)
-    losses, wanted = head(features, labels)[1], twin(features, labels)[1]
+    baseline.load_state_dict(
+        {k.replace("dense.", "fcn."): v for k, v in state.items()}, strict=True
+    )
+    losses, wanted = head(features, labels)[1], baseline(features, labels)[1]
     assert torch.equal(losses["loss_dense_sem_seg"], wanted["loss_sem_seg"])
-    assert torch.equal(head.eval()(features)[0], twin.eval()(features)[0])
+    assert torch.equal(head.eval()(features)[0], baseline.eval()(features)[0])
 
 
 @pytest.mark.parametrize(

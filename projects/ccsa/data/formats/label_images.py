@@ -13,10 +13,12 @@ from ccsa.utils.files import atomic_write
 
 IGNORE = 255  # the label of pixels that count neither in the loss nor in the metrics
 PNG_END = b"IEND\xaeB`\x82"  # the last chunk of every PNG file
-_FIX = "save labels as one channel (gray or palette) of integers"
+FIX = "replace it with an intact copy"
 
 
-def read_label_image(path: str | Path, mapping: Mapping[int, int] | None = None) -> np.ndarray:
+def read_label_image(
+    path: str | Path, mapping: Mapping[int, int] | None = None, *, fix: str = FIX
+) -> np.ndarray:
     """Read a label image as integers (H, W).
 
     Palette images give their indices, 1-bit images 0 and 1, and images of three equal channels the
@@ -25,6 +27,7 @@ def read_label_image(path: str | Path, mapping: Mapping[int, int] | None = None)
     Args:
         path: a gray, palette or 1-bit image.
         mapping: replaces values: ``{255: 1}``. Values that it lacks stay.
+        fix: how a damaged file can be fixed, for the message.
 
     Returns:
         An array of uint8 or a wider integer type.
@@ -34,17 +37,20 @@ def read_label_image(path: str | Path, mapping: Mapping[int, int] | None = None)
     """
     path = Path(path)
     if not path.is_file():  # opening a named pipe would wait forever
-        raise UserError(f"label file {path} does not exist; restore it")
+        raise UserError(f"cannot read the label file {path} (it does not exist); {fix}")
     try:
         with Image.open(path) as image:
             mode = image.mode
             values = np.array(image)
     except Exception as error:  # Pillow's plug-ins raise many kinds for damaged files
-        raise UserError(f"cannot read the label file {path} ({error}); replace it") from error
+        raise UserError(f"cannot read the label file {path} ({error}); {fix}") from error
     if values.ndim == 3 and mode in ("RGB", "RGBA", "LA"):
         colors = values[..., : len(mode) - mode.endswith("A")]
         if (colors != colors[..., :1]).any():
-            raise UserError(f"label file {path} has different channels ({mode}); {_FIX}")
+            raise UserError(
+                f"{path} is not a label image: it has different channels ({mode}) instead of one "
+                f"of integers; {fix}"
+            )
         values = colors[..., 0]
     if values.dtype == bool:
         values = values.astype(np.uint8)
@@ -52,8 +58,8 @@ def read_label_image(path: str | Path, mapping: Mapping[int, int] | None = None)
         values = values.astype(np.int32)
     if values.ndim != 2 or values.dtype.kind not in "ui":
         raise UserError(
-            f"label file {path} is not an image of integers (mode {mode}, type {values.dtype}); "
-            f"{_FIX}"
+            f"{path} is not a label image with one channel of integers (shape {values.shape}, type "
+            f"{values.dtype}); {fix}"
         )
     return map_labels(values, mapping) if mapping else values
 

@@ -12,7 +12,7 @@ from detectron2.data.detection_utils import check_image_size
 from fvcore.transforms.transform import Transform
 
 from ccsa.data.image_reader import read_image
-from ccsa.data.mapper import SemanticMapper, report_failures
+from ccsa.data.mapper import FIX, SemanticMapper, report_failures
 from ccsa.data.tasks import has_label
 
 
@@ -45,7 +45,7 @@ class ClipMapper(SemanticMapper):
     def _frame(self, record: dict[str, Any], file: str) -> np.ndarray:
         """Return a frame (H, W, 3). Its size must be that of ``record``, or is added to it."""
         with report_failures({"file_name": file}):
-            frame = read_image(file, self.image_format, self.intensity_range)
+            frame = read_image(file, self.image_format, self.intensity_range, fix=FIX)
             check_image_size(record, frame)
         return frame
 

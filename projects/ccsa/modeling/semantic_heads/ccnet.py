@@ -1,7 +1,7 @@
 """The segmentation head of CCNet.
 
 CCNet: Criss-Cross Attention for Semantic Segmentation, Huang et al., ICCV 2019 and TPAMI 2020,
-arXiv 1811.11721, figure 2. Official code (speedinghzl/CCNet, networks/ccnet.py) consulted as
+arXiv 1811.11721. Official code (speedinghzl/CCNet, networks/ccnet.py) consulted as
 reference:
 
     x: res5      a = reduction(x)      b = blocks(a), R recurrences      c = refine(b)
