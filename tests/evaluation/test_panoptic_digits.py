@@ -9,7 +9,6 @@ import pytest
 import torch
 import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import COCOEvaluator, SemSegEvaluator
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 from pycocotools.mask import decode
@@ -19,6 +18,8 @@ from ccsa.data.panoptic import read_segment_ids
 from ccsa.data.synthetic import digits
 from ccsa.engine import Trainer, setup_cfg
 from ccsa.evaluation import PanopticQualityEvaluator, build_evaluator, evaluate_files, main_metric
+from ccsa.evaluation.instances import InstanceEvaluator
+from ccsa.evaluation.semantic import SemanticEvaluator
 
 NAME = "digits_val_panoptic_separated"
 
@@ -76,7 +77,9 @@ def perfect(place, evaluator):
 
 def test_metadata_choose_all_three(place, tmp_path, logged):
     parts = build_evaluator(NAME, tmp_path)._evaluators
-    assert [type(e) for e in parts] == [SemSegEvaluator, COCOEvaluator, PanopticQualityEvaluator]
+    assert [type(e) for e in parts] == [
+        *(SemanticEvaluator, InstanceEvaluator, PanopticQualityEvaluator)
+    ]
     assert not any(record.levelno >= logging.WARNING for record in logged.records)
 
 

@@ -84,7 +84,9 @@ class ReportingMapper(DatasetMapper):
                 record["file_name"], self.image_format, self.intensity_range, fix=FIX
             )
             utils.check_image_size(record, image)
-            label = self.read_label(record) if self.is_train and has_label(record) else None
+            # As in DatasetMapper, label files are also read for evaluation.
+            wanted = self.is_train or "labels" not in record
+            label = self.read_label(record) if wanted and has_label(record) else None
             for key in ("sem_seg_file_name", "labels", "objects"):
                 record.pop(key, None)
             inputs = T.AugInput(image, sem_seg=label)

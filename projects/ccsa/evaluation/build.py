@@ -103,7 +103,7 @@ def evaluator_type(name: str) -> str | None:
     its records contain."""
     metadata = MetadataCatalog.get(name)
     kind = metadata.get("evaluator_type")
-    if kind is not None:
+    if kind is not None or name not in DatasetCatalog.list():
         return kind
     records = DatasetCatalog.get(name)
     keys = set().union(*records) if records else set()

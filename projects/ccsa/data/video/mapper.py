@@ -32,7 +32,7 @@ class ClipMapper(SemanticMapper):
         # Each file is read once, and the labeled one first: its size is that of all.
         frames = {file: self._frame(record, file) for file in dict.fromkeys([labeled, *names])}
         with report_failures(dataset_dict):
-            labels = self.read_label(record) if self.is_train and has_label(record) else None
+            labels = self.read_label(record) if has_label(record) else None
             record.pop("sem_seg_file_name", None)
             clip = ClipInput([frames[name] for name in names], names.index(labeled), labels)
             self.augmentations(clip)
