@@ -46,7 +46,7 @@ def logged(caplog, monkeypatch):
 
 def perfect(place, evaluator):
     """Return outputs that are equal to the annotations."""
-    coco = next(e for e in evaluator._evaluators if isinstance(e, COCOEvaluator))._coco_api
+    coco = next(e for e in evaluator._evaluators if isinstance(e, InstanceEvaluator))._coco_api
     panoptic = json.loads((place / "annotations/panoptic_val.json").read_text())
     for entry in panoptic["annotations"]:
         image_id = entry["image_id"]
