@@ -47,7 +47,7 @@ from ccsa.data.paths import datasets_root
 from ccsa.data.problems import ERROR, KINDS, Problems, kinds_table
 from ccsa.data.tasks import derive
 from ccsa.engine.own_data import add_data_arguments
-from ccsa.errors import UserError, reports_user_errors, suggestion
+from ccsa.errors import UserError, near_misses, reports_user_errors, suggestion
 from ccsa.utils.files import write_text
 from ccsa.utils.user_code import import_user_code
 from ccsa.visualization.preview import draw_preview
@@ -129,12 +129,14 @@ def check_own(args: argparse.Namespace) -> tuple[Checked, dict[str, Any]]:
 
 def check_registered(names: list[str], preview: Path | None) -> tuple[Checked, dict[str, Any]]:
     """Check registered datasets; return the result, and facts about them."""
+    registered = DatasetCatalog.list()
     for name in names:
-        if name not in DatasetCatalog.list():
-            valid = [*FAMILIES, *DatasetCatalog.list()]
-            raise UserError(
-                f"there is no dataset called '{name}'{suggestion(name, valid, cutoff=0.4)}"
-            )
+        if name not in registered:
+            if near_misses(name, registered, cutoff=0.8):
+                hint = suggestion(name, registered, listed=0, cutoff=0.8)
+                raise UserError(f"there is no dataset called '{name}'{hint}")
+            find_family(name, FAMILIES)  # raises an error that lists the benchmarks
+            raise UserError(f"check {name} by a command of its own, because it is a benchmark")
     problems = Problems()
     splits: dict[str, list[dict[str, Any]]] = {}
     for name in names:

@@ -44,7 +44,7 @@ def object_colors(class_colors: Sequence, centers: np.ndarray) -> list[Color]:
 
 def _palette(count: int, hue: float, width: float) -> list[Color]:
     """Return colors whose hues are spread over a range of the given width around a hue."""
-    shares = [((i * 0.618034) % 1 - 0.5) * width for i in range(count)]
+    shares = [((i * 0.618034 + 0.5) % 1 - 0.5) * width for i in range(count)]  # from 0 on
     tones = [_TONES[i % len(_TONES)] for i in range(count)]
     return [
         colorsys.hsv_to_rgb((hue + share) % 1, *tone)

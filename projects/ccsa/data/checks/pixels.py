@@ -91,7 +91,7 @@ def _decoded(file: str, problems: Problems) -> bytes:
         problems.add("bit_depth", file, f"the image has color in {deep.dtype}")
     pixels = np.ascontiguousarray(image if deep is None else deep)
     digest = hashlib.sha256(f"{pixels.shape} {pixels.dtype}".encode())
-    digest.update(pixels)
+    digest.update(pixels.data)
     return digest.digest()
 
 

@@ -75,7 +75,7 @@ def _check_record(
         record["height"], record["width"] = (header.height, header.width) if header else (1, 1)
         if header is None:
             record["annotations"] = []
-    elif not all(_is_integer(value) and value > 0 for value in size):
+    elif not all(_is_integer(value) and int(value or 0) > 0 for value in size):
         text = f"{where}: 'height' and 'width' are {shown(size[0])} and {shown(size[1])}"
         problems.add("wrong_type", file, text)
         return False
