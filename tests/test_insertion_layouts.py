@@ -291,3 +291,46 @@ def test_vision_transformers_of_timm():
             set_gamma(model)
             assert not torch.allclose(model(x), expected)
             set_gamma(model, 0.0)
+
+
+def test_a_configuration_inserts_blocks_into_a_transformer_of_timm(tmp_path):
+    pytest.importorskip("timm")
+    import argparse
+
+    from detectron2.modeling import build_model
+
+    from ccsa.engine.setup import setup_cfg
+
+    file = tmp_path / "swin.yaml"
+    file.write_text("""
+MODEL:
+  META_ARCHITECTURE: ContextModel
+  DEVICE: cpu
+  WEIGHTS: ""
+  BACKBONE: {NAME: build_timm_fpn_backbone}
+  FPN: {IN_FEATURES: [res2, res3, res4, res5], OUT_CHANNELS: 8}
+  TIMM:
+    NAME: swin_tiny_patch4_window7_224
+    OUT_FEATURES: [res2, res3, res4, res5]
+    ARGUMENTS:
+      - {embed_dim: 12, depths: [1, 1, 1, 1], num_heads: [1, 1, 1, 1], strict_img_size: false}
+  RPN: {IN_FEATURES: [p4]}
+  ANCHOR_GENERATOR: {SIZES: [[32]]}
+  ROI_HEADS: {NAME: StandardROIHeads, IN_FEATURES: [p4]}
+  ROI_BOX_HEAD: {NAME: FastRCNNConvFCHead, NUM_FC: 1, FC_DIM: 8}
+  CONTEXT:
+    BLOCKS:
+      - {at: backbone.bottom_up.net.layers_1.blocks.-1, block: CrissCross, layout: nhwc}
+""")
+    model = build_model(setup_cfg(argparse.Namespace(config_file=str(file), opts=[]))).eval()
+    paths = [path for path, _ in context_blocks(model)]
+    assert paths == ["backbone.bottom_up.net.layers_1.blocks.0.context"]
+    image = [{"image": torch.rand(3, 60, 90) * 255, "height": 60, "width": 90}]
+    with torch.no_grad():
+        before = model.backbone(
+            torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+        )
+        set_gamma(model)
+        after = model.backbone(torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0)))
+        model(image)
+    assert not torch.allclose(before["p5"], after["p5"])
