@@ -63,9 +63,12 @@ class CocoReader:
             if "id" in entry:
                 where = f"annotation {shown(entry['id'])}"
                 self._check_number(entry["id"], numbers, where)
-            record = records.get(self._integer(entry, "image_id", where, text=True))
-            if record is None:
-                self._report("unknown_image", f"{where}: image_id {shown(entry.get('image_id'))}")
+            number = self._integer(entry, "image_id", where, text=True)
+            record = records.get(number)
+            if record is None:  # known, if the image itself was reported
+                if number not in records:
+                    text = f"{where}: image_id {shown(entry.get('image_id'))}"
+                    self._report("unknown_image", text)
                 continue
             where += f" of image {record['file_name'].rpartition('/')[2]}"
             annotation = self._annotation(entry, record, index, cvat, where)
