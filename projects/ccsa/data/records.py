@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import pycocotools.mask as coco_mask
@@ -214,7 +214,7 @@ def as_text(rle: Rle) -> Rle:
     return {"size": [int(n) for n in rle["size"]], "counts": text}
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether a JSON value is a finite number that a float can hold. (To Python, true is an
     integer.)"""
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -253,13 +253,12 @@ class CocoReader:
         if cvat and isinstance(entry.get("segmentation"), dict):
             iscrowd = 0
         area = entry.get("area")
-        known = is_number(area) and area > 0
         annotation = make_annotation(
             index[category],
             box=box,
             segmentation=segmentation,
             iscrowd=iscrowd,
-            area=area if known else None,
+            area=area if is_number(area) and area > 0 else None,
             size=size,
         )
         if min(annotation["bbox"][2:]) <= 0:

@@ -46,7 +46,7 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def _split(folder: Path, name: str, file: Path, problems: Problems) -> Split:
-    content = read_panoptic_json(file)
+    content = read_panoptic_json(file, problems=problems)
     categories = [content.categories[number] for number in sorted(content.categories)]
     names_seen: set[str] = set()
     for category in categories:
@@ -69,7 +69,7 @@ def _split(folder: Path, name: str, file: Path, problems: Problems) -> Split:
         text = f"image {shown(number)} ({shown(names[number], 200)}) has no panoptic annotation"
         problems.add("unlisted_image", file, text)
     for annotation in content.annotations.values():
-        where = f"image {annotation.image_id}"
+        where = f"image {shown(annotation.image_id)}"
         png = pngs / annotation.file_name
         name = names.get(annotation.image_id, annotation.file_name)
         path = images.find(name) or images.same_stem(Path(name).stem)
@@ -85,7 +85,7 @@ def _split(folder: Path, name: str, file: Path, problems: Problems) -> Split:
             continue
         unknown = [s.category_id for s in annotation.segments if s.category_id not in index]
         if unknown:
-            problems.add("unknown_category", file, f"{where}: category {unknown[0]}")
+            problems.add("unknown_category", file, f"{where}: category {shown(unknown[0])}")
             continue
         try:
             header = image_header(str(path))
@@ -120,14 +120,14 @@ def _split(folder: Path, name: str, file: Path, problems: Problems) -> Split:
         }
         rles = rles_of_labels(ids)
         for segment in annotation.segments:
-            category, crowd = index[segment.category_id], int(segment.iscrowd)
+            label, crowd = index[segment.category_id], int(segment.iscrowd)
             record["segments_info"].append(
-                {"id": segment.id, "category_id": category, "iscrowd": crowd}
+                {"id": segment.id, "category_id": label, "iscrowd": crowd}
             )
-            if categories[category].isthing:
+            if categories[label].isthing:
                 rle = rles[segment.id]
                 record["annotations"].append(
-                    make_annotation(category, segmentation=rle, iscrowd=crowd, size=size)
+                    make_annotation(label, segmentation=rle, iscrowd=crowd, size=size)
                 )
         split.records.append(record)
     return split

@@ -139,8 +139,8 @@ def _image(file: Path, content: dict, images: ImageIndex) -> Path | None:
         found = images.find(name)
         if found is not None:
             return found
-    beside = [p for s in IMAGE_SUFFIXES for p in (file.with_suffix(s), file.with_suffix(s.upper()))]
-    found = next((p for p in beside if is_file(p) and images.is_inside(p)), None)
+    same = [p for s in IMAGE_SUFFIXES for p in (file.with_suffix(s), file.with_suffix(s.upper()))]
+    found = next((p for p in same if is_file(p) and images.is_inside(p)), None)
     return found or images.same_stem(file.stem)
 
 
@@ -164,8 +164,9 @@ def _size(file: Path, content: dict, header: Header, problems: Problems) -> tupl
     given = content.get("imageHeight"), content.get("imageWidth")
     if given == (None, None):
         return header.height, header.width
-    if all(is_number(n) and n == int(n) for n in given):
-        size = int(given[0] or 0), int(given[1] or 0)
+    if all(is_number(n) for n in given):
+        height, width = given
+        size = int(height or 0), int(width or 0)
         if is_image_size(size):
             return size
     problems.add(

@@ -129,8 +129,8 @@ def _split_images(
                 )
             images += _listed(folder, file, settings, entry, problems)
         if images:
-            place = os.path.commonpath([image.parent for image in images])
-            return list(dict.fromkeys(images)), Path(place)
+            common = os.path.commonpath([image.parent for image in images])
+            return list(dict.fromkeys(images)), Path(common)
         if entries:
             logger.warning("%s: '%s' (%s) has no images.", file, alias, shown(value))
     for alias in aliases:
