@@ -13,6 +13,7 @@ import numpy as np
 from detectron2.data.detection_utils import convert_PIL_to_numpy
 from PIL import Image, ImageOps
 
+from ccsa.data.records import image_header
 from ccsa.errors import UserError
 
 Range = tuple[float, float]
@@ -162,6 +163,15 @@ def intensity_percentiles(files: Sequence[str | Path]) -> Range | None:
     values = values[np.isfinite(values)]
     low, high = np.percentile(values, PERCENTILES) if len(values) else (0.0, 1.0)
     return (float(low), float(high)) if low < high else (float(low), float(low) + 1.0)
+
+
+def is_deep(file: str | Path) -> bool:
+    """Return whether an image has more than 8 bits per channel, by its header. A file that cannot
+    be read has not."""
+    try:
+        return image_header(str(file)).mode in _DEEP_MODES or _is_deep_color(Path(file))
+    except OSError:
+        return False
 
 
 def _is_deep_color(path: Path) -> bool:
