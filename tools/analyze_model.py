@@ -25,6 +25,8 @@ from torch import nn
 
 from ccsa.analysis import count_parameters, flop_analysis, measure
 from ccsa.analysis.comparison import three_digits
+from ccsa.engine.checks import check_model
+from ccsa.engine.own_data import add_data_arguments
 from ccsa.engine.setup import add_config_arguments, describe_device, setup_cfg
 from ccsa.engine.trainer import Trainer
 from ccsa.errors import reports_user_errors
@@ -48,6 +50,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_config_arguments(parser, required=True)
+    add_data_arguments(parser)
     image = parser.add_mutually_exclusive_group()
     image.add_argument(
         "--image", metavar="FILE", help="use this image, prepared as it is at test time"
@@ -89,6 +92,7 @@ def main() -> None:
     args = parse_args()
     logging.disable(logging.INFO)
     cfg = setup_cfg(args)
+    check_model(cfg)
     cfg.defrost()
     if args.size:
         cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = min(args.size), max(args.size)

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ccsa.checkpoint import Checkpointer
 from ccsa.engine import Trainer, add_config_arguments, describe_device, trained_cfg
+from ccsa.engine.own_data import add_data_arguments
 from ccsa.errors import UserError, reports_user_errors
 from ccsa.visualization.demo import Demo, Window
 from ccsa.visualization.media import choose_targets, find_inputs, is_video
@@ -35,6 +36,7 @@ def parse_args() -> argparse.Namespace:
         help="the folder of a run, or a .pth, .safetensors or .pkl file",
     )
     add_config_arguments(parser, help="default: the configuration of the run")
+    add_data_arguments(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--input", nargs="+", help="images, folders, glob patterns and videos")
     source.add_argument("--video-input", metavar="FILE", help="one video, whatever its suffix is")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ccsa.checkpoint import Checkpointer
 from ccsa.engine import Trainer, add_config_arguments, describe_device, trained_cfg
+from ccsa.engine.own_data import add_data_arguments
 from ccsa.errors import UserError, reports_user_errors
 from ccsa.export import FORMATS, Part, check_packages, difference, export, exported_part
 from ccsa.utils.files import atomic_write, check_new_file
@@ -34,6 +35,7 @@ def parse_args() -> argparse.Namespace:
         help="the folder of a run, or a .pth, .safetensors or .pkl file",
     )
     add_config_arguments(parser, help="default: the configuration of the run")
+    add_data_arguments(parser)
     parser.add_argument("--format", required=True, choices=list(FORMATS), help="its format")
     parser.add_argument("--output", required=True, metavar="FILE", help="the file to write")
     parser.add_argument(

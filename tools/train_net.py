@@ -42,7 +42,7 @@ from ccsa.engine import (
     setup_cfg,
     start_run,
 )
-from ccsa.engine.own_data import add_data_arguments
+from ccsa.engine.own_data import add_data_arguments, data_table
 from ccsa.errors import reports_user_errors
 from ccsa.utils.user_code import import_user_code
 
@@ -51,7 +51,7 @@ from ccsa.utils.user_code import import_user_code
 def work(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Train or evaluate. Every process of the job runs this function."""
     import_user_code(args.imports)  # this may be a process of its own
-    start_run(cfg)
+    start_run(cfg, args.header)
     if args.eval_only:
         model = Trainer.build_model(cfg)
         checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
@@ -70,22 +70,16 @@ def parse_args() -> argparse.Namespace:
     parser = default_argument_parser(epilog=__doc__)
     add_config_arguments(parser, config_file=False)  # Detectron2's parser has --config-file
     add_data_arguments(parser, training=True)
-    parser.add_argument(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="FILE_OR_MODULE",
-        help="Python code that registers blocks, heads or datasets; may be repeated",
-    )
     return parser.parse_args()
 
 
 @reports_user_errors
 def main() -> None:
     args = parse_args()
-    args.imports = import_user_code(args.imports)
     cfg = setup_cfg(args)
+    args.header = "\n\n".join(filter(None, (data_table(cfg), getattr(args, "data_settings", ""))))
+    if args.header:
+        print(args.header + "\n", flush=True)
     check_run(cfg, args)
     folder = choose_output_dir(cfg, args)
     cfg.defrost()
@@ -94,8 +88,6 @@ def main() -> None:
     if cfg.MODEL.DEVICE == "cpu":
         # Otherwise Detectron2's launch would choose NCCL on a machine that has a GPU.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    if report := getattr(args, "data_report", ""):
-        print(report + "\n")
     print(describe_device(cfg.MODEL.DEVICE))
     print(f"output: {folder}")
     try:

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from ccsa.blocks.channels import CHILD, channels_advice, declared_channels, last_axis_advice
+from ccsa.blocks.layout import Layout
 from ccsa.blocks.spec import parse_block_spec
 from ccsa.errors import UserError, suggestion
 
-CHILD = "context"
 _CONTAINERS = (nn.Sequential, nn.ModuleList)
 
 
@@ -51,25 +52,46 @@ def apply_context(module: nn.Module, args: Any, output: Any) -> Tensor:
     Args:
         module: a module with a child ``context``.
         args: the arguments of its forward; not used.
-        output: its output (B, C, *spatial).
+        output: its output: (B, C, *spatial), or in the layout of the entry.
 
     Raises:
-        PlacementError: the output is not a feature map, or has another number of channels.
+        PlacementError: the output is not a feature map, or has another number of channels, or
+            another layout.
     """
+    name = f"a {type(module).__name__}"
     if not isinstance(output, Tensor) or output.dim() < 3:
         shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise PlacementError(
-            f"a context block was inserted after a {type(module).__name__} that returns {shape}; "
+            f"a context block was inserted after {name} that returns {shape}; "
             "it needs one feature map (B, C, *spatial): name a convolution, a residual block or a "
-            "stage"
+            "stage (for tokens (B, N, C) or (B, H, W, C), a block with 'layout')"
         )
-    expected = module.context_channels
-    if output.shape[1] != expected:
+    expected: Any = module.context_channels
+    layout = getattr(module, "context_layout", Layout())
+    if output.shape[layout.channel_axis] != expected:
         raise PlacementError(
-            f"the context block after a {type(module).__name__} was built for {expected} channels, "
-            f"but the module returns {output.shape[1]}; add 'channels: {output.shape[1]}'"
+            f"the context block after {name} was built for {expected} channels, "
+            f"but the module returns {tuple(output.shape)}; "
+            f"{channels_advice(module, output, layout, expected)}"
         )
-    return module.get_submodule(CHILD)(output)
+    axes, width = getattr(module, "context_doubt", (0, 0))
+    if output.dim() <= axes and output.shape[-1] == width:
+        raise PlacementError(
+            f"a context block was inserted after {name} that returns {tuple(output.shape)}, whose "
+            f"channels seem to be on the last axis: {last_axis_advice(output)}, or 'layout: nchw' "
+            "if they are on axis 1"
+        )
+    try:
+        prefix, feature_map = layout.split(output)
+    except UserError as error:
+        raise PlacementError(f"the context block after {name} does not fit: {error}") from None
+    feature_map = module.get_submodule(CHILD)(feature_map)
+    if prefix is not None and feature_map.shape[1] != expected:
+        raise PlacementError(
+            f"the context block after {name} returns {feature_map.shape[1]} channels, but its "
+            f"{layout.prefix} prefix tokens have {expected}: use a block that keeps the number"
+        )
+    return layout.merge(prefix, feature_map)
 
 
 def insert_blocks(model: nn.Module, blocks: Iterable[Mapping[str, Any]]) -> list[Placement]:
@@ -84,9 +106,15 @@ def insert_blocks(model: nn.Module, blocks: Iterable[Mapping[str, Any]]) -> list
               as a stage of a ResNet, means its last module.
             * ``block``: a name in :data:`ccsa.blocks.CONTEXT_BLOCK_REGISTRY`.
             * ``channels`` (optional): the number of channels, if the module does not show it.
+            * ``layout`` (optional): the layout of the output of the module, for transformers:
+              ``tokens`` (B, N, C), ``nhwc`` (B, H, W, C), or ``nchw``, the default. The block
+              itself always gets (B, C, H, W).
+            * ``grid`` (optional, with ``tokens``): [h, w], the token grid; by default a square.
+            * ``prefix`` (optional, with ``tokens``): the number of tokens before the grid, such as
+              class tokens, which pass unchanged; by default 0.
             * the keywords of the block.
 
-            Several blocks at one location run in the order listed.
+            Several blocks at one location run in the order listed, in one layout.
 
     Returns:
         One :class:`Placement` per block and location.
@@ -108,14 +136,14 @@ def insert_blocks(model: nn.Module, blocks: Iterable[Mapping[str, Any]]) -> list
             ...
         ccsa.errors.UserError: no module '3': the model (Sequential) has no '3'; available: 0, 1, 2
     """
-    # By path: the module, its number of channels, and its blocks.
-    built: dict[str, tuple[nn.Module, int, list[nn.Module]]] = {}
+    # By path: the module, its number of channels, its layout, and its blocks.
+    built: dict[str, tuple[nn.Module, int, Layout, list[nn.Module]]] = {}
     paths: dict[int, str] = {}  # one module may have several names; the first one found is its path
     placements = []
     for mapping in blocks:
         spec = parse_block_spec(mapping, placed=True)
         seen: set[int] = set()
-        for path, target, channels in _targets(model, spec.at):
+        for path, target, named in _targets(model, spec.at):
             if id(target) in seen:
                 continue
             seen.add(id(target))
@@ -123,24 +151,29 @@ def insert_blocks(model: nn.Module, blocks: Iterable[Mapping[str, Any]]) -> list
                 raise UserError(
                     f"{path} already has a '{CHILD}'; list all blocks of one location in one call"
                 )
-            width = spec.channels or channels
+            width = spec.channels or declared_channels(named, spec.layout.channel_axis == -1)
             if width is None:
-                raise UserError(
-                    f"{path} ({type(target).__name__}) does not show how many channels it returns; "
-                    "add 'channels: N' to its entry"
-                )
+                raise UserError(_no_channels(path, target, spec.layout))
             block = spec.build(width).train(target.training)
             like = next((p for p in target.parameters() if p.is_floating_point()), None)
             if like is not None:
                 block.to(like.device, like.dtype)
             path = paths.setdefault(id(target), path)
-            built.setdefault(path, (target, width, []))[2].append(block)
+            _, _, layout, chain = built.setdefault(path, (target, width, spec.layout, []))
+            if layout != spec.layout:
+                raise UserError(
+                    f"the blocks after {path} have different layouts; give all of them the same "
+                    "'layout', 'grid' and 'prefix'"
+                )
+            chain.append(block)
             count = sum(p.numel() for p in block.parameters())
             placements.append(Placement(path, spec.block, width, count))
 
-    for target, width, chain in built.values():
+    for target, width, layout, chain in built.values():
+        target.context_doubt = _doubt(target, width, layout)  # type: ignore[assignment]
         target.add_module(CHILD, chain[0] if len(chain) == 1 else nn.Sequential(*chain))
         target.context_channels = width  # type: ignore[assignment]
+        target.context_layout = layout  # type: ignore[assignment]
         target.register_forward_hook(apply_context)
     return placements
 
@@ -189,8 +222,10 @@ def placement_table(placements: Iterable[Placement]) -> str:
     return "\n".join(lines)
 
 
-def _targets(model: nn.Module, at: str) -> list[tuple[str, nn.Module, int | None]]:
-    """Return (path, module, channels or None) of every module that ``at`` names.
+def _targets(model: nn.Module, at: str) -> list[tuple[str, nn.Module, nn.Module]]:
+    """Return (path, module, named module) of every module that ``at`` names.
+
+    The module is the named one, or the last module of a named container.
 
     Raises:
         UserError: there is none, or it is an empty container.
@@ -207,15 +242,14 @@ def _targets(model: nn.Module, at: str) -> list[tuple[str, nn.Module, int | None
         found = step
     resolved = []
     for path, module in found:
-        channels = _channels(module)
-        while isinstance(
-            module, _CONTAINERS
-        ):  # it would run the block twice: as a child, and by the hook
+        named = module
+        # A block in a container would run twice: as a child, and by the hook.
+        while isinstance(module, _CONTAINERS):
             if not len(module):
                 raise UserError(f"{path}, named by '{at}', is empty: no module to attach to")
             name, module = list(module.named_children())[-1]
             path = f"{path}.{name}"
-        resolved.append((path, module, channels))
+        resolved.append((path, module, named))
     return resolved
 
 
@@ -237,17 +271,28 @@ def _no_such_module(at: str, part: str, found: list[tuple[str, nn.Module]]) -> s
     return f"no module '{at}': {where} has no '{part}'{hint}"
 
 
-def _channels(module: nn.Module) -> int | None:
-    """Return the output channels of a module, or None.
+def _no_channels(path: str, module: nn.Module, layout: Layout) -> str:
+    """Return the message for a module that does not show its channels in the given layout."""
+    start = f"{path} ({type(module).__name__}) does not show how many channels it returns; "
+    if layout.name == "" and declared_channels(module, channels_last=True):
+        return start + (
+            "its layers work on the last axis, so it may return tokens (B, N, C) or a feature map "
+            "(B, H, W, C): add 'layout: tokens' or 'layout: nhwc' to its entry; if it returns "
+            "(B, C, H, W), add 'channels: N'"
+        )
+    return start + "add 'channels: N' to its entry"
 
-    They are what the module declares, or else those of its last submodule that declares any.
+
+def _doubt(module: nn.Module, channels: int, layout: Layout) -> tuple[int, int]:
+    """Return up to how many axes an output is rejected if its last axis has which size.
+
+    That size is the number of channels that the layers of the module show, so an output like that
+    probably has its channels on the last axis, although no layout was stated and its axis 1 has
+    the expected size by chance or because the number of positions was taken for channels.
     """
-    for attribute in ("out_channels", "num_features", "num_channels"):
-        value = getattr(module, attribute, None)
-        if isinstance(value, int):
-            return value
-    for child in reversed(list(module.children())):
-        value = _channels(child)
-        if value is not None:
-            return value
-    return None
+    if layout.name:
+        return 0, 0
+    first = declared_channels(module)
+    if first is None:
+        return 5, declared_channels(module, channels_last=True) or 0
+    return (3, first) if first != channels else (0, 0)

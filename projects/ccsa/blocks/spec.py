@@ -4,12 +4,14 @@ This is the only parser of such mappings. Semantic heads and :func:`ccsa.inserti
 use it, so a mistake gives the same message everywhere.
 """
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from torch import nn
 
-from ccsa.blocks.registry import build_block
+from ccsa.blocks.layout import Layout, parse_layout
+from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY, build_block
 from ccsa.errors import UserError
 
 
@@ -21,12 +23,14 @@ class BlockSpec(NamedTuple):
         keywords: the block's own keywords.
         at: the dotted path of the module after which the block runs; empty inside a head.
         channels: the number of channels the block is built for, if the specification states it.
+        layout: the layout of the output of the module after which the block runs.
     """
 
     block: str
     keywords: dict[str, Any]
     at: str = ""
     channels: int | None = None
+    layout: Layout = Layout()
 
     def build(self, channels: int) -> nn.Module:
         """Return a new block for feature maps of ``channels`` channels.
@@ -43,8 +47,8 @@ def parse_block_spec(spec: Any, *, placed: bool = False) -> BlockSpec:
     Args:
         spec: a mapping with ``block`` (a registered name) and the block's own keywords. A
             :class:`BlockSpec` is returned unchanged.
-        placed: whether the mapping also has ``at`` (required) and ``channels`` (optional), as
-            :func:`ccsa.insertion.insert_blocks` takes them.
+        placed: whether the mapping also has ``at`` (required), ``channels``, ``layout``, ``grid``
+            and ``prefix`` (optional), as :func:`ccsa.insertion.insert_blocks` takes them.
 
     Returns:
         The parsed specification. Whether the block and its keywords exist is checked when the block
@@ -54,8 +58,9 @@ def parse_block_spec(spec: Any, *, placed: bool = False) -> BlockSpec:
         UserError: ``spec`` is not a mapping of this form.
 
     Example:
-        >>> parse_block_spec({"block": "CrissCross", "recurrence": 3})
-        BlockSpec(block='CrissCross', keywords={'recurrence': 3}, at='', channels=None)
+        >>> spec = parse_block_spec({"block": "CrissCross", "recurrence": 3})
+        >>> spec.block, spec.keywords
+        ('CrissCross', {'recurrence': 3})
     """
     if isinstance(spec, BlockSpec):
         return spec
@@ -77,7 +82,15 @@ def parse_block_spec(spec: Any, *, placed: bool = False) -> BlockSpec:
         raise UserError(
             f"'channels' is set by the head that contains the block: remove it from {spec!r}"
         )
-    return BlockSpec(block, keywords, at, channels)
+    layout = parse_layout(keywords, spec, _own_keywords(block)) if placed else Layout()
+    return BlockSpec(block, keywords, at, channels, layout)
+
+
+def _own_keywords(block: str) -> list[str]:
+    """Return the keywords of a registered block; none for an unknown one."""
+    if block not in CONTEXT_BLOCK_REGISTRY:
+        return []
+    return list(inspect.signature(CONTEXT_BLOCK_REGISTRY.get(block)).parameters)[1:]
 
 
 def build_blocks(channels: int, specs: Iterable[Any]) -> nn.Module:

@@ -195,6 +195,22 @@ def intensity_percentiles(files: Sequence[str | Path]) -> Range | None:
     return (float(low), float(high)) if low < high else (float(low), float(low) + 1.0)
 
 
+def is_deep(file: str | Path) -> bool:
+    """Return whether an image has more than 8 bits per channel, by its header. A file that cannot
+    be read has not."""
+    path = Path(file)
+    if not is_file(path):
+        return False
+    try:
+        layout = tiff_layout(path)
+        if (layout and not layout.pillow_reads_it) or _is_deep_color_png(path):
+            return True
+        with Image.open(path) as image:
+            return image.mode in _DEEP_MODES
+    except Exception:  # Pillow's plug-ins raise many kinds for damaged files
+        return False
+
+
 class TiffLayout(NamedTuple):
     """What the tags of a TIFF file say about its first page.
 

@@ -77,15 +77,26 @@ def _map_labels(data: FolderDataset, mapping: Mapping[int, int]) -> None:
 def source_of(cfg: CfgNode) -> Source:
     """Return the source that ``DATASETS.OWN`` names; ``data`` is empty if it names none."""
     own = cfg.DATASETS.OWN
-    pairs = sorted((int(value), int(label)) for value, label in _mapping(cfg).items())
-    return Source(own.ROOT, own.FORMAT, own.IMAGES, own.VAL, own.VAL_IMAGES, tuple(pairs))
+    pairs = tuple(sorted(label_mapping(cfg).items()))
+    return Source(own.ROOT, own.FORMAT, own.IMAGES, own.VAL, own.VAL_IMAGES, pairs)
 
 
-def _mapping(cfg: CfgNode) -> Mapping[Any, Any]:
-    mapping = cfg.DATASETS.LABEL_MAPPING
-    if isinstance(mapping, Mapping):
-        return mapping
-    return {value: label for entry in mapping for value, label in entry.items()}
+def label_mapping(cfg: CfgNode) -> dict[int, int]:
+    """Return ``DATASETS.LABEL_MAPPING``: the class by label value.
+
+    Raises:
+        UserError: it is not a mapping of whole numbers.
+    """
+    given = cfg.DATASETS.LABEL_MAPPING
+    entries = [given] if isinstance(given, Mapping) else given
+    pairs = [pair for entry in entries if isinstance(entry, Mapping) for pair in entry.items()]
+    whole = all(isinstance(n, int) and not isinstance(n, bool) for pair in pairs for n in pair)
+    if not whole or not all(isinstance(entry, Mapping) for entry in entries):
+        raise UserError(
+            f"DATASETS.LABEL_MAPPING {given} is not a mapping of label values to classes; write "
+            "e.g. {255: 1}"
+        )
+    return dict(pairs)
 
 
 def dataset_name(data: FolderDataset) -> str:
@@ -94,7 +105,8 @@ def dataset_name(data: FolderDataset) -> str:
     for split, records in data.splits.items():
         for record in records:
             file = Path(record["file_name"])
-            digest.update(f"{split}/{file.name}/{file.stat().st_size}".encode())
+            size = file.stat().st_size if file.is_file() else -1  # the checks report a missing one
+            digest.update(f"{split}/{file.name}/{size}".encode())
     stem = data.root.resolve().name
     return f"{re.sub(r'[^A-Za-z0-9]+', '_', stem).strip('_') or 'data'}_{digest.hexdigest()[:6]}"
 
@@ -106,14 +118,22 @@ def task_data(cfg: CfgNode) -> TaskData:
     Raises:
         UserError: the data has moved, cannot be read, or has other classes than recorded.
     """
-    own, source = cfg.DATASETS.OWN, source_of(cfg)
+    own = cfg.DATASETS.OWN
+    return _task_data(source_of(cfg), own.KIND, tuple(own.CLASSES), tuple(own.STUFF_CLASSES))
+
+
+@lru_cache(maxsize=4)
+def _task_data(
+    source: Source, kind: str, things: tuple[str, ...], stuff: tuple[str, ...]
+) -> TaskData:
+    """Derive and number the data, once per process."""
     if not Path(source.data).exists():
         raise UserError(
             f"the data of this run, {source.data}, does not exist any more; name its new location "
             "by --data"
         )
-    task = derive(read_source(source), own.KIND)
-    reorder(task, list(own.CLASSES), list(own.STUFF_CLASSES), source.data)
+    task = derive(read_source(source), kind)
+    reorder(task, list(things), list(stuff), source.data)
     return task
 
 
@@ -176,7 +196,7 @@ def register_own_data(cfg: CfgNode) -> None:
         if name in DatasetCatalog.list():
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
-        DatasetCatalog.register(name, lambda s=split, c=frozen: task_data(c).splits[s])
+        DatasetCatalog.register(name, lambda s=split, c=frozen: list(task_data(c).splits[s]))
         metadata = MetadataCatalog.get(name)
         metadata.set(evaluator_type=EVALUATORS[own.KIND], own=True, source=own.ROOT)
         things, stuff = list(own.CLASSES), list(own.STUFF_CLASSES)

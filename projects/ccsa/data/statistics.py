@@ -3,63 +3,77 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ccsa.data.tasks import TaskData, semantic_label
+from ccsa.errors import UserError
 
-_LABELS_READ = 200  # label images whose pixels are counted
+_LABELS_READ = 100  # label images whose pixels are counted, at most
+_PIXELS_READ = 50_000_000  # of these label images together
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Statistics of the records of one split.
+    """Statistics of the records of one split. Crowd regions are not objects.
 
     Attributes:
         images: number of images.
-        size: median (height, width) of the images, in pixels.
-        largest: the largest (height, width).
-        object_sizes: square root of the area of each object, in pixels.
+        short, long: medians of the shorter and the longer sides of the images, in pixels.
+        ratio: the 95th percentile of the longer side divided by the shorter side.
+        longest: the longest side of all images, in pixels.
+        object_sizes: square root of the area of the box of each object, in pixels.
         object_shares: the same, as a share of the shorter side of its image.
+        object_ratios: height of the box of each object divided by its width.
         counts: number of objects in each image.
-        class_counts: number of objects (or, without objects, of images) of each class.
+        class_counts: number of objects of each class; without objects, the number of images that
+            contain it.
         class_images: number of images in which each class occurs.
+        counted: number of images that ``class_counts`` and ``class_images`` refer to.
     """
 
     images: int
-    size: tuple[int, int]
-    largest: tuple[int, int]
+    short: int
+    long: int
+    ratio: float
+    longest: int
     object_sizes: np.ndarray
     object_shares: np.ndarray
+    object_ratios: np.ndarray
     counts: np.ndarray
     class_counts: dict[str, int]
     class_images: dict[str, int]
+    counted: int
 
 
 def statistics(task: TaskData, split: str = "train") -> Statistics:
-    """Compute the statistics of a split. Crowd regions are not objects."""
+    """Compute the statistics of a split.
+
+    Of data with a class per pixel, at most 100 label images are read.
+    """
     records = task.splits[split]
-    sizes = np.array([(r["height"], r["width"]) for r in records] or [(1, 1)])
+    sizes = np.array([(r["height"], r["width"]) for r in records] or [(1, 1)], float)
+    short, long = sizes.min(axis=1), sizes.max(axis=1)
     objects = [[a for a in r.get("annotations", ()) if not a["iscrowd"]] for r in records]
-    lengths, shares = [], []
-    for record, annotations in zip(records, objects, strict=True):
-        short = min(record["height"], record["width"])
-        for annotation in annotations:
-            length = max(annotation["area"], 1.0) ** 0.5
-            lengths.append(length)
-            shares.append(length / short)
+    counts = np.array([len(annotations) for annotations in objects], int)
+    boxes = np.array([a["bbox"][2:] for annotations in objects for a in annotations], float)
+    boxes = np.maximum(boxes.reshape(-1, 2), 1.0)  # width, height
+    lengths = np.sqrt(boxes.prod(axis=1))
     names, found = _classes(task, records, objects)
     return Statistics(
         images=len(records),
-        size=(int(np.median(sizes[:, 0])), int(np.median(sizes[:, 1]))),
-        largest=(int(sizes[:, 0].max()), int(sizes[:, 1].max())),
-        object_sizes=np.array(lengths),
-        object_shares=np.array(shares),
-        counts=np.array([len(annotations) for annotations in objects]),
+        short=int(np.median(short)),
+        long=int(np.median(long)),
+        ratio=float(np.percentile(long / short, 95)),
+        longest=int(long.max()),
+        object_sizes=lengths,
+        object_shares=lengths / np.repeat(short[: len(records)], counts),
+        object_ratios=boxes[:, 1] / boxes[:, 0],
+        counts=counts,
         class_counts={name: sum(c[i] for c in found) for i, name in enumerate(names)},
         class_images={name: sum(c[i] > 0 for c in found) for i, name in enumerate(names)},
+        counted=len(found),
     )
 
 
@@ -69,9 +83,16 @@ def _classes(
     """Return the class names, and how often each class occurs in each image."""
     if task.thing_classes:
         return task.thing_classes, [Counter(a["category_id"] for a in found) for found in objects]
-    counted = []
+    counted: list[Counter] = []
+    pixels = 0
     step = max(1, -(-len(records) // _LABELS_READ))
     for record in records[::step]:
-        if Path(record["file_name"]).exists():
-            counted.append(Counter(dict.fromkeys(np.unique(semantic_label(record)).tolist(), 1)))
+        pixels += record["height"] * record["width"]
+        if counted and pixels > _PIXELS_READ:
+            break
+        try:
+            label = semantic_label(record)
+        except UserError:  # the checks of the dataset report it
+            continue
+        counted.append(Counter(np.unique(label).tolist()))
     return task.stuff_classes, counted

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 # The top-level key that describes an overlay; see ccsa.engine.overlays.
 OVERLAY_KEY = "_OVERLAY_"
 
+_BASES = "_BASE_"  # the key that names the files which a file extends
+
 # The configurations of this project. What they say is a default, not the user's word.
 PROJECT_CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 
@@ -117,22 +119,23 @@ def user_keys(file: str) -> set[str]:
     """Return the keys that configuration files outside this project's ``configs`` folder set.
 
     Args:
-        file: a configuration file; the files that it names in ``_BASE_`` are looked at as well.
+        file: a configuration file that :func:`read_config_file` has read without an error. The
+            files that it names in ``_BASE_`` count as well, unless they are the project's.
+
+    Example:
+        >>> user_keys("configs/digits/ccnet.yaml")
+        set()
     """
     path = Path(file).resolve()
     if path.is_relative_to(PROJECT_CONFIGS):
         return set()
-    content = read_config_file(str(path))
-    own = {key for key in flat_keys(CfgNode(_with_listed_mappings(content))) if key != "_BASE_"}
-    bases = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    named = bases.get("_BASE_", [])
-    for base in [named] if isinstance(named, str) else named:
-        inherited = (path.parent / Path(base).expanduser()).resolve()
-        if inherited.is_file() and inherited.is_relative_to(PROJECT_CONFIGS):
-            theirs = CfgNode(_with_listed_mappings(read_config_file(str(inherited))))
-            mine = set(flat_keys(CfgNode(_with_listed_mappings(bases))))
-            own -= set(flat_keys(theirs)) - mine
-    return own
+    content = yaml.safe_load(_ConfigFile._open_cfg(str(path))) or {}
+    bases = content.pop(_BASES, [])
+    content.pop(OVERLAY_KEY, None)
+    keys = set(flat_keys(CfgNode(_with_listed_mappings(content))))
+    for base in [bases] if isinstance(bases, str) else bases:
+        keys |= user_keys(str(path.parent / Path(base).expanduser()))
+    return keys
 
 
 def _with_listed_mappings(content: Mapping[str, Any]) -> dict[str, Any]:

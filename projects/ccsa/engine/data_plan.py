@@ -1,25 +1,35 @@
 """A schedule, input size and limits that fit a user's data.
 
 Every decision is one configuration key with its value and the reason, which the log states. What
-the user wrote (KEY VALUE pairs and configuration files outside this project) is never replaced.
+the user wrote (KEY VALUE pairs, ``--epochs``, and configuration files outside this project) is
+never replaced; decisions that depend on such a key start from the user's value.
 """
 
+import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 from detectron2.config import CfgNode
 
 from ccsa.data.statistics import Statistics
+from ccsa.engine.overlays import architecture
+
+logger = logging.getLogger(__name__)
 
 STRIDE = 32  # sizes are multiples of it
-WANTED_OBJECT = 32.0  # pixels: small objects are enlarged towards this size
+WANTED_OBJECT = 40.0  # pixels: small objects are enlarged towards this size
+VISIBLE_OBJECT = 6.0  # pixels: smaller objects are hardly detected
 MAX_ENLARGEMENT = 2.0
 SHORT_SIDE = (160, 800)  # pixels
-LONG_SIDE = 1333
+LONG_SIDE = 1333  # pixels; that of Detectron2's detectors
+LONGEST_SCENE = 2048  # pixels; that of semantic models that are trained on crops
+SMALLEST_ANCHORS = (8.0, 64.0)  # pixels, of the first level
+SLENDER = 4.0  # aspect ratio of boxes that need further anchors
 COCO_LIMIT = 100  # detections per image
 RARE = 0.1  # a class in fewer than this share of the images is repeated
+FEWEST = 20  # images; repeating some of fewer images makes little sense
 EVALUATIONS = 8  # during a run
 
 
@@ -33,128 +43,205 @@ class Decision(NamedTuple):
 
 def default_epochs(images: int) -> int:
     """Return how often each image is used by default: 12 for a set as large as COCO, and more the
-    smaller the set is (50 for 1,000 images, 100 for 100), at most 300."""
+    smaller the set is, at most 300.
+
+    Example:
+        >>> [default_epochs(n) for n in (10, 100, 1_000, 118_000)]
+        [219, 107, 53, 12]
+    """
     return round(min(300.0, max(12.0, 12 * (118_000 / max(images, 1)) ** 0.31)))
 
 
-def plan(cfg: CfgNode, data: Statistics, epochs: int | None, detector: bool) -> list[Decision]:
-    """Return the decisions for a configuration.
+def plan(
+    cfg: CfgNode,
+    data: Statistics,
+    epochs: int | None = None,
+    *,
+    detector: bool,
+    written: Collection[str] = (),
+) -> list[Decision]:
+    """Return the decisions for a configuration, without the keys that the user wrote.
 
     Args:
-        cfg: the configuration, for the batch size and the kind of schedule.
+        cfg: the configuration: the architecture, the batch size and the kind of schedule.
         data: statistics of the training set.
-        epochs: as the user said; by default :func:`default_epochs`.
+        epochs: the value of ``--epochs``; by default :func:`default_epochs`.
         detector: whether the model predicts boxes.
+        written: the keys that the user wrote.
     """
-    decisions = list(_schedule(cfg, data, epochs))
+    decisions = list(_schedule(cfg, data, epochs, detector, written))
     decisions += _input_size(cfg, data, detector)
     if detector and len(data.object_sizes):
-        scale = _scale(decisions, cfg, data)
-        decisions += _anchors(cfg, data, scale)
+        if "INPUT.MIN_SIZE_TEST" in written:
+            size = cfg.INPUT.MIN_SIZE_TEST or data.short
+        else:
+            size = next(d.value for d in decisions if d.key == "INPUT.MIN_SIZE_TEST")
+        lengths = data.object_shares * size
+        _warn_of_tiny_objects(data, lengths)
+        decisions += _anchors(cfg, data, lengths)
         decisions += _limits(cfg, data)
-        decisions += _sampler(cfg, data)
-    return decisions
+        decisions += _sampler(data)
+    return [decision for decision in decisions if decision.key not in written]
 
 
-def _schedule(cfg: CfgNode, data: Statistics, epochs: int | None) -> Iterable[Decision]:
-    batch = cfg.SOLVER.IMS_PER_BATCH
-    chosen = epochs or default_epochs(data.images)
-    said = "--epochs" if epochs else "by default for this number of images"
-    iterations = max(1, math.ceil(chosen * data.images / batch))
-    yield Decision(
-        "SOLVER.MAX_ITER",
-        iterations,
-        f"{chosen} epochs ({said}) of {data.images} images in batches of {batch}",
-    )
-    if cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
+def _schedule(
+    cfg: CfgNode, data: Statistics, epochs: int | None, detector: bool, written: Collection[str]
+) -> Iterable[Decision]:
+    solver, images, kind = cfg.SOLVER, data.images, "images"
+    if detector and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS and data.counts.any():
+        images = int((data.counts > 0).sum())
+        kind = "images" if images == data.images else "images with objects"
+    batch = solver.IMS_PER_BATCH
+    if "SOLVER.MAX_ITER" in written:
+        iterations = solver.MAX_ITER
+    else:
+        chosen = epochs or default_epochs(images)
+        by = "--epochs" if epochs else "the default for this number of images"
+        iterations = max(1, math.ceil(chosen * images / batch))
+        reference = solver.REFERENCE_WORLD_SIZE
+        scaled = f" by {reference} processes, scaled to the actual number" if reference else ""
+        reason = f"{chosen} epochs ({by}) of {images} {kind} in batches of {batch}{scaled}"
+        yield Decision("SOLVER.MAX_ITER", iterations, reason)
+    if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
         steps = tuple(sorted({max(1, iterations * 2 // 3), max(1, iterations * 8 // 9)}))
         yield Decision("SOLVER.STEPS", steps, "the learning rate drops at 2/3 and 8/9 of the run")
     warmup = min(1000, max(1, iterations // 20))
     yield Decision("SOLVER.WARMUP_ITERS", warmup, "5 % of the iterations, at most 1000")
-    period = max(1, math.ceil(data.images / batch), iterations // EVALUATIONS)
-    reason = f"{EVALUATIONS} times during the run, not more than once per epoch"
+    period = max(1, math.ceil(images / batch), math.ceil(iterations / EVALUATIONS))
+    reason = f"{EVALUATIONS} times during the run, but not more than once per epoch"
     yield Decision("TEST.EVAL_PERIOD", period, reason)
     yield Decision("SOLVER.CHECKPOINT_PERIOD", period, reason)
 
 
 def _input_size(cfg: CfgNode, data: Statistics, detector: bool) -> Iterable[Decision]:
-    short, long = min(data.size), max(data.size)
-    factor, why = 1.0, "the median size of the images"
-    if detector and len(data.object_sizes):
-        median = float(np.median(data.object_sizes))
+    """Choose the sizes of training and test images, and of crops."""
+    if not detector and cfg.INPUT.SEM_SEG.SCALE_RANGE:
+        yield from _scene_size(cfg, data)
+        return
+    factor, why = 1.0, ""
+    if detector and len(data.object_shares):
+        median = float(np.median(data.object_shares)) * data.short
         if median < WANTED_OBJECT:
             factor = min(MAX_ENLARGEMENT, WANTED_OBJECT / median)
-            why = f"enlarged {factor:.1f} times, because the median object has {median:.0f} pixels"
-    target = min(max(short * factor, SHORT_SIDE[0]), SHORT_SIDE[1])
-    if long * target / short > LONG_SIDE:
-        target = LONG_SIDE * short / long
+            why = f", enlarged because the median object has {median:.0f} pixels"
+    target = min(max(data.short * factor, SHORT_SIDE[0]), SHORT_SIDE[1])
+    target = min(target, max(SHORT_SIDE[0], LONG_SIDE * data.short / data.long))
     size = max(STRIDE, int(target / STRIDE + 0.5) * STRIDE)
-    longest = max(size, math.ceil(long * size / short / STRIDE) * STRIDE)
-    reason = f"images of {data.size[1]} x {data.size[0]} pixels: {why}"
+    longest = min(max(size, math.ceil(size * data.ratio / STRIDE) * STRIDE), max(LONG_SIDE, size))
+    reason = f"the images have {data.long} x {data.short} pixels (median){why}"
     yield Decision("INPUT.MIN_SIZE_TEST", size, reason)
-    yield Decision("INPUT.MAX_SIZE_TEST", longest, "the longer side at that scale")
-    if not detector and (cfg.INPUT.CROP.ENABLED or cfg.INPUT.SEM_SEG.SCALE_RANGE):
-        crop = [max(STRIDE, n * size // short // STRIDE * STRIDE) for n in data.size]
-        crop = [min(c, w) for c, w in zip(crop, _crop_limit(cfg), strict=True)]
-        yield Decision("INPUT.CROP.SIZE", crop, "at most the size of the images")
-        return
+    reason = "the longer side of 95 % of the images at that scale"
+    yield Decision("INPUT.MAX_SIZE_TEST", longest, reason)
     sizes = tuple(sorted({max(STRIDE, round(size * f / STRIDE) * STRIDE) for f in (0.8, 1, 1.2)}))
     yield Decision("INPUT.MIN_SIZE_TRAIN", sizes, "80, 100 and 120 % of the test size")
-    yield Decision(
-        "INPUT.MAX_SIZE_TRAIN", math.ceil(longest * 1.2), "the longer side at that scale"
-    )
+    largest = math.ceil(longest * sizes[-1] / size)
+    yield Decision("INPUT.MAX_SIZE_TRAIN", largest, "the longer side at that scale")
+    if not detector:
+        yield from _crop_size(cfg, size, max(size, round(size * data.long / data.short)))
 
 
-def _crop_limit(cfg: CfgNode) -> tuple[int, int]:
-    size = cfg.INPUT.CROP.SIZE
-    absolute = cfg.INPUT.CROP.TYPE == "absolute"
-    return (int(size[0]), int(size[1])) if absolute else (10**6, 10**6)
-
-
-def _scale(decisions: Iterable[Decision], cfg: CfgNode, data: Statistics) -> float:
-    """Return the factor between the images and the input of the model at test time."""
-    planned = {d.key: d.value for d in decisions}
-    size = planned.get("INPUT.MIN_SIZE_TEST", cfg.INPUT.MIN_SIZE_TEST)
-    return size / min(data.size)
-
-
-def _anchors(cfg: CfgNode, data: Statistics, scale: float) -> Iterable[Decision]:
-    """Choose anchors from the smallest common objects up; each level of an FPN doubles them."""
-    low, high = np.percentile(data.object_sizes * scale, (10, 90))
-    levels = len(cfg.MODEL.ANCHOR_GENERATOR.SIZES)
-    if levels < 2:
-        return
-    smallest = 2.0 ** math.floor(math.log2(max(low, 8.0)))
-    smallest = min(max(smallest, 8.0), 64.0)
-    if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" or len(cfg.MODEL.ANCHOR_GENERATOR.SIZES[0]) > 1:
-        octaves = [2 ** (i / 3) for i in range(3)]
-        sizes = [[round(smallest * 2**i * o, 1) for o in octaves] for i in range(levels)]
+def _scene_size(cfg: CfgNode, data: Statistics) -> Iterable[Decision]:
+    """Choose the sizes of a semantic model whose training images are scaled by a random factor."""
+    if data.longest <= LONGEST_SCENE:
+        reason = "the images keep their size"
+        yield Decision("INPUT.SEM_SEG.LONG_SIDE", 0, reason)
+        yield Decision("INPUT.MIN_SIZE_TEST", 0, reason)
+        short, long = data.short, data.long
     else:
+        long = min(data.long, LONGEST_SCENE)
+        short = max(1, round(data.short * long / data.long))
+        reason = f"images have up to {data.longest} pixels per side, the median is {data.long}"
+        yield Decision("INPUT.SEM_SEG.LONG_SIDE", long, reason)
+        yield Decision("INPUT.MIN_SIZE_TEST", long, f"the longer side is {long}, as in training")
+        yield Decision("INPUT.MAX_SIZE_TEST", long, f"the longer side is {long}, as in training")
+    yield from _crop_size(cfg, short, long)
+
+
+def _crop_size(cfg: CfgNode, short: int, long: int) -> Iterable[Decision]:
+    """Limit crops and sliding windows of fixed size to the size of the images."""
+    if not (cfg.INPUT.CROP.ENABLED and cfg.INPUT.CROP.TYPE == "absolute"):
+        return
+    # Images may stand upright or lie, so that a crop is a square or has the sides of the config.
+    rows, columns = (int(n) for n in cfg.INPUT.CROP.SIZE)
+    limit = math.ceil((short if rows == columns else long) / STRIDE) * STRIDE
+    crop = [min(rows, limit), min(columns, limit)]
+    reason = f"at most the size of the images, {long} x {short} pixels"
+    yield Decision("INPUT.CROP.SIZE", crop, reason)
+    if cfg.TEST.SLIDING_WINDOW.ENABLED:
+        yield Decision("TEST.SLIDING_WINDOW.CROP", crop, "the size of the crops in training")
+        steps = [math.ceil(n * 2 / 3) for n in crop]
+        yield Decision("TEST.SLIDING_WINDOW.STRIDE", steps, "2/3 of the window")
+
+
+def _warn_of_tiny_objects(data: Statistics, lengths: np.ndarray) -> None:
+    """Warn if the input size makes objects too small to be detected."""
+    small = float(np.percentile(lengths, 10))
+    if small < VISIBLE_OBJECT:
+        logger.warning(
+            f"10 % of the objects have less than {small:.1f} pixels at the input size (images of "
+            f"{data.long} x {data.short} pixels); cut the images into tiles, or raise "
+            "INPUT.MIN_SIZE_TRAIN, MIN_SIZE_TEST and the maximum sizes"
+        )
+
+
+def _anchors(cfg: CfgNode, data: Statistics, lengths: np.ndarray) -> Iterable[Decision]:
+    """Choose anchors from small to large objects; each level of a pyramid doubles their size."""
+    low, high = (float(n) for n in np.percentile(lengths, (5, 95)))
+    given = cfg.MODEL.ANCHOR_GENERATOR.SIZES
+    levels = len(given)
+    smallest = 2.0 ** math.floor(math.log2(min(max(low, 1.0), 2.0**20)))
+    smallest = min(max(smallest, SMALLEST_ANCHORS[0]), SMALLEST_ANCHORS[1])
+    # Anchors match objects of up to 1.5 times their size.
+    needed = max(2, math.ceil(math.log2(max(high / 1.5, smallest) / smallest)) + 1)
+    if levels < 2:
+        sizes = [[int(smallest * 2**i) for i in range(max(5, needed))]]
+    elif len(given[0]) > 1:
+        octaves = [2 ** (i / len(given[0])) for i in range(len(given[0]))]
+        sizes = [[round(smallest * 2**i * octave, 1) for octave in octaves] for i in range(levels)]
+    elif needed <= levels:
         sizes = [[int(smallest * 2**i)] for i in range(levels)]
-    yield Decision(
-        "MODEL.ANCHOR_GENERATOR.SIZES",
-        sizes,
-        f"80 % of the objects have {low:.0f} to {high:.0f} pixels at the input size",
-    )
+    else:  # too few levels: each has two sizes, and steps are larger
+        step = 2.0 ** ((needed - 1) / (levels - 1))
+        sizes = [[round(smallest * step**i * f) for f in (1, step**0.5)] for i in range(levels)]
+    reason = f"90 % of the objects have {low:.0f} to {high:.0f} pixels at the input size"
+    yield Decision("MODEL.ANCHOR_GENERATOR.SIZES", sizes, reason)
+    spread = np.maximum(data.object_ratios, 1 / data.object_ratios)
+    slender = float(np.percentile(spread, 90))
+    ratios = [0.25, 0.5, 1.0, 2.0, 4.0] if slender > SLENDER else [0.5, 1.0, 2.0]
+    reason = f"90 % of the boxes have an aspect ratio of at most {slender:.1f}"
+    yield Decision("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [ratios], reason)
 
 
 def _limits(cfg: CfgNode, data: Statistics) -> Iterable[Decision]:
+    """Choose the limits on detections, proposals and samples."""
     most = int(data.counts.max())
     limit = max(COCO_LIMIT, math.ceil(1.5 * most / 50) * 50)
     reason = f"an image has up to {most} objects"
     yield Decision("TEST.DETECTIONS_PER_IMAGE", limit, reason)
-    after = min(2000, max(500, 5 * limit))
-    for phase, factor in (("TRAIN", 1), ("TEST", 1)):
-        yield Decision(f"MODEL.RPN.PRE_NMS_TOPK_{phase}", 2 * after * factor, reason)
-        yield Decision(f"MODEL.RPN.POST_NMS_TOPK_{phase}", after * factor, reason)
-    sampled = int(min(512, max(128, 2 ** math.ceil(math.log2(4 * max(most, 1))))))
-    yield Decision("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", sampled, reason)
+    if architecture(cfg) == "RetinaNet":
+        candidates = max(1000, 2 * limit)
+        yield Decision("MODEL.RETINANET.TOPK_CANDIDATES_TEST", candidates, reason)
+        return
+    # Without a pyramid, one level has to offer the candidates of all sizes.
+    kept = max(500, min(2000, 5 * limit), 2 * limit)
+    before = kept * (2 if len(cfg.MODEL.RPN.IN_FEATURES) > 1 else 6)
+    sampled = 2 ** math.ceil(math.log2(4 * max(most, 1)))
+    for phase in ("TRAIN", "TEST"):
+        yield Decision(f"MODEL.RPN.PRE_NMS_TOPK_{phase}", before, reason)
+        yield Decision(f"MODEL.RPN.POST_NMS_TOPK_{phase}", kept, reason)
+    yield Decision("MODEL.RPN.BATCH_SIZE_PER_IMAGE", min(512, max(128, sampled)), reason)
+    yield Decision("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", min(512, max(128, sampled)), reason)
 
 
-def _sampler(cfg: CfgNode, data: Statistics) -> Iterable[Decision]:
+def _sampler(data: Statistics) -> Iterable[Decision]:
+    """Repeat images with rare classes.
+
+    Semantic models do not use it: reading the classes of all label images takes long, and most
+    images contain most of their classes.
+    """
     shares = {name: n / data.images for name, n in data.class_images.items() if n}
     rare = [name for name, share in shares.items() if share < RARE]
-    if len(shares) > 1 and rare and data.images >= 20:
+    if len(shares) > 1 and rare and data.images >= FEWEST:
         yield Decision(
             "DATALOADER.SAMPLER_TRAIN",
             "RepeatFactorTrainingSampler",

@@ -133,6 +133,12 @@ def apply_overlays(cfg: CfgNode, names: Sequence[str], config_file: str) -> CfgN
     return cfg
 
 
+def overlay_files(names: Sequence[str], config_file: str) -> list[str]:
+    """Return the files of overlays, of each overlay those for all kinds of bases."""
+    folder = overlay_folder(config_file)
+    return [overlay.file for name in names for overlay in _read_overlay(folder, name)]
+
+
 def block_lists(cfg: CfgNode) -> list[str]:
     """Return the keys of the lists of context blocks that the model of ``cfg`` uses."""
     keys = ["MODEL.CONTEXT.BLOCKS"] if cfg.MODEL.META_ARCHITECTURE == "ContextModel" else []

@@ -13,22 +13,32 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
+from ccsa.data.own import register_own_data
 from ccsa.evaluation import main_metric
 from ccsa.utils.files import write_text
 from ccsa.utils.memory import peak_memory
-from ccsa.utils.run_folders import CONFIG, RESULTS
+from ccsa.utils.run_folders import CONFIG, LOG, RESULTS
 from ccsa.visualization import draw_predictions
 
 
-def start_run(cfg: CfgNode) -> None:
-    """Open the log of this process, write the configuration into the run folder, and set the seeds.
+def start_run(cfg: CfgNode, header: str = "") -> None:
+    """Open the log of this process, write the configuration into the run folder, set the seeds, and
+    register the user's own data.
 
     Every process of the job calls this once. On the CPU, the processes share the threads.
+
+    Args:
+        cfg: the configuration of the run.
+        header: text that has been printed already; the main process writes it to the log.
 
     Raises:
         UserError: the configuration cannot be written.
     """
     rank = comm.get_rank()
+    register_own_data(cfg)
+    if header and comm.is_main_process():
+        with (Path(cfg.OUTPUT_DIR) / LOG).open("a", encoding="utf-8") as log:
+            log.write(f"{header}\n\n")
     for name in ("fvcore", "detectron2", "ccsa"):
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
     if torch.device(cfg.MODEL.DEVICE).type == "cpu":
@@ -70,7 +80,7 @@ def finish_run(cfg: CfgNode, model: nn.Module, results: Mapping, seconds: float)
         "predictions": folder / "predictions.png",
         "weights": folder / "model_final.pth",
         "curves": f"tensorboard --logdir {folder}",
-        "log": folder / "log.txt",
+        "log": folder / LOG,
     }
     for label, output in outputs.items():
         if not isinstance(output, Path) or output.exists():

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, get_cfg
 
-from ccsa.config import add_ccsa_config
+from ccsa.config import RENAMED_KEYS, add_ccsa_config
 from ccsa.engine.config_files import (
     existing_file,
     merge_content,
@@ -21,11 +21,12 @@ from ccsa.engine.config_files import (
     read_config_file,
     user_keys,
 )
-from ccsa.engine.overlays import apply_overlays
+from ccsa.engine.overlays import apply_overlays, overlay_files
 from ccsa.engine.own_data import apply_own_data
 from ccsa.errors import UserError
 from ccsa.modeling.pixel_normalization import resolve_pixel_constants
 from ccsa.utils.run_folders import overlay_names
+from ccsa.utils.user_code import import_user_code
 
 logger = logging.getLogger(__name__)
 
@@ -64,13 +65,15 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
 
     Args:
         args: ``config_file``, the path of a YAML file; optionally ``overlays``, a list of overlays
-            (each may be ``A,B``), ``opts``, a list ``[KEY, VALUE, ...]``, and ``data`` with the
-            options of :func:`ccsa.engine.own_data.add_data_arguments`.
+            (each may be ``A,B``), ``opts``, a list ``[KEY, VALUE, ...]``, and the options of
+            :func:`ccsa.engine.own_data.add_data_arguments`. The code that ``imports`` names is
+            imported first; its names become absolute, for other processes.
 
     Raises:
         UserError: a file does not exist or is not YAML, a key does not exist, a value has the
             wrong type, an overlay does not fit, the device is not available, the configuration
-            does not say how pixels are scaled, or the user's data does not suit the model.
+            does not say how pixels are scaled, the user's data does not suit the model, or the
+            user's code fails.
 
     Example:
         >>> args = argparse.Namespace(
@@ -79,20 +82,28 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         >>> setup_cfg(args).MODEL.SEM_SEG_HEAD.BLOCKS
         [{'block': 'CrissCross', 'recurrence': 3}]
     """
+    args.imports = import_user_code(getattr(args, "imports", None) or ())
     cfg = get_cfg()
     add_ccsa_config(cfg)
     _merge_file(cfg, args.config_file)
     cfg = apply_overlays(cfg, overlay_names(args), args.config_file)
     options = list(getattr(args, "opts", None) or [])
     merge_options(cfg, options)
-    written = {*options[::2], *user_keys(args.config_file)}
-    apply_own_data(cfg, args, written)
+    apply_own_data(cfg, args, _written_keys(args, options))
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     _thaw_random_weights(cfg)
     cfg = resolve_pixel_constants(cfg)
     _refuse_emulated_bfloat16(cfg)
     cfg.freeze()
     return cfg
+
+
+def _written_keys(args: argparse.Namespace, options: list[str]) -> set[str]:
+    """Return the keys that the user wrote: KEY VALUE pairs, and those in files outside this
+    project's ``configs`` folder."""
+    keys = {RENAMED_KEYS.get(key, key) for key in options[::2]}
+    files = [args.config_file, *overlay_files(overlay_names(args), args.config_file)]
+    return keys.union(*(user_keys(file) for file in files))
 
 
 def resolve_device(name: str) -> str:

@@ -5,6 +5,7 @@ import argparse
 from detectron2.config import CfgNode
 
 from ccsa.engine.checks import check_model
+from ccsa.engine.own_data import data_options
 from ccsa.engine.setup import setup_cfg
 from ccsa.engine.weights import check_weights
 from ccsa.errors import UserError
@@ -20,7 +21,8 @@ def trained_cfg(args: argparse.Namespace, device: str = "") -> CfgNode:
     Args:
         args: ``weights``, a run folder or a file, or None; ``config_file``, or an empty string for
             the configuration of the run; optionally ``overlays``, for ``config_file``; ``opts``, a
-            list ``[KEY, VALUE, ...]``.
+            list ``[KEY, VALUE, ...]``, and the options of
+            :func:`ccsa.engine.own_data.add_data_arguments`.
         device: replaces the device of the configuration; ``opts`` takes precedence over it.
 
     Raises:
@@ -43,7 +45,8 @@ def trained_cfg(args: argparse.Namespace, device: str = "") -> CfgNode:
     options = ["MODEL.DEVICE", device] * bool(device) + list(args.opts)
     options += ["MODEL.WEIGHTS", weights] * bool(weights)
     file = args.config_file or recorded
-    cfg = setup_cfg(argparse.Namespace(config_file=file, overlays=overlays, opts=options))
+    data = data_options(args)
+    cfg = setup_cfg(argparse.Namespace(config_file=file, overlays=overlays, opts=options, **data))
     if not cfg.MODEL.WEIGHTS and "MODEL.WEIGHTS" not in options[::2]:
         raise UserError(
             f"{file} does not name any weights; add --weights FILE, "

@@ -10,6 +10,7 @@ from ccsa.errors import UserError, suggestion
 
 CONFIG = "config.yaml"
 LAST = "last_checkpoint"
+LOG = "log.txt"
 RESULTS = "results.json"
 
 
