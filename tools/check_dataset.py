@@ -161,7 +161,7 @@ def check_registered(names: list[str], preview: Path | None) -> tuple[Checked, d
 
 
 def report(checked: Checked, facts: dict[str, Any], args: argparse.Namespace) -> None:
-    """Print the result of a check, and write it as JSON if the command line says so."""
+    """Print the result of a check, and write it as JSON if a file was named."""
     images = ", ".join(f"{count:,} {name}" for name, count in facts["images"].items())
     classes = facts["classes"]
     listed = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")

@@ -210,10 +210,11 @@ def _add_data_keys(cfg: CfgNode) -> None:
     keys.OWN.ROOT = ""
     # The name of its format; empty if it is detected.
     keys.OWN.FORMAT = ""
-    # The folder of the images of a JSON file, the JSON file of the validation split, and the folder
-    # of its images.
+    # The folder of the images of a JSON file.
     keys.OWN.IMAGES = ""
+    # The JSON file of the validation split.
     keys.OWN.VAL = ""
+    # The folder of the images of the validation split.
     keys.OWN.VAL_IMAGES = ""
     # The name under which the splits are registered.
     keys.OWN.NAME = ""
@@ -221,8 +222,9 @@ def _add_data_keys(cfg: CfgNode) -> None:
     keys.OWN.KIND = ""
     # The names of the splits.
     keys.OWN.SPLITS = []
-    # The classes of objects, and the classes of pixels.
+    # The classes of objects.
     keys.OWN.CLASSES = []
+    # The classes of pixels.
     keys.OWN.STUFF_CLASSES = []
 
 

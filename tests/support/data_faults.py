@@ -310,8 +310,15 @@ fault("channels", "coco", FIRST)(replace_image(lambda p: p.convert("RGBA")))
 fault("mixed_channels", "coco", FIRST)(replace_image(lambda p: p.convert("L")))
 fault("tiny_image", "coco", FIRST)(lambda f: _resize(f, (7, 20)))
 fault("extreme_aspect_ratio", "coco", FIRST)(lambda f: _resize(f, (400, 10)))
-fault("giant_image", "coco", FIRST)(lambda f: _resize(f, (8000, 6400)))
+fault("giant_image", "coco", FIRST)(lambda folder: _giant(folder))
 fault("too_large_image", "coco_polygons", FIRST)(lambda folder: _huge_header(folder))
+
+
+def _giant(folder: Path) -> None:
+    """Replace the first training image by one of 51 megapixels in gray, without objects."""
+    _resize(folder, (20, 20))
+    Image.new("1", (7200, 7100)).save(first_image(folder))
+    image(width=7200, height=7100)(folder)
 
 
 def _huge_header(folder: Path) -> None:
