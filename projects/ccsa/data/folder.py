@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ccsa.data.formats import coco
+from ccsa.data.formats import coco, coco_folder
 from ccsa.data.formats.image_files import ImageIndex
 from ccsa.data.formats.registry import FORMATS
+from ccsa.data.image_reader import is_file
 from ccsa.data.problems import Problems
 from ccsa.data.records import Split, use_one_mask_format
 from ccsa.errors import UserError, one_of
@@ -104,12 +105,15 @@ def read_folder(path: str | Path, *, format: str | None = None) -> FolderDataset
         ccsa.errors.UserError: --data no/such/folder does not exist; name a folder or a COCO file
     """
     path = Path(path).expanduser()
-    if not path.exists():
-        raise UserError(f"--data {path} does not exist; name a folder or a COCO file")
-    if path.is_file():
-        return read_coco_files(path, path.parent)
     if format is not None:
         one_of(FORMATS, format, "--data-format")
+    if is_file(path):
+        if format not in (None, "coco"):
+            raise UserError(f"--data {path} is a file; name its folder to read it as {format}")
+        return read_coco_files(path)
+    if not _is_folder(path):
+        state = "is not a folder" if _is_folder(path.parent) and path.exists() else "does not exist"
+        raise UserError(f"--data {path} {state}; name a folder or a COCO file")
     name = format or _detect(path)
     problems = Problems()
     splits = FORMATS[name].read(path, problems)
@@ -126,24 +130,40 @@ def read_coco_files(
 
     Args:
         train: JSON file of the training split.
-        images: the folder of its images; by default that of the file.
-        val: JSON file of the validation split; by default one is created.
-        val_images: the folder of its images; by default ``images``.
+        images: the folder of its images; by default it is searched for beside the file.
+        val: JSON file of the validation split; by default the split is created.
+        val_images: the folder of its images; by default ``images``, or beside the file.
 
     Raises:
         UserError: a file or folder does not exist or cannot be read.
     """
     train = Path(train).expanduser()
-    folder = Path(images).expanduser() if images else train.parent
-    given = [("train", train, folder)]
-    if val:
-        given.append(("val", Path(val), Path(val_images) if val_images else folder))
     for option, place in (("--images", images), ("--val-images", val_images)):
-        if place and not Path(place).expanduser().is_dir():
+        if place and not _is_folder(Path(place).expanduser()):
             raise UserError(f"{option} {place} is not a folder; name the folder of the images")
+    if train.suffix.lower() in (".yaml", ".yml"):
+        raise UserError(f"--data {train} is a YAML file; for YOLO, name its folder {train.parent}")
+    files = [("train", train, _images_of(train, images, "train"))]
+    if val:
+        file = Path(val).expanduser()
+        files.append(("val", file, _images_of(file, val_images or images, "val")))
     problems = Problems()
-    files = [(name, f.expanduser(), ImageIndex([d.expanduser()])) for name, f, d in given]
     return _assemble(train.parent, "coco", coco.read_splits(files, problems), problems)
+
+
+def _images_of(file: Path, images: str | Path | None, split: str) -> ImageIndex:
+    """Return the images of a JSON file: those in the given folder, or beside the file."""
+    if images:
+        return ImageIndex([Path(images).expanduser()])
+    folder = file.parent.parent if file.parent.name == "annotations" else file.parent
+    return coco_folder.image_index(folder, file, split)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name that the file system does not allow
+        return False
 
 
 def _detect(folder: Path) -> str:
@@ -152,10 +172,13 @@ def _detect(folder: Path) -> str:
     Raises:
         UserError: no reader recognizes it.
     """
-    name = next((name for name, reader in FORMATS.items() if reader.matches(folder)), None)
+    try:
+        name = next((name for name, reader in FORMATS.items() if reader.matches(folder)), None)
+        inside = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir())[:8]
+    except PermissionError as error:
+        raise UserError(f"cannot read --data {folder} ({error}); check its permissions") from error
     if name is not None:
         return name
-    inside = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir())[:8]
     raise UserError(
         f"the format of --data {folder} is not recognized (it contains "
         f"{', '.join(inside) or 'nothing'}); docs/OWN_DATA.md shows the layout of each format: "
@@ -167,15 +190,17 @@ def _assemble(root: Path, name: str, splits: list[Split], problems: Problems) ->
     """Merge the classes of all splits, and create the validation split if it is missing."""
     splits = [split for split in splits if split.records or split.classes]
     if not any(split.name == "train" for split in splits):
+        found = ", ".join(split.name for split in splits)
         raise UserError(
-            f"--data {root} has no training split with annotated images (format {name}); "
-            "docs/OWN_DATA.md shows the layout"
+            f"--data {root} has no training split with annotated images (format {name}"
+            f"{', it has ' + found if found else ''}); docs/OWN_DATA.md shows the layout"
         )
     classes = _merge_classes(splits, problems)
     stuff = [c for c in classes if any(c in split.stuff for split in splits)]
     created = not any(split.name == "val" for split in splits)
     if created:
-        splits.insert(1, _create_validation_split(next(s for s in splits if s.name == "train")))
+        train = next(split for split in splits if split.name == "train")
+        splits.insert(1, _create_validation_split(train, problems))
     splits.sort(key=lambda split: SPLITS.index(split.name))
     mask_format = use_one_mask_format(splits)
     return FolderDataset(
@@ -221,25 +246,37 @@ def _merge_classes(splits: Sequence[Split], problems: Problems) -> list[str]:
     return classes
 
 
-def _create_validation_split(train: Split) -> Split:
-    """Move 15 percent of the training images, chosen by a hash of their content, into ``val``."""
-    ranked = []
-    for record in train.records:
-        digest = hashlib.sha256(Path(record["file_name"]).read_bytes()).digest()
-        ranked.append((int.from_bytes(digest[:4], "big") % 100, digest, record))
-    chosen = [record for share, _, record in ranked if share < VALIDATION_SHARE]
-    order = sorted(ranked, key=lambda row: row[:2])
-    if not chosen and len(ranked) > 1:
-        chosen = [order[0][2]]
-    if len(chosen) == len(ranked) > 1:
-        chosen = [row[2] for row in order[:-1]][:1]
-    names = {record["file_name"] for record in chosen}
-    val = [r for r in train.records if r["file_name"] in names]
-    train.records = [r for r in train.records if r["file_name"] not in names]
+def _create_validation_split(train: Split, problems: Problems) -> Split:
+    """Move 15 percent of the training images, chosen by a hash of their content, into ``val``.
+
+    Images of the same content stay together, whatever their names are.
+    """
+    digests = [_digest(record["file_name"]) for record in train.records]
+    distinct = sorted(set(digests), key=lambda digest: (digest % 100, digest))
+    count = sum(digest % 100 < VALIDATION_SHARE for digest in distinct)
+    chosen = set(distinct[: min(max(count, 1), len(distinct) - 1)] if distinct else ())
+    pairs = list(zip(digests, train.records, strict=True))
+    val = [record for digest, record in pairs if digest in chosen]
+    train.records = [record for digest, record in pairs if digest not in chosen]
+    if not val:
+        text = f"{len(pairs)} images of equal content cannot be divided into training and "
+        problems.add("empty_split", train.source, text + "validation")
     logger.info(
         "The data has no validation split: %d of %d images, chosen by a hash of the files, "
         "are used for validation.",
         len(val),
-        len(val) + len(train.records),
+        len(pairs),
     )
     return Split("val", train.classes, val, train.source, train.stuff)
+
+
+def _digest(file: str) -> int:
+    """Return the first 8 bytes of the SHA-256 of a file; of its name if it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with open(file, "rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError:  # reported by the checks of the dataset
+        digest.update(file.encode(errors="surrogateescape"))
+    return int.from_bytes(digest.digest()[:8], "big")

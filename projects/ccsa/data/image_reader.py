@@ -5,15 +5,16 @@ floating point) are mapped by a range of intensities, never by clipping: Pillow'
 a 16-bit image turns nearly every pixel into 255.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from detectron2.data.detection_utils import convert_PIL_to_numpy
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
-from ccsa.data.records import image_header
 from ccsa.errors import UserError
 
 Range = tuple[float, float]
@@ -21,7 +22,9 @@ FIX = "replace it with an intact copy"
 PERCENTILES = (0.1, 99.9)
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 _PNG_DEPTH, _PNG_COLOR = 24, 25  # bytes of a PNG file with bits per channel and type of color
-_TIFF_BITS = 258  # the tag of a TIFF file with bits per channel
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_SAMPLES = 256, 257, 258, 277  # tags
+_TIFF_ORIENTATION = 274  # the same tag as in EXIF
+_PLACEHOLDER = Image.new("L", (1, 1))
 _SAMPLE = 1 << 16  # pixels of an image that its percentiles are computed from
 
 
@@ -49,14 +52,22 @@ def read_image(
     """
     image, deep = open_image(file, fix)
     if deep is not None:
-        if not intensity_range:
+        if intensity_range:
+            deep = to_uint8(deep, intensity_range)
+        elif deep.dtype.kind == "f" or deep.dtype == np.uint16 or not _has_8_bits(deep):
             raise UserError(
                 f"image {file} has more than 8 bits per channel ({deep.dtype}, values "
                 f"{deep.min():g} to {deep.max():g}), but no range of intensities is known; set "
                 "INPUT.INTENSITY_RANGE '[low, high]'"
             )
-        image = Image.fromarray(to_uint8(deep, intensity_range))
-    return convert_PIL_to_numpy(image, format).astype(np.uint8, copy=False)
+        image = Image.fromarray(deep.astype(np.uint8))
+    try:
+        return convert_PIL_to_numpy(image, format).astype(np.uint8, copy=False)
+    except (ValueError, OSError) as error:  # a color space that Pillow cannot convert
+        raise UserError(
+            f"cannot convert image {file} from mode {image.mode} to {format} ({error}); save it "
+            "as RGB"
+        ) from error
 
 
 def open_image(file: str | Path, fix: str = FIX) -> tuple[Image.Image, np.ndarray | None]:
@@ -69,30 +80,49 @@ def open_image(file: str | Path, fix: str = FIX) -> tuple[Image.Image, np.ndarra
         UserError: the file does not exist or cannot be decoded.
     """
     path = Path(file)
-    if not path.is_file():  # opening a named pipe would wait forever
-        raise UserError(f"cannot read image {file} (it does not exist); {fix}")
+    if not is_file(path):  # opening a named pipe would wait forever
+        state = "is not a regular file" if os.path.lexists(path) else "does not exist"
+        raise UserError(f"cannot read image {file} (it {state}); {fix}")
     try:
-        if _is_deep_color(path):
-            return Image.new("L", (1, 1)), _decode_deep(path)
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            image.load()
+        return decode_image(path)
     except Exception as error:  # Pillow's plug-ins raise many kinds for damaged files
-        deep = _decode_tiff(path)
-        if deep is None:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"cannot read image {file} ({reason}); {fix}") from error
-        return Image.new("L", (1, 1)), deep
-    if image.mode in _DEEP_MODES:
-        values = np.asarray(image)
-        if (
-            values.dtype != np.uint16
-            and image.mode != "F"
-            and 0 <= values.min() <= values.max() < 256
-        ):
-            return Image.fromarray(values.astype(np.uint8)), None
-        return image, values
-    return image, None
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, Image.DecompressionBombError):
+            fix = "cut it into tiles, or resize it"
+        raise UserError(f"cannot read image {file} ({reason}); {fix}") from error
+
+
+def decode_image(path: Path, *, upright: bool = True) -> tuple[Image.Image, np.ndarray | None]:
+    """Decode an image file, of which more than 8 bits per channel are kept.
+
+    Args:
+        path: a regular file.
+        upright: whether the EXIF orientation is applied.
+
+    Returns:
+        The image, and its values (H, W) or (H, W, 3) if it has more than 8 bits; then the image
+        is a placeholder.
+
+    Raises:
+        Exception: of any type that Pillow or OpenCV raise for a damaged file.
+    """
+    layout = tiff_layout(path)
+    if (layout and not layout.pillow_reads_it) or _is_deep_color_png(path):
+        values = _decode_deep(path)
+        orientation = layout.orientation if layout is not None else _orientation(path)
+        return _PLACEHOLDER, rotate(values, orientation) if upright else values
+    with Image.open(path) as opened:
+        image = ImageOps.exif_transpose(opened) if upright else opened
+        image.load()
+    return image, np.asarray(image) if image.mode in _DEEP_MODES else None
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path is a regular file; False if the file system does not allow its name."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def to_uint8(values: np.ndarray, intensity_range: Sequence[float]) -> np.ndarray:
@@ -118,7 +148,7 @@ def check_range(value: Sequence[float]) -> Range:
     Raises:
         UserError: it is not two finite numbers, low below high.
     """
-    numbers = [v for v in value if isinstance(v, int | float) and np.isfinite(v)]
+    numbers = [v for v in value if isinstance(v, int | float) and v is not True and abs(v) < 1e30]
     if len(numbers) != 2 or len(value) != 2 or not numbers[0] < numbers[1]:
         raise UserError(
             f"INPUT.INTENSITY_RANGE {list(value)} is not [low, high] with low below high, nor auto"
@@ -168,40 +198,98 @@ def intensity_percentiles(files: Sequence[str | Path]) -> Range | None:
 def is_deep(file: str | Path) -> bool:
     """Return whether an image has more than 8 bits per channel, by its header. A file that cannot
     be read has not."""
+    path = Path(file)
+    if not is_file(path):
+        return False
     try:
-        return image_header(str(file)).mode in _DEEP_MODES or _is_deep_color(Path(file))
-    except OSError:
+        layout = tiff_layout(path)
+        if (layout and not layout.pillow_reads_it) or _is_deep_color_png(path):
+            return True
+        with Image.open(path) as image:
+            return image.mode in _DEEP_MODES
+    except Exception:  # Pillow's plug-ins raise many kinds for damaged files
         return False
 
 
-def _is_deep_color(path: Path) -> bool:
-    """Whether a PNG or TIFF has color in 16 bits, which Pillow would reduce to the upper 8."""
+class TiffLayout(NamedTuple):
+    """What the tags of a TIFF file say about its first page.
+
+    Attributes:
+        width, height: as stored.
+        orientation: as in EXIF, 1 for none.
+        pillow_reads_it: False for color in more than 8 bits, which Pillow rejects or reduces.
+    """
+
+    width: int
+    height: int
+    orientation: int
+    pillow_reads_it: bool
+
+
+def tiff_layout(path: Path) -> TiffLayout | None:
+    """Read the tags of a TIFF file; None if the file is not a TIFF.
+
+    Raises:
+        Exception: of any type that Pillow raises for damaged tags.
+    """
+    with path.open("rb") as file:
+        head = file.read(8)
+        if head[:4] not in (b"II*\0", b"MM\0*"):
+            return None
+        tags = TiffImagePlugin.ImageFileDirectory_v2(head)
+        file.seek(tags.next)
+        tags.load(file)
+    bits = max(np.ravel(tags.get(_TIFF_BITS, (1,))))
+    samples = int(tags.get(_TIFF_SAMPLES, 1))
+    return TiffLayout(
+        int(tags.get(_TIFF_WIDTH, 0)),
+        int(tags.get(_TIFF_HEIGHT, 0)),
+        int(tags.get(_TIFF_ORIENTATION, 1)),
+        samples == 1 or bits <= 8,
+    )
+
+
+def rotate(values: np.ndarray, orientation: int) -> np.ndarray:
+    """Return an array (H, W, ...) upright, from its EXIF orientation (1 to 8)."""
+    if orientation >= 5:
+        values = values.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    return np.ascontiguousarray(values)
+
+
+def _has_8_bits(values: np.ndarray) -> bool:
+    return values.size > 0 and values.min() >= 0 and values.max() < 256
+
+
+def _orientation(path: Path) -> int:
+    with Image.open(path) as image:
+        return int(image.getexif().get(_TIFF_ORIENTATION, 1) or 1)
+
+
+def _is_deep_color_png(path: Path) -> bool:
+    """Whether a PNG has several channels of 16 bits, which Pillow would reduce to the upper 8."""
     with path.open("rb") as file:
         head = file.read(_PNG_COLOR + 1)
-    if head.startswith(b"\x89PNG") and len(head) > _PNG_COLOR:
-        return head[_PNG_DEPTH] == 16 and head[_PNG_COLOR] in (2, 6)
-    if head.startswith((b"II*\0", b"MM\0*")):
-        with Image.open(path) as image:
-            bits = image.tag_v2.get(_TIFF_BITS, (8,))
-            return image.mode not in _DEEP_MODES and max(np.ravel(bits)) > 8
-    return False
+    if not head.startswith(b"\x89PNG") or len(head) <= _PNG_COLOR:
+        return False
+    return head[_PNG_DEPTH] == 16 and head[_PNG_COLOR] in (2, 4, 6)
 
 
 def _decode_deep(path: Path) -> np.ndarray:
-    """Decode with OpenCV, which keeps the depth; alpha is dropped, channels become RGB."""
+    """Decode with OpenCV, which keeps the depth; alpha is dropped, channels become RGB.
+
+    Raises:
+        OSError: OpenCV cannot decode it, or it has neither 1, 3 nor 4 channels.
+    """
     encoded = np.frombuffer(path.read_bytes(), np.uint8)
     values = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
     if values is None:
-        raise OSError("OpenCV cannot decode it")
-    return values[..., 2::-1] if values.ndim == 3 else values
-
-
-def _decode_tiff(path: Path) -> np.ndarray | None:
-    """Decode a TIFF that Pillow cannot read, such as 16-bit color; None if that fails too."""
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        return None
-    try:
-        values = _decode_deep(path)
-    except (OSError, cv2.error):
-        return None
-    return values if values.dtype != np.uint8 else None
+        raise OSError("its pixels cannot be decoded")
+    if values.ndim == 2:
+        return values
+    if values.shape[2] not in (3, 4):
+        raise OSError(f"it has {values.shape[2]} channels, not 1, 3 or 4")
+    return values[..., 2::-1]

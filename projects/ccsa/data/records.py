@@ -5,17 +5,18 @@ a mask, ``"segmentation"``: polygons (a list of ``[x, y, ...]``) or a compressed
 are text. ``category_id`` is an index into the classes of the split.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import pycocotools.mask as coco_mask
 from detectron2.structures import BoxMode
 from PIL import Image
+
+from ccsa.data.image_reader import is_file, tiff_layout
 
 Polygons = list[list[float]]
 Rle = dict[str, Any]
@@ -26,6 +27,7 @@ IMAGE_SUFFIXES = (
 )
 ROTATING = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 _ORIENTATION = 0x0112
+_LARGEST = 1e300  # integers of thousands of digits do not fit into a float
 
 
 @dataclass
@@ -66,27 +68,48 @@ class Header(NamedTuple):
     frames: int
 
 
-@lru_cache(maxsize=200_000)
 def image_header(file: str) -> Header:
-    """Read the header of an image file.
+    """Read the header of an image file; the result is cached until the file changes.
 
     Raises:
         OSError: the file does not exist, is not a regular file, or is not an image.
     """
     path = Path(file)
-    if not path.is_file():  # opening a named pipe would wait forever
+    if not is_file(path):  # opening a named pipe would wait forever
         raise FileNotFoundError(f"{file} is not a file")
+    stamp = path.stat()
+    return _read_header(file, stamp.st_mtime_ns, stamp.st_size)
+
+
+@lru_cache(maxsize=200_000)
+def _read_header(file: str, modified: int, length: int) -> Header:
     try:
-        with Image.open(path) as image:
-            orientation = int(image.getexif().get(_ORIENTATION, 1) or 1)
-            stored, mode = image.size, image.mode
-            frames = getattr(image, "n_frames", 1)
+        layout = tiff_layout(Path(file))
+        if layout is not None and not layout.pillow_reads_it:
+            stored, mode, orientation = layout[:2], "RGB", layout.orientation
+            frames = 1
+        else:
+            with Image.open(file) as image:
+                orientation = int(image.getexif().get(_ORIENTATION, 1) or 1)
+                stored, mode = image.size, image.mode
+                frames = _count_frames(image)
     except OSError:
         raise
+    except Image.DecompressionBombError as error:
+        raise OSError(
+            f"{file} is too large to be read ({error}); cut it into tiles, or resize it"
+        ) from error
     except Exception as error:  # Pillow's plug-ins raise many kinds for damaged files
         raise OSError(f"{file} is not a readable image ({error})") from error
     width, height = stored[::-1] if orientation in ROTATING else stored
     return Header(width, height, stored, mode, orientation, frames)
+
+
+def _count_frames(image: Image.Image) -> int:
+    """Return the number of pages; of an animation, which would have to be decoded, 2."""
+    if image.format == "TIFF":
+        return int(getattr(image, "n_frames", 1))
+    return 1 + bool(getattr(image, "is_animated", False))
 
 
 def make_annotation(
@@ -156,6 +179,34 @@ def rle_of_mask(mask: np.ndarray) -> Rle:
     return as_text(coco_mask.encode(np.asfortranarray(mask != 0).astype(np.uint8, order="F")))
 
 
+def rles_of_labels(values: np.ndarray) -> dict[int, Rle]:
+    """Return the mask of each positive value of a label image (H, W) as a compressed RLE.
+
+    The runs of all values are found at once, so the time does not grow with their number.
+
+    Example:
+        >>> sorted(rles_of_labels(np.array([[0, 3], [7, 3]])))
+        [3, 7]
+    """
+    height, width = values.shape
+    flat = values.T.ravel()  # COCO's run lengths follow the columns
+    if not flat.size:
+        return {}
+    starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    ends = np.append(starts[1:], flat.size)
+    labels = flat[starts]
+    order = np.argsort(labels, kind="stable")
+    order = order[labels[order] > 0]
+    numbers, first = np.unique(labels[order], return_index=True)
+    result = {}
+    for number, runs in zip(numbers.tolist(), np.split(order, first[1:]), strict=True):
+        edges = np.stack([starts[runs], ends[runs]], 1).ravel()
+        counts = np.diff(np.concatenate([[0], edges, [flat.size]]))
+        rle = {"size": [height, width], "counts": counts.tolist()}
+        result[number] = as_text(coco_mask.frPyObjects(rle, height, width))
+    return result
+
+
 def as_text(rle: Rle) -> Rle:
     """Return the RLE with counts as text, which JSON can store."""
     counts = rle["counts"]
@@ -163,9 +214,12 @@ def as_text(rle: Rle) -> Rle:
     return {"size": [int(n) for n in rle["size"]], "counts": text}
 
 
-def is_number(value: Any) -> bool:
-    """Whether a JSON value is a finite number. (To Python, true is an integer.)"""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a JSON value is a finite number that a float can hold. (To Python, true is an
+    integer.)"""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= _LARGEST  # also false for not-a-number
 
 
 def use_one_mask_format(splits: Sequence[Split]) -> str:

@@ -23,8 +23,7 @@ def matches(folder: Path) -> bool:
     do not number objects."""
     from ccsa.data.formats import instance_labels  # the two formats exclude each other
 
-    pairs = find_pairs(folder, FOLDER_NAMES)
-    return bool(pairs) and not instance_labels.matches(folder)
+    return bool(find_pairs(folder, FOLDER_NAMES)) and not instance_labels.matches(folder)
 
 
 def read(folder: Path, problems: Problems) -> list[Split]:
@@ -36,7 +35,7 @@ def read(folder: Path, problems: Problems) -> list[Split]:
     splits = []
     for pair in pairs:
         split = Split(pair.split, names or [], source=pair.labels)
-        for image, label in matched(pair, problems):
+        for image, label in matched(pair, folder, problems):
             try:
                 header = image_header(str(image))
             except OSError as error:
@@ -53,13 +52,13 @@ def read(folder: Path, problems: Problems) -> list[Split]:
             )
         splits.append(split)
     if names is None:
-        names = _numbered_classes(splits, folder)
+        names = _numbered_classes(splits, folder, problems)
         for split in splits:
             split.classes = list(names)
     return splits
 
 
-def _numbered_classes(splits: list[Split], folder: Path) -> list[str]:
+def _numbered_classes(splits: list[Split], folder: Path, problems: Problems) -> list[str]:
     """Return names for the values in the labels, where no file lists any.
 
     Raises:
@@ -68,8 +67,15 @@ def _numbered_classes(splits: list[Split], folder: Path) -> list[str]:
     values: set[int] = set()
     for split in splits:
         for record in split.records:
-            values.update(np.unique(read_label_image(Path(record["sem_seg_file_name"]))).tolist())
+            file = record["sem_seg_file_name"]
+            try:
+                values.update(np.unique(read_label_image(file)).tolist())
+            except UserError as error:
+                kind = "label_channels" if "channels" in str(error) else "unreadable_label"
+                problems.add(kind, file, str(error))
     values.discard(IGNORE)
+    if min(values, default=0) < 0:
+        raise UserError(f"{folder} has labels with negative values; number the classes from 0")
     highest = max(values, default=0)
     if highest > 2 * len(values) + 8:
         raise UserError(

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ccsa.data.formats.image_files import ImageIndex
-from ccsa.data.formats.masks import MaskError, parse_segmentation
+from ccsa.data.formats.masks import (
+    FAR,
+    LARGEST_SIDE,
+    MaskError,
+    is_image_size,
+    parse_segmentation,
+)
 from ccsa.data.formats.text_files import read_json, shown
 from ccsa.data.problems import Problems
 from ccsa.data.records import Split, image_header, is_number, make_annotation
@@ -34,7 +40,7 @@ class CocoReader:
     def __init__(self, file: Path, images: ImageIndex, name: str, problems: Problems):
         self.file, self.images, self.name, self.problems = file, images, name, problems
         self.content = _structure(read_json(file, problems), file)
-        self.categories = self._read_categories()
+        self.categories = self._read_categories()  # names by id; several ids may have one name
 
     def used_categories(self) -> set[Any]:
         """Return the category ids that annotations use."""
@@ -48,9 +54,9 @@ class CocoReader:
 
     def split(self) -> Split:
         """Return the records, images in the order of their ids."""
-        ids = sorted(self.categories)
-        index = {number: i for i, number in enumerate(ids)}
-        split = Split(self.name, [self.categories[i] for i in ids], source=self.file)
+        names = self._class_names()
+        index = {number: names.index(name) for number, name in self.categories.items()}
+        split = Split(self.name, names, source=self.file)
         records = self._read_images()
         cvat = bool(_CVAT.fullmatch(self.file.name)) and self._masks_are_marked_crowd()
         seen: dict[Any, set[str]] = {}
@@ -63,9 +69,12 @@ class CocoReader:
             if "id" in entry:
                 where = f"annotation {shown(entry['id'])}"
                 self._check_number(entry["id"], numbers, where)
-            record = records.get(self._integer(entry, "image_id", where, text=True))
+            number = self._integer(entry, "image_id", where, text=True)
+            record = records.get(number)
             if record is None:
-                self._report("unknown_image", f"{where}: image_id {shown(entry.get('image_id'))}")
+                if number not in records:  # otherwise the image has been reported
+                    kind = "unknown_image" if "image_id" in entry else "missing_field"
+                    self._report(kind, f"{where}: image_id {shown(entry.get('image_id'))}")
                 continue
             where += f" of image {record['file_name'].rpartition('/')[2]}"
             annotation = self._annotation(entry, record, index, cvat, where)
@@ -79,7 +88,7 @@ class CocoReader:
                 self._report("duplicate_annotation", f"{where} repeats another annotation")
             known.add(key)
             record["annotations"].append(annotation)
-        split.records = [r for r in records.values() if r is not None and "width" in r]
+        split.records = [record for record in records.values() if record is not None]
         return split
 
     def _report(self, kind: str, message: str) -> None:
@@ -97,14 +106,14 @@ class CocoReader:
 
     def _check_number(self, value: Any, numbers: set[Any], where: str) -> None:
         number = _as_integer(value)
+        if number is None:
+            self._report("null_field" if value is None else "wrong_type", f"{where}: 'id'")
+            return
         if number == 0:
             self._report("annotation_id_zero", f"{where} has the id 0")
-        try:
-            if number in numbers:
-                self._report("duplicate_annotation_id", f"{where} is not the only one of this id")
-            numbers.add(number)
-        except TypeError:  # a list or an object
-            self._report("wrong_type", f"{where}: 'id' is {shown(value)}")
+        if number in numbers:
+            self._report("duplicate_annotation_id", f"{where} is not the only one of this id")
+        numbers.add(number)
 
     def _read_categories(self) -> dict[int, str]:
         categories: dict[int, str] = {}
@@ -123,11 +132,22 @@ class CocoReader:
                 self._report(kind, f"category {number}: 'name' is {shown(name)}, not text")
                 continue
             name = name.strip()
-            if number in categories or name in categories.values():
+            if number in categories:
                 self._report("duplicate_category", f"category {number} ({name}) occurs twice")
                 continue
             categories[number] = name
         return categories
+
+    def _class_names(self) -> list[str]:
+        """Return the class names in the order of their ids, each once."""
+        names: list[str] = []
+        for number in sorted(self.categories):
+            name = self.categories[number]
+            if name in names:
+                self._report("duplicate_category", f"category {number} has the name {name}, too")
+            else:
+                names.append(name)
+        return names
 
     def _read_images(self) -> dict[Any, dict[str, Any] | None]:
         """Return records by image id, in the order of the ids; None for one that is unusable."""
@@ -167,8 +187,8 @@ class CocoReader:
     def _image(self, entry: Mapping, file_name: str, where: str) -> dict[str, Any] | None:
         path = self.images.find(file_name)
         if path is None:
-            kind = "outside" if self.images.leads_outside(file_name) else "missing_image"
-            self._report(kind, f"{where}: no file {file_name} in {self.images.description}")
+            kind, reason = self.images.failure(file_name)
+            self._report(kind, f"{where} ({shown(file_name, 200)}): {reason}")
             return None
         record: dict[str, Any] = {"file_name": str(path), "annotations": []}
         size = self._size(entry, where)
@@ -187,14 +207,17 @@ class CocoReader:
         values = []
         for key in ("width", "height"):
             value = _as_integer(entry.get(key))
-            if value in (None, 0):
+            if (value is None and not isinstance(entry.get(key), bool | list | dict)) or value == 0:
                 return None
-            if isinstance(value, float) and value.is_integer():
-                value = int(value)
-            if not isinstance(value, int) or value < 0 or isinstance(value, bool):
+            if isinstance(entry[key], str) and isinstance(value, int):
+                self._report("quoted_number", f"{where}: '{key}' is {shown(entry[key])}")
+            if not isinstance(value, int) or not is_image_size((value, 1)):
                 self._report("wrong_type", f"{where}: '{key}' is {shown(entry[key])}")
                 return None
             values.append(value)
+        if not is_image_size((values[1], values[0])):
+            self._report("wrong_type", f"{where}: the size is {values[0]} x {values[1]}")
+            return None
         return values[0], values[1]
 
     def _annotation(
@@ -216,7 +239,7 @@ class CocoReader:
             segmentation = None
         box = self._box(entry, where)
         if box is None and segmentation is None:
-            if "bbox" not in entry:
+            if not entry.get("bbox"):
                 self._report("missing_field", f"{where} has neither 'bbox' nor 'segmentation'")
             return None
         if box is not None and (box[2] <= 0 or box[3] <= 0):
@@ -230,13 +253,12 @@ class CocoReader:
         if cvat and isinstance(entry.get("segmentation"), dict):
             iscrowd = 0
         area = entry.get("area")
-        known = is_number(area) and area > 0
         annotation = make_annotation(
             index[category],
             box=box,
             segmentation=segmentation,
             iscrowd=iscrowd,
-            area=area if known else None,
+            area=area if is_number(area) and area > 0 else None,
             size=size,
         )
         if min(annotation["bbox"][2:]) <= 0:
@@ -248,7 +270,8 @@ class CocoReader:
         box = entry.get("bbox")
         if box is None or box == []:
             return None
-        if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
+        valid = isinstance(box, list) and len(box) == 4 and all(map(is_number, box))
+        if not valid or max(map(abs, box)) > FAR * LARGEST_SIDE:
             self._report("invalid_box", f"{where}: 'bbox' is {shown(box)}")
             return None
         return [float(value) for value in box]
@@ -300,16 +323,6 @@ def read_splits(files: Sequence[tuple[str, Path, ImageIndex]], problems: Problem
     return [reader.split() for reader in readers]
 
 
-def looks_like_coco(content: Any) -> bool:
-    """Whether JSON content is a COCO instances file."""
-    return (
-        isinstance(content, dict)
-        and isinstance(content.get("images"), list)
-        and isinstance(content.get("annotations"), list)
-        and not any("segments_info" in e for e in _objects(content["annotations"]))
-    )
-
-
 def _objects(entries: list) -> Iterator[dict]:
     return (entry for entry in entries if isinstance(entry, dict))
 
@@ -325,6 +338,18 @@ def _structure(content: Any, file: Path) -> dict[str, list]:
             f"{file} is not COCO annotations: it contains a {type(content).__name__} instead of an "
             "object with 'images', 'annotations' and 'categories'; name the annotation file"
         )
+    if isinstance(content.get("annotations"), list) and any(
+        "segments_info" in entry for entry in _objects(content["annotations"])
+    ):
+        raise UserError(
+            f"{file} is COCO panoptic, which also needs its PNGs: name the folder that contains "
+            "both, as --data FOLDER"
+        )
+    if "_via_img_metadata" in content or _is_via_regions(content):
+        raise UserError(
+            f"{file} is a project of VIA, not COCO annotations; in VIA, export the annotations as "
+            "COCO JSON"
+        )
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
             state = "has no" if key not in content else f"has {shown(content[key])} as"
@@ -332,6 +357,11 @@ def _structure(content: Any, file: Path) -> dict[str, list]:
                 f"{file} is not complete COCO annotations: it {state} list '{key}'; export it again"
             )
     return content
+
+
+def _is_via_regions(content: dict[str, Any]) -> bool:
+    first = next(iter(content.values()), None)
+    return isinstance(first, dict) and "regions" in first and "filename" in first
 
 
 def _as_integer(value: Any) -> Any:

@@ -9,14 +9,20 @@ from ccsa.data.formats.image_files import ImageIndex
 from ccsa.data.formats.layout import SPLIT_NAMES, images_in, json_kind, split_of
 from ccsa.data.formats.panoptic_json import PanopticJson, read_panoptic_json
 from ccsa.data.formats.panoptic_png import read_segment_ids
+from ccsa.data.formats.text_files import shown
+from ccsa.data.image_reader import is_file
 from ccsa.data.problems import Problems
-from ccsa.data.records import Split, image_header, make_annotation, rle_of_mask
+from ccsa.data.records import Split, image_header, make_annotation, rles_of_labels
 from ccsa.errors import UserError
+
+_LOOKED_AT = 20  # JSON files of a folder
 
 
 def matches(folder: Path) -> bool:
     """Whether the folder contains panoptic JSON files."""
-    return bool(_files(folder))
+    places = [folder, folder / "annotations"]
+    files = [file for place in places for file in sorted(place.glob("*.json"))[:_LOOKED_AT]]
+    return any(json_kind(file) == "coco_panoptic" for file in files)
 
 
 def read(folder: Path, problems: Problems) -> list[Split]:
@@ -27,15 +33,27 @@ def read(folder: Path, problems: Problems) -> list[Split]:
 def _files(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     places = [folder, folder / "annotations"]
-    for file in [f for place in places for f in sorted(place.glob("*.json"))[:20]]:
+    for file in [f for place in places for f in sorted(place.glob("*.json"))[:_LOOKED_AT]]:
         if json_kind(file) == "coco_panoptic":
-            found.setdefault(split_of(file.stem) or "train", file)
+            split = split_of(file.stem) or "train"
+            if split in found:
+                raise UserError(
+                    f"{folder} has several files that may be the annotations of '{split}': "
+                    f"{found[split]} and {file}; remove one"
+                )
+            found[split] = file
     return found
 
 
 def _split(folder: Path, name: str, file: Path, problems: Problems) -> Split:
-    content = read_panoptic_json(file)
+    content = read_panoptic_json(file, problems=problems)
     categories = [content.categories[number] for number in sorted(content.categories)]
+    names_seen: set[str] = set()
+    for category in categories:
+        if category.name in names_seen:
+            text = f"category {category.id} has the name {category.name}, too"
+            problems.add("duplicate_category", file, text)
+        names_seen.add(category.name)
     index = {category.id: i for i, category in enumerate(categories)}
     split = Split(
         name,
@@ -46,31 +64,45 @@ def _split(folder: Path, name: str, file: Path, problems: Problems) -> Split:
     pngs = _png_folder(folder, file)
     images = _image_index(folder, file, name, pngs)
     names = _image_names(content)
+    files: set[str] = set()
+    for number in set(names) - set(content.annotations):
+        text = f"image {shown(number)} ({shown(names[number], 200)}) has no panoptic annotation"
+        problems.add("unlisted_image", file, text)
     for annotation in content.annotations.values():
-        where = f"image {annotation.image_id}"
+        where = f"image {shown(annotation.image_id)}"
         png = pngs / annotation.file_name
-        path = images.find(names.get(annotation.image_id, annotation.file_name))
-        path = path or _same_stem(images, annotation.file_name)
+        name = names.get(annotation.image_id, annotation.file_name)
+        path = images.find(name) or images.same_stem(Path(name).stem)
         if path is None:
-            problems.add("missing_image", file, f"{where}: no image in {images.description}")
+            kind, reason = images.failure(name)
+            problems.add(kind, file, f"{where} ({shown(name, 200)}): {reason}")
             continue
-        if not png.is_file() or not png.resolve().is_relative_to(folder.resolve()):
-            problems.add("missing_label", file, f"{where}: no file {png}")
+        if str(path) in files:
+            problems.add("duplicate_image_file", file, f"{where}: {path.name} occurs twice")
+        files.add(str(path))
+        if not is_file(png) or not png.resolve().is_relative_to(pngs.resolve()):
+            problems.add("missing_label", file, f"{where}: no file {shown(str(png), 200)}")
             continue
         unknown = [s.category_id for s in annotation.segments if s.category_id not in index]
         if unknown:
-            problems.add("unknown_category", file, f"{where}: category {unknown[0]}")
+            problems.add("unknown_category", file, f"{where}: category {shown(unknown[0])}")
             continue
         try:
             header = image_header(str(path))
+        except OSError as error:
+            problems.add("unreadable_image", path, str(error))
+            continue
+        try:
             ids = read_segment_ids(png)
-        except (OSError, UserError) as error:
+        except UserError as error:
             problems.add("unreadable_label", png, str(error))
             continue
         size = header.height, header.width
         if ids.shape != size:
             problems.add(
-                "label_size", png, f"{ids.shape[1]} x {ids.shape[0]} pixels, the image {size[::-1]}"
+                "label_size",
+                png,
+                f"{ids.shape[1]} x {ids.shape[0]} pixels, the image {size[1]} x {size[0]}",
             )
             continue
         problem = _segment_problem(ids, [s.id for s in annotation.segments])
@@ -86,15 +118,16 @@ def _split(folder: Path, name: str, file: Path, problems: Problems) -> Split:
             "segments_info": [],
             "annotations": [],
         }
+        rles = rles_of_labels(ids)
         for segment in annotation.segments:
-            category, crowd = index[segment.category_id], int(segment.iscrowd)
+            label, crowd = index[segment.category_id], int(segment.iscrowd)
             record["segments_info"].append(
-                {"id": segment.id, "category_id": category, "iscrowd": crowd}
+                {"id": segment.id, "category_id": label, "iscrowd": crowd}
             )
-            if categories[category].isthing:
-                rle = rle_of_mask(ids == segment.id)
+            if categories[label].isthing:
+                rle = rles[segment.id]
                 record["annotations"].append(
-                    make_annotation(category, segmentation=rle, iscrowd=crowd, size=size)
+                    make_annotation(label, segmentation=rle, iscrowd=crowd, size=size)
                 )
         split.records.append(record)
     return split
@@ -133,12 +166,9 @@ def _image_index(folder: Path, file: Path, split: str, pngs: Path) -> ImageIndex
 
 def _image_names(content: PanopticJson) -> dict[Any, str]:
     return {
-        image["id"]: str(image["file_name"])
+        image["id"]: image["file_name"]
         for image in content.images
-        if isinstance(image, dict) and "id" in image and "file_name" in image
+        if isinstance(image, dict)
+        and isinstance(image.get("id"), int | str)
+        and isinstance(image.get("file_name"), str)
     }
-
-
-def _same_stem(images: ImageIndex, name: str) -> Path | None:
-    found = [path for path in images.files() if path.stem == Path(name).stem]
-    return found[0] if len(found) == 1 else None

@@ -1,33 +1,42 @@
 """Finding the image files of a dataset by the names in its annotations."""
 
+import os
 import re
+import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from ccsa.data.image_reader import is_file
+from ccsa.data.problems import Problems
 from ccsa.data.records import IMAGE_SUFFIXES
 
 _PREFIX = re.compile(r"[0-9a-f]{8}-")  # that Label Studio puts before the name of an uploaded file
+_LONGEST_NAME = 1024
 
 
 class ImageIndex:
     """The images in some folders, found by the names that annotation programs write.
 
     A name is tried as it is in each folder and in the root, then by its last part anywhere below
-    the folders, then without the prefix of Label Studio. A last part that several files share finds
-    none of them.
+    the folders, then without the prefix of Label Studio. Composed and decomposed accents, and upper
+    and lower case, count as the same where only one file fits. A last part that several files share
+    finds none of them.
+
+    Files outside the folders and the root, links followed, are not found. A folder itself may be
+    a link.
 
     Args:
         folders: searched in this order.
-        root: the folder of the dataset. Files outside of it are not found; by default the folders
-            are the limit.
+        root: the folder of the dataset.
     """
 
     def __init__(self, folders: Sequence[Path], root: Path | None = None):
         self.folders = list(folders)
         self.exact = [*self.folders, root] if root else self.folders
-        self.roots = [f.resolve() for f in ([root] if root else self.folders)]
-        self._by_name: dict[str, list[Path]] | None = None
+        self.roots = [folder.resolve() for folder in self.exact]
+        self._listed: list[Path] | None = None
+        self._by_key: dict[str, dict[str, list[Path]]] = {}
 
     @property
     def description(self) -> str:
@@ -36,61 +45,118 @@ class ImageIndex:
 
     def find(self, name: str) -> Path | None:
         """Return the file of that name, or None."""
-        name = name.replace("\\", "/")
-        if "\0" in name or len(name) > 1024:
+        name = name.strip().replace("\\", "/")
+        if "\0" in name or len(name) > _LONGEST_NAME:
             return None
         for folder in self.exact:
             path = folder / name
-            if _is_file(path) and self.is_inside(path):
+            if is_file(path) and self.is_inside(path):
                 return path
-        last = name.rpartition("/")[2]
-        for candidate in (last, _PREFIX.sub("", last, count=1)):
-            found = self._files().get(candidate, [])
-            if len(found) == 1:
-                return found[0]
-        without = self._files_without_prefix().get(last, [])
+        last = re.split(r"[/=]", name)[-1] if "?d=" in name else name.rpartition("/")[2]
+        for fold in (_composed, _folded):
+            for candidate in dict.fromkeys((last, _PREFIX.sub("", last, count=1))):
+                found = self._named("name", fold).get(fold(candidate), [])
+                if found:
+                    return found[0] if len(found) == 1 else None
+        without = self._named("without prefix", _folded).get(_folded(last), [])
         return without[0] if len(without) == 1 else None
+
+    def same_stem(self, stem: str) -> Path | None:
+        """Return the image whose name without suffix is ``stem``, or None."""
+        found = self._named("stem", _folded).get(_folded(stem), [])
+        return found[0] if len(found) == 1 else None
+
+    def failure(self, name: str) -> tuple[str, str]:
+        """Return why a name was not found: the kind of the problem, and a text."""
+        name = name.strip().replace("\\", "/")
+        if "\0" in name or len(name) > _LONGEST_NAME:
+            return "missing_image", "this cannot be the name of a file"
+        for folder in self.exact:
+            if is_file(folder / name):
+                return "outside", f"{folder / name} is outside the folder of the dataset"
+            if _exists(folder / name):
+                return "not_a_file", f"{folder / name} is not a regular file"
+        last = name.rpartition("/")[2]
+        several = self._named("name", _folded).get(_folded(last), [])
+        if len(several) > 1:
+            return "missing_image", f"{len(several)} files have the name {last}: give the folder"
+        return "missing_image", f"no such file in {self.description}"
 
     def is_inside(self, path: Path) -> bool:
         """Whether the file, links followed, is inside the root."""
         resolved = path.resolve()
         return any(resolved.is_relative_to(root) for root in self.roots)
 
-    def leads_outside(self, name: str) -> bool:
-        """Whether the name leads to a file outside the root."""
-        name = name.replace("\\", "/")
-        paths = [folder / name for folder in self.exact]
-        return any(_is_file(path) and not self.is_inside(path) for path in paths)
-
     def files(self) -> list[Path]:
         """Return all image files below the folders, sorted."""
-        return sorted(path for paths in self._files().values() for path in paths)
+        if self._listed is None:
+            found = (path for folder in self.folders for path in images_below(folder))
+            unique = dict.fromkeys(path for path in found if is_file(path) and self.is_inside(path))
+            self._listed = sorted(unique)
+        return self._listed
 
-    def _files(self) -> dict[str, list[Path]]:
-        if self._by_name is None:
-            self._by_name = defaultdict(list)
-            seen: set[Path] = set()
-            for folder in self.folders:
-                for path in sorted(folder.rglob("*")):
-                    hidden = path.name.startswith(".")
-                    if path in seen or hidden or path.suffix.lower() not in IMAGE_SUFFIXES:
-                        continue
-                    if path.is_file() and self.is_inside(path):
-                        seen.add(path)
-                        self._by_name[path.name].append(path)
-        return self._by_name
-
-    def _files_without_prefix(self) -> dict[str, list[Path]]:
-        """Files whose own name has the prefix that the annotations lack."""
-        found: dict[str, list[Path]] = defaultdict(list)
-        for name, paths in self._files().items():
-            if _PREFIX.match(name):
-                found[_PREFIX.sub("", name, count=1)] += paths
-        return found
+    def _named(self, part: str, fold: Callable[[str], str]) -> dict[str, list[Path]]:
+        """Return the files by the folded name, stem, or name without the prefix of Label Studio."""
+        key = f"{part} {fold.__name__}"
+        if key not in self._by_key:
+            found: dict[str, list[Path]] = defaultdict(list)
+            for path in self.files():
+                if part == "stem":
+                    found[fold(path.stem)].append(path)
+                elif part == "name":
+                    found[fold(path.name)].append(path)
+                elif _PREFIX.match(path.name):
+                    found[fold(_PREFIX.sub("", path.name, count=1))].append(path)
+            self._by_key[key] = found
+        return self._by_key[key]
 
 
-def _is_file(path: Path) -> bool:
+def images_below(folder: Path) -> list[Path]:
+    """Return what is named like an image in a folder and the folders below it, sorted, without
+    hidden files and folders. Links to folders are not followed."""
+    return sorted(_walk(folder))
+
+
+def usable_images(folder: Path, root: Path, problems: Problems) -> list[Path]:
+    """Return the images in a folder and below; report those that are not regular files inside
+    the dataset.
+
+    Args:
+        folder: searched.
+        root: the folder of the dataset.
+        problems: where problems are reported.
+    """
+    inside = root.resolve()
+    usable = []
+    for path in images_below(folder):
+        if not is_file(path):
+            problems.add("not_a_file", path, "the image is not a regular file")
+        elif path.is_symlink() and not path.resolve().is_relative_to(inside):
+            problems.add("outside", path, f"the image is a link to {path.resolve()}")
+        else:
+            usable.append(path)
+    return usable
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in (*files, *(n for n in folders if n.lower().endswith(IMAGE_SUFFIXES))):
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
+                yield Path(place, name)
+
+
+def _composed(name: str) -> str:
+    """Return a name with composed accents; macOS writes decomposed ones."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _folded(name: str) -> str:
+    return _composed(name).casefold()
+
+
+def _exists(path: Path) -> bool:
     try:
-        return path.is_file()
-    except OSError:  # a name that the file system does not allow
+        return os.path.lexists(path)
+    except (OSError, ValueError):
         return False

@@ -9,14 +9,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ccsa.data.formats.label_images import read_label_image
+from ccsa.data.formats.label_images import IGNORE, read_label_image
 from ccsa.data.formats.layout import find_pairs, matched, read_class_names
 from ccsa.data.problems import Problems
-from ccsa.data.records import Split, image_header, make_annotation, rle_of_mask
+from ccsa.data.records import Split, image_header, make_annotation, rles_of_labels
 from ccsa.errors import UserError
 
 FOLDER_NAMES = ("masks", "labels", "instances", "instance_labels")
 _LOOKED_AT = 12  # label images that decide about the format
+_MANY = 100  # values in one image are numbers of objects, even if 255 is one of them
 
 
 def matches(folder: Path) -> bool:
@@ -24,11 +25,16 @@ def matches(folder: Path) -> bool:
     pairs = find_pairs(folder, FOLDER_NAMES)
     if not pairs:
         return False
-    names = read_class_names(folder, Problems())
+    try:
+        names = read_class_names(folder, Problems())
+    except UserError:  # reported by the reader
+        names = None
     if names is not None and len(names) > 1:
         return False
-    labels = [label for _, label in matched(pairs[0], Problems())][:_LOOKED_AT]
-    return bool(labels) and all(_numbers_objects(label) for label in labels)
+    labels = [label for _, label in matched(pairs[0], folder, Problems())]
+    step = max(1, len(labels) // _LOOKED_AT)
+    votes = [_numbers_objects(label) for label in labels[::step]]
+    return True in votes and False not in votes
 
 
 def read(folder: Path, problems: Problems) -> list[Split]:
@@ -40,7 +46,7 @@ def read(folder: Path, problems: Problems) -> list[Split]:
     splits = []
     for pair in pairs:
         split = Split(pair.split, names[:1], source=pair.labels)
-        for image, label in matched(pair, problems):
+        for image, label in matched(pair, folder, problems):
             record = _record(image, label, problems)
             if record is not None:
                 split.records.append({**record, "image_id": len(split.records) + 1})
@@ -57,7 +63,8 @@ def _record(image: Path, label: Path, problems: Problems) -> dict[str, Any] | No
     try:
         values = read_label_image(label)
     except UserError as error:
-        problems.add("unreadable_label", label, str(error))
+        kind = "label_channels" if "channels" in str(error) else "unreadable_label"
+        problems.add(kind, label, str(error))
         return None
     size = header.height, header.width
     if values.shape != size:
@@ -68,11 +75,11 @@ def _record(image: Path, label: Path, problems: Problems) -> dict[str, Any] | No
             f"{size[1]} x {size[0]}",
         )
         return None
-    annotations = []
-    for number in np.unique(values):
-        if number:
-            rle = rle_of_mask(values == number)
-            annotations.append(make_annotation(0, segmentation=rle, size=size))
+    lowest = int(values.min(initial=0))
+    if lowest < 0:
+        problems.add("label_out_of_range", label, f"the label contains the value {lowest}")
+    rles = rles_of_labels(values)
+    annotations = [make_annotation(0, segmentation=rle, size=size) for rle in rles.values()]
     return {
         "file_name": str(image),
         "height": size[0],
@@ -81,22 +88,24 @@ def _record(image: Path, label: Path, problems: Problems) -> dict[str, Any] | No
     }
 
 
-def _numbers_objects(file: Path) -> bool:
-    """Whether the values of a label image are numbers of objects rather than classes."""
+def _numbers_objects(file: Path) -> bool | None:
+    """Whether the values of a label image are numbers of objects rather than classes; None if it
+    does not show."""
     try:
         values = read_label_image(file)
     except UserError:
-        return False
+        return None
     numbers = np.unique(values)
     numbers = numbers[numbers > 0]
+    deep = values.dtype.itemsize > 1
     if len(numbers) == 0:
-        return True  # nothing speaks against it
-    if values.dtype.itemsize > 1 and values.max() > 255:
+        return None
+    if deep and numbers[-1] > 255:
         return True
-    if values.dtype.itemsize == 1 and 255 in numbers:
-        return False  # the ignore value of class masks
+    if not deep and IGNORE in numbers and len(numbers) < _MANY:
+        return False
     if len(numbers) < 3:
-        return values.dtype.itemsize > 1
+        return True if deep else None
     # Classes occur in several regions; an object is one region.
     regions = [cv2.connectedComponents((values == n).astype(np.uint8))[0] - 1 for n in numbers[:20]]
     return bool(np.mean(regions) < 1.2)

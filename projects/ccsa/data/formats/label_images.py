@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ccsa.data.image_reader import decode_image, is_file
 from ccsa.errors import UserError
 from ccsa.utils.files import atomic_write
 
@@ -36,25 +37,30 @@ def read_label_image(
         UserError: the file cannot be read, or has several different channels.
     """
     path = Path(path)
-    if not path.is_file():  # opening a named pipe would wait forever
-        raise UserError(f"cannot read the label file {path} (it does not exist); {fix}")
+    if not is_file(path):  # opening a named pipe would wait forever
+        state = "is not a regular file" if os.path.lexists(path) else "does not exist"
+        raise UserError(f"cannot read the label file {path} (it {state}); {fix}")
     try:
-        with Image.open(path) as image:
-            mode = image.mode
-            values = np.array(image)
+        image, deep = decode_image(path, upright=False)
+        values = np.array(image) if deep is None else deep
+        pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
     except Exception as error:  # Pillow's plug-ins raise many kinds for damaged files
         raise UserError(f"cannot read the label file {path} ({error}); {fix}") from error
-    if values.ndim == 3 and mode in ("RGB", "RGBA", "LA"):
-        colors = values[..., : len(mode) - mode.endswith("A")]
-        if (colors != colors[..., :1]).any():
+    if pages > 1:
+        raise UserError(f"{path} is not a label image: it has {pages} pages; save one page")
+    if values.ndim == 3 and (deep is not None or image.mode in ("RGB", "RGBA", "LA", "PA")):
+        channels = values[..., :-1] if deep is None and image.mode.endswith("A") else values
+        if (channels != channels[..., :1]).any():
+            mode = "RGB" if deep is not None else image.mode
             raise UserError(
                 f"{path} is not a label image: it has different channels ({mode}) instead of one "
                 f"of integers; {fix}"
             )
-        values = colors[..., 0]
+        values = channels[..., 0]
     if values.dtype == bool:
         values = values.astype(np.uint8)
-    if values.dtype.kind == "f" and (values == np.rint(values)).all():
+    whole = values.dtype.kind == "f" and (values == np.rint(values)).all()
+    if whole and np.abs(values).max(initial=0) < 2**31:
         values = values.astype(np.int32)
     if values.ndim != 2 or values.dtype.kind not in "ui":
         raise UserError(
@@ -72,8 +78,11 @@ def map_labels(values: np.ndarray, mapping: Mapping[int, int]) -> np.ndarray:
         [[0, 1]]
     """
     result = values.copy()
-    if mapping and max(mapping.values()) > np.iinfo(values.dtype).max:
-        result = result.astype(np.int32)
+    if (
+        mapping
+        and not 0 <= min(mapping.values()) <= max(mapping.values()) <= np.iinfo(values.dtype).max
+    ):
+        result = result.astype(np.int64)
     for value, label in mapping.items():
         result[values == value] = label
     return result

@@ -15,9 +15,13 @@ from PIL import Image
 
 from ccsa.data.formats.image_files import ImageIndex
 from ccsa.data.formats.layout import json_kind, read_class_names, split_folders
+from ccsa.data.formats.masks import FAR, MaskError, is_image_size, parse_segmentation
 from ccsa.data.formats.text_files import read_json, shown
+from ccsa.data.image_reader import is_file
 from ccsa.data.problems import Problems
 from ccsa.data.records import (
+    IMAGE_SUFFIXES,
+    Header,
     Rle,
     Split,
     as_text,
@@ -31,14 +35,15 @@ from ccsa.errors import UserError
 
 _CIRCLE_POINTS = 64
 _SKIPPED = ("point", "points", "line", "linestrip")  # shapes without an area
+_POLYGONS = ("polygon", "rotation")
+_NO_CLASSES = ("__ignore__", "_background_")  # in LabelMe's labels.txt
 _LOOKED_AT = 5
-_FAR = 10
 
 
 def matches(folder: Path) -> bool:
     """Whether the folder, or its folders of splits, contain JSON files of LabelMe."""
     places = [folder, *split_folders(folder).values()]
-    places += [place / "annotations" for place in places]
+    places += [place / name for place in places for name in ("annotations", "images", "labels")]
     files = [file for place in places for file in sorted(place.glob("*.json"))[:_LOOKED_AT]]
     return any(json_kind(file) == "labelme" for file in files)
 
@@ -57,10 +62,13 @@ def read(folder: Path, problems: Problems) -> list[Split]:
         for files in contents.values()
         for content in files.values()
         for shape in content["shapes"]
-        if isinstance(shape, dict) and isinstance(shape.get("label"), str)
+        if isinstance(shape, dict)
+        and isinstance(shape.get("label"), str)
+        and shape["label"].strip()
     }
     listed = read_class_names(folder, problems) or []
-    listed = [name for name in listed if name not in ("__ignore__", "_background_")]
+    listed = [name for name in listed if name not in _NO_CLASSES]
+    labels -= set(_NO_CLASSES)
     classes = [*listed, *sorted(labels - set(listed))] if labels & set(listed) else sorted(labels)
     return [
         Split(
@@ -76,6 +84,8 @@ def read(folder: Path, problems: Problems) -> list[Split]:
 def _read_files(folder: Path, problems: Problems) -> dict[Path, dict[str, Any]]:
     contents = {}
     for file in sorted(folder.rglob("*.json")):
+        if any(part.startswith(".") for part in file.relative_to(folder).parts):
+            continue
         try:
             content = read_json(file, problems)
         except UserError as error:
@@ -92,21 +102,21 @@ def _records(
     files: dict[Path, dict], classes: list[str], images: ImageIndex, problems: Problems
 ) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
+    seen: set[str] = set()
     for file, content in files.items():
         path = _image(file, content, images)
         if path is None:
-            name = content.get("imagePath")
-            problems.add("missing_image", file, f"imagePath {shown(name)} does not exist")
+            problems.add(*_missing(file, content, images))
             continue
+        if str(path) in seen:
+            problems.add("duplicate_image_file", file, f"another file is of {path.name}, too")
+        seen.add(str(path))
         try:
             header = image_header(str(path))
         except OSError as error:
             problems.add("unreadable_image", path, str(error))
             continue
-        given = content.get("imageWidth"), content.get("imageHeight")
-        size = header.height, header.width
-        if is_number(given[0]) and is_number(given[1]) and min(given) > 0:
-            size = int(given[1]), int(given[0])
+        size = _size(file, content, header, problems)
         records.append(
             {
                 "file_name": str(path),
@@ -124,13 +134,45 @@ def _image(file: Path, content: dict, images: ImageIndex) -> Path | None:
     name = content.get("imagePath")
     if isinstance(name, str) and name:
         beside = file.parent / name.replace("\\", "/")
-        if beside.is_file() and images.is_inside(beside):
+        if is_file(beside) and images.is_inside(beside):
             return beside
         found = images.find(name)
         if found is not None:
             return found
-    same = [p for p in images.files() if p.stem == file.stem and p.suffix != ".json"]
-    return same[0] if len(same) == 1 else None
+    same = [p for s in IMAGE_SUFFIXES for p in (file.with_suffix(s), file.with_suffix(s.upper()))]
+    found = next((p for p in same if is_file(p) and images.is_inside(p)), None)
+    return found or images.same_stem(file.stem)
+
+
+def _missing(file: Path, content: dict, images: ImageIndex) -> tuple[str, Path, str]:
+    """Return the problem that an image is missing: kind, file and message."""
+    name = content.get("imagePath")
+    if content.get("imageData"):
+        return (
+            *("missing_image", file),
+            f"imagePath {shown(name)} does not exist; the pixels are only embedded as 'imageData': "
+            "save them as an image file",
+        )
+    if not isinstance(name, str) or not name:
+        return "missing_image", file, f"imagePath is {shown(name)}"
+    kind, reason = images.failure(name)
+    return kind, file, f"imagePath {shown(name, 200)}: {reason}"
+
+
+def _size(file: Path, content: dict, header: Header, problems: Problems) -> tuple[int, int]:
+    """Return (height, width) as annotated; those of the file if the JSON has none."""
+    given = content.get("imageHeight"), content.get("imageWidth")
+    if given == (None, None):
+        return header.height, header.width
+    if all(is_number(n) for n in given):
+        height, width = given
+        size = int(height or 0), int(width or 0)
+        if is_image_size(size):
+            return size
+    problems.add(
+        "wrong_type", file, f"imageHeight and imageWidth are {shown(given[0])}, {shown(given[1])}"
+    )
+    return header.height, header.width
 
 
 def _annotations(
@@ -143,20 +185,24 @@ def _annotations(
             problems.add("wrong_type", file, f"{where} is {shown(shape)}")
             continue
         label = shape.get("label")
+        if isinstance(label, str) and label.strip() in _NO_CLASSES:
+            continue
         if not isinstance(label, str) or label.strip() not in classes:
             problems.add("wrong_type", file, f"{where}: 'label' is {shown(label)}")
             continue
         try:
             part = _part(shape, size)
-        except _ShapeError as error:
+        except MaskError as error:
             problems.add(error.args[0], file, f"{where} ({label}): {error.args[1]}")
             continue
         if part is None:
-            kind = shape.get("shape_type")
-            problems.add("degenerate_polygon", file, f"{where} ({label}) is a {kind}, without area")
+            text = f"{where} ({label}) is a {shape.get('shape_type')}, without area"
+            problems.add("degenerate_polygon", file, text)
             continue
         group = shape.get("group_id")
-        key = (label.strip(), number, None) if group is None else (label.strip(), None, str(group))
+        key = (
+            (label.strip(), number, None) if group is None else (label.strip(), None, shown(group))
+        )
         objects.setdefault(key, []).append(part)
     annotations = []
     for (label, _, _), parts in objects.items():
@@ -176,12 +222,12 @@ def _union(parts: list[Any], size: tuple[int, int]) -> Rle:
     return as_text(coco_mask.merge(rles))
 
 
-class _ShapeError(Exception):
-    """A shape cannot be used: kind of problem, and what is wrong."""
-
-
 def _part(shape: dict, size: tuple[int, int]) -> list[float] | Rle | None:
-    """Return the polygon ``[x, y, ...]`` or the RLE of a shape; None if it has no area."""
+    """Return the polygon ``[x, y, ...]`` or the RLE of a shape; None if it has no area.
+
+    Raises:
+        MaskError: the shape is damaged or of an unknown type.
+    """
     kind = shape.get("shape_type") or "polygon"
     if kind in _SKIPPED:
         return None
@@ -189,55 +235,57 @@ def _part(shape: dict, size: tuple[int, int]) -> list[float] | Rle | None:
     if kind == "mask":
         return _mask(shape, points, size)
     if kind == "rectangle":
-        if len(points) != 2 and len(points) != 4:
-            raise _ShapeError("invalid_polygon", f"a rectangle has {len(points)} points")
+        if len(points) not in (2, 4):
+            raise MaskError("invalid_polygon", f"a rectangle has {len(points)} points")
         xs, ys = zip(*points, strict=True)
-        points = [(x, y) for x, y in _corners(min(xs), min(ys), max(xs), max(ys))]
+        (x1, x2), (y1, y2) = (min(xs), max(xs)), (min(ys), max(ys))
+        points = [(x1, y1), (x2, y1), (x2, y2), (x1, y2)]
     elif kind == "circle":
         if len(points) != 2:
-            raise _ShapeError("invalid_polygon", f"a circle has {len(points)} points")
-        (x, y), edge = points
-        radius = math.dist(points[0], edge)
+            raise MaskError("invalid_polygon", f"a circle has {len(points)} points")
+        x, y = points[0]
+        radius = math.dist(*points)
         turns = [2 * math.pi * i / _CIRCLE_POINTS for i in range(_CIRCLE_POINTS)]
         points = [(x + radius * math.cos(t), y + radius * math.sin(t)) for t in turns]
-    elif kind != "polygon":
-        raise _ShapeError("wrong_type", f"the shape type {shown(kind)} is not supported")
-    if len(points) < 3:
-        raise _ShapeError("degenerate_polygon", f"a polygon has {len(points)} points")
-    return [float(value) for point in points for value in point]
+    elif kind not in _POLYGONS:
+        raise MaskError("wrong_type", f"the shape type {shown(kind)} is not supported")
+    polygons = parse_segmentation([[value for point in points for value in point]], size)
+    if not isinstance(polygons, list):
+        raise MaskError("degenerate_polygon", "a polygon has no points")
+    return polygons[0]
 
 
 def _points(shape: dict, size: tuple[int, int]) -> list[tuple[float, float]]:
     points = shape.get("points")
     if not isinstance(points, list):
-        raise _ShapeError("missing_field", f"'points' is {shown(points)}")
-    far = _FAR * max(*size, 1)
+        raise MaskError("missing_field", f"'points' is {shown(points)}")
+    far = FAR * max(*size, 1)
     for point in points:
         right = isinstance(point, list) and len(point) == 2 and all(map(is_number, point))
         if not right or max(map(abs, point)) > far:
-            raise _ShapeError("invalid_polygon", f"a point is {shown(point)}")
+            raise MaskError("invalid_polygon", f"a point is {shown(point)}")
     return [(float(x), float(y)) for x, y in points]
-
-
-def _corners(x1: float, y1: float, x2: float, y2: float) -> list[tuple[float, float]]:
-    return [(x1, y1), (x2, y1), (x2, y2), (x1, y2)]
 
 
 def _mask(shape: dict, points: list[tuple[float, float]], size: tuple[int, int]) -> Rle:
     """Return the RLE of a mask, a PNG in base64 that covers the box between two points."""
+    if not points:
+        raise MaskError("missing_field", "the mask has no points")
     try:
         with Image.open(io.BytesIO(base64.b64decode(str(shape.get("mask") or "")))) as image:
-            small = np.array(image.convert("1"))
+            fits = image.width <= 2 * size[1] and image.height <= 2 * size[0]
+            small = np.array(image.convert("L")) > 0 if fits else None
     except Exception as error:  # whatever Pillow raises for a damaged image
-        raise _ShapeError("invalid_rle", "the mask is not a PNG in base64") from error
-    if not points:
-        raise _ShapeError("missing_field", "the mask has no points")
-    x, y = round(points[0][0]), round(points[0][1])
+        raise MaskError("invalid_rle", "the mask is not a PNG in base64") from error
+    if small is None:
+        raise MaskError("rle_size", "the mask is larger than the image")
+    x, y = int(points[0][0]), int(points[0][1])
     mask = np.zeros(size, bool)
-    height, width = small.shape
-    top, left = max(y, 0), max(x, 0)
-    part = small[top - y : size[0] - y, left - x : size[1] - x]
-    mask[top : y + height, left : x + width] = part
+    (top, bottom), (left, right) = (
+        (max(0, min(start, limit)), max(0, min(start + length, limit)))
+        for start, length, limit in zip((y, x), small.shape, size, strict=True)
+    )
+    mask[top:bottom, left:right] = small[top - y : bottom - y, left - x : right - x]
     if not mask.any():
-        raise _ShapeError("empty_mask", "the mask has no pixel in the image")
+        raise MaskError("empty_mask", "the mask has no pixel in the image")
     return rle_of_mask(mask)

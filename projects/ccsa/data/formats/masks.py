@@ -7,12 +7,15 @@ difference to the count two before is stored.
 
 from typing import Any
 
+import numpy as np
 import pycocotools.mask as coco_mask
 
 from ccsa.data.formats.text_files import shown
 from ccsa.data.records import Polygons, Rle, as_text, is_number
 
 FAR = 10  # a coordinate this many image sizes away is not a coordinate of this image
+LONGEST = 20_000_000  # pixels of an outline; pycocotools needs memory for each
+LARGEST_SIDE, LARGEST_IMAGE = 500_000, 2**31  # pixels; beyond these, pycocotools crashes
 
 
 class MaskError(Exception):
@@ -45,6 +48,8 @@ def parse_segmentation(value: Any, size: tuple[int, int]) -> Polygons | Rle | No
 
 
 def _polygons(value: list, size: tuple[int, int]) -> Polygons:
+    if not is_image_size(size):
+        raise MaskError("invalid_polygon", f"the image is {size[1]} x {size[0]} pixels large")
     far = FAR * max(*size, 1)
     polygons: Polygons = []
     degenerate = ""
@@ -61,6 +66,8 @@ def _polygons(value: list, size: tuple[int, int]) -> Polygons:
         if any(abs(number) > far for number in polygon):
             bad = next(number for number in polygon if abs(number) > far)
             raise MaskError("invalid_polygon", f"a polygon has the coordinate {shown(bad)}")
+        if len(polygon) * far > LONGEST and _length(polygon) > LONGEST:
+            raise MaskError("invalid_polygon", f"a polygon is {_length(polygon):.0f} pixels long")
         if len(polygon) < 6:
             degenerate = f"a polygon has {len(polygon) // 2} points"
         else:
@@ -68,6 +75,18 @@ def _polygons(value: list, size: tuple[int, int]) -> Polygons:
     if not polygons:
         raise MaskError("degenerate_polygon", degenerate or "there is no polygon")
     return polygons
+
+
+def is_image_size(size: tuple[int, int]) -> bool:
+    """Whether an image may have this (height, width)."""
+    height, width = size
+    return min(size) > 0 and max(size) <= LARGEST_SIDE and height * width <= LARGEST_IMAGE
+
+
+def _length(polygon: list) -> float:
+    """Return the number of pixels on the outline of a polygon ``[x, y, ...]``."""
+    points = np.reshape(np.asarray(polygon, float), (-1, 2))
+    return float(np.abs(np.diff(points, axis=0, append=points[:1])).max(axis=1).sum())
 
 
 def _rle(value: dict, size: tuple[int, int]) -> Rle:
@@ -81,8 +100,11 @@ def _rle(value: dict, size: tuple[int, int]) -> Rle:
     if tuple(given) != tuple(size):
         raise MaskError(
             "rle_size",
-            f"the mask is {given[1]} x {given[0]} pixels, the image {size[1]} x {size[0]}",
+            f"the mask is {shown(given[1])} x {shown(given[0])} pixels, the image {size[1]} x "
+            f"{size[0]}",
         )
+    if not is_image_size(size):
+        raise MaskError("invalid_rle", f"the image is {size[1]} x {size[0]} pixels large")
     if isinstance(counts, str):
         lengths = decode_counts(counts)
     elif isinstance(counts, list):
@@ -95,7 +117,7 @@ def _rle(value: dict, size: tuple[int, int]) -> Rle:
         raise MaskError("invalid_rle", "'counts' contains a negative run")
     if sum(lengths) != size[0] * size[1]:
         raise MaskError(
-            "invalid_rle", f"'counts' covers {sum(lengths)} of {size[0] * size[1]} pixels"
+            "invalid_rle", f"'counts' covers {shown(sum(lengths))} of {size[0] * size[1]} pixels"
         )
     if sum(lengths[1::2]) == 0:
         raise MaskError("empty_mask", "the mask has no pixel")

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ccsa.data.formats.panoptic_png import Segment
+from ccsa.data.formats.text_files import read_json
+from ccsa.data.problems import Problems
 from ccsa.errors import UserError
 
 
@@ -38,7 +40,9 @@ class PanopticJson(NamedTuple):
         return {category.id: category.isthing for category in self.categories.values()}
 
 
-def read_panoptic_json(path: Path, truth: bool = True) -> PanopticJson:
+def read_panoptic_json(
+    path: Path, truth: bool = True, problems: Problems | None = None
+) -> PanopticJson:
     """Read a panoptic JSON file. Whether its segments fit their PNGs is not checked here, see
     :func:`ccsa.data.formats.panoptic_png.segment_problems`.
 
@@ -46,13 +50,19 @@ def read_panoptic_json(path: Path, truth: bool = True) -> PanopticJson:
         path: the file.
         truth: False for predictions, of which only the images and the ids and categories of their
             segments are read, as panopticapi does.
+        problems: where an unusual encoding is reported; by default it is an error.
 
     Raises:
         UserError: the file cannot be read, a key is missing or has the wrong type, or an image or a
             category occurs twice.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        if problems is not None:
+            content = read_json(path, problems)
+        else:
+            content = json.loads(path.read_text(encoding="utf-8"))
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; name a panoptic JSON file") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -68,12 +78,15 @@ def read_panoptic_json(path: Path, truth: bool = True) -> PanopticJson:
             annotations[annotation.image_id] = annotation
         images = _get(content, "images", list, "the file") if truth and "images" in content else []
     except _FormatError as error:
+        reason = str(error)
+        reason = reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}..."
         raise UserError(
-            f"{path} is not in COCO's panoptic format: {error}; it needs {_FORMAT}"
+            f"{path} is not in COCO's panoptic format: {reason}; it needs {_FORMAT}"
         ) from error
     return PanopticJson(path, annotations, categories, images)
 
 
+_LONGEST = 200  # characters of a reason: ids and values may be of any length
 _FORMAT = (
     "'annotations': a list of {image_id, file_name, segments_info: a list of {id, category_id}}, "
     "and for ground truth 'categories': a list of {id, isthing}"

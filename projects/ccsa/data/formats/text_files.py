@@ -2,9 +2,13 @@
 
 import codecs
 import json
+import os
+import re
+import reprlib
 from pathlib import Path
 from typing import Any
 
+from ccsa.data.image_reader import is_file
 from ccsa.data.problems import Problems
 from ccsa.errors import UserError
 
@@ -13,6 +17,10 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16", "UTF-16"),
     (codecs.BOM_UTF16_BE, "utf-16", "UTF-16"),
 )
+_HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")
+_REPR = reprlib.Repr()  # does not follow deep nesting and long lists
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 200
+_REPR.maxlist = _REPR.maxdict = 12
 
 
 def read_text(path: Path, problems: Problems | None = None) -> str:
@@ -25,9 +33,9 @@ def read_text(path: Path, problems: Problems | None = None) -> str:
     Raises:
         UserError: the file does not exist, is not a regular file, or is not text.
     """
-    if not path.exists():
+    if not os.path.lexists(path):
         raise UserError(f"{path} does not exist; check the name")
-    if not path.is_file():  # opening a named pipe would wait forever
+    if not is_file(path):  # opening a named pipe would wait forever
         raise UserError(f"{path} is not a regular file; name a text file")
     try:
         content = path.read_bytes()
@@ -40,8 +48,9 @@ def read_text(path: Path, problems: Problems | None = None) -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
+        name = found[2] if found else "UTF-8"
         raise UserError(
-            f"{path} is not text in UTF-8 (byte {error.start}); save it as UTF-8"
+            f"{path} is not text in {name} (byte {error.start}); save it as UTF-8"
         ) from error
 
 
@@ -55,7 +64,15 @@ def read_json(path: Path, problems: Problems | None = None) -> Any:
     if not text.strip("\0 \t\r\n"):
         raise UserError(f"{path} is empty; export it again")
     try:
-        return json.loads(text)
+        content = json.loads(text)
+        if _HALF_CHARACTER.search(text):  # such a name can neither be a file nor be printed
+            json.dumps(content, ensure_ascii=False).encode()
+        return content
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{path} contains half of a character (\\u{ord(error.object[error.start]):04x} without "
+            "its partner); export it again"
+        ) from error
     except json.JSONDecodeError as error:
         cut = error.pos >= len(text.rstrip()) - 1
         reason = "it ends too early" if cut else f"{error.msg} in line {error.lineno}"
@@ -68,5 +85,5 @@ def read_json(path: Path, problems: Problems | None = None) -> Any:
 
 def shown(value: Any, limit: int = 40) -> str:
     """Return a value as it can be quoted in a message, cut to ``limit`` characters."""
-    text = repr(value)
+    text = _REPR.repr(value)
     return text if len(text) <= limit else text[: limit - 3] + "..."

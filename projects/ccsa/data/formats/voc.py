@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from ccsa.data.formats.image_files import usable_images
 from ccsa.data.formats.label_images import read_label_image
-from ccsa.data.formats.layout import SPLIT_NAMES, images_in, labels_by_stem, read_class_names
-from ccsa.data.formats.text_files import read_text
+from ccsa.data.formats.layout import SPLIT_NAMES, read_class_names
+from ccsa.data.formats.text_files import read_text, shown
 from ccsa.data.problems import Problems
-from ccsa.data.records import Split, image_header, make_annotation, rle_of_mask
+from ccsa.data.records import Split, image_header, make_annotation, rles_of_labels
 from ccsa.errors import UserError
 
 BORDER = 255
@@ -37,7 +38,8 @@ def read(folder: Path, problems: Problems) -> list[Split]:
     root = _root(folder)
     if root is None:
         raise UserError(f"{folder} has no JPEGImages with SegmentationClass; see docs/OWN_DATA.md")
-    classes = read_class_names(folder, problems) or read_class_names(root, problems) or VOC_CLASSES
+    classes = read_class_names(folder, problems) or read_class_names(root, problems)
+    classes = classes or _label_map(root, problems) or VOC_CLASSES
     # Objects have the classes without background; labels have all.
     return [
         Split(name, classes, _records(root, stems, classes, problems), root)
@@ -46,11 +48,24 @@ def read(folder: Path, problems: Problems) -> list[Split]:
 
 
 def _root(folder: Path) -> Path | None:
-    places = [folder, folder / "VOC2012", *sorted(folder.glob("VOCdevkit/VOC*"))]
+    places = [folder, *sorted(folder.glob("VOC2*")), *sorted(folder.glob("VOCdevkit/VOC*"))]
     for place in places:
         if (place / "JPEGImages").is_dir() and (place / "SegmentationClass").is_dir():
             return place
     return None
+
+
+def _label_map(root: Path, problems: Problems) -> list[str] | None:
+    """Return the class names in CVAT's ``labelmap.txt``: ``name:color:parts:actions`` per line."""
+    file = root / "labelmap.txt"
+    if not file.is_file():
+        return None
+    lines = [line.strip() for line in read_text(file, problems).splitlines()]
+    return [line.partition(":")[0] for line in lines if line and not line.startswith("#")] or None
+
+
+def _by_stem(folder: Path, root: Path, problems: Problems) -> dict[str, Path]:
+    return {path.stem: path for path in usable_images(folder, root, problems)}
 
 
 def _splits(root: Path, problems: Problems) -> dict[str, list[str]]:
@@ -61,21 +76,27 @@ def _splits(root: Path, problems: Problems) -> dict[str, list[str]]:
             file = root / "ImageSets" / "Segmentation" / f"{alias}.txt"
             if file.is_file():
                 lines = [line.split() for line in read_text(file, problems).splitlines()]
-                found[split] = [words[0] for words in lines if words]
+                found[split] = list(dict.fromkeys(words[0] for words in lines if words))
                 break
-    return found or {"train": sorted(labels_by_stem(root / "SegmentationClass"))}
+    return found or {"train": sorted(_by_stem(root / "SegmentationClass", root, Problems()))}
 
 
 def _records(
     root: Path, stems: list[str], classes: list[str], problems: Problems
 ) -> list[dict[str, Any]]:
-    images = {path.stem: path for path in images_in(root / "JPEGImages")}
-    labels, objects = (labels_by_stem(root / f"Segmentation{x}") for x in ("Class", "Object"))
+    images, labels, objects = (
+        _by_stem(root / name, root, problems)
+        for name in ("JPEGImages", "SegmentationClass", "SegmentationObject")
+    )
     records: list[dict[str, Any]] = []
     for stem in stems:
         if stem not in images or stem not in labels:
             kind = "missing_image" if stem not in images else "missing_label"
-            problems.add(kind, root, f"{stem} of the split has no {kind.removeprefix('missing_')}")
+            what = kind.removeprefix("missing_")
+            problems.add(kind, root, f"{shown(stem)} of the split has no {what}")
+            continue
+        if objects and stem not in objects:
+            problems.add("missing_label", root, f"{stem} has no file in SegmentationObject")
             continue
         try:
             header = image_header(str(images[stem]))
@@ -104,20 +125,21 @@ def _annotations(
     try:
         values, numbers = read_label_image(label), read_label_image(objects)
     except UserError as error:
-        problems.add("unreadable_label", objects, str(error))
+        kind = "label_channels" if "channels" in str(error) else "unreadable_label"
+        problems.add(kind, objects, str(error))
         return []
     if not values.shape == numbers.shape == size:
         problems.add("label_size", objects, f"the label has the shape {numbers.shape}, not {size}")
         return []
     annotations = []
-    for number in np.unique(numbers):
-        if number in (0, BORDER):
+    for number, rle in rles_of_labels(numbers).items():
+        if number == BORDER:
             continue
-        mask = numbers == number
-        category = int(np.bincount(values[mask].ravel()).argmax())
+        found, counts = np.unique(values[numbers == number], return_counts=True)
+        category = int(found[counts.argmax()])
         if not 0 < category < classes:
             problems.add("unknown_category", objects, f"object {number} has the class {category}")
             continue
-        annotation = make_annotation(category, segmentation=rle_of_mask(mask), size=size)
+        annotation = make_annotation(category, segmentation=rle, size=size)
         annotations.append(annotation)
     return annotations
