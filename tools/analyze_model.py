@@ -25,6 +25,7 @@ from torch import nn
 
 from ccsa.analysis import count_parameters, flop_analysis, measure
 from ccsa.analysis.comparison import three_digits
+from ccsa.data.image_reader import intensity_range, read_image
 from ccsa.engine.checks import check_model
 from ccsa.engine.own_data import add_data_arguments
 from ccsa.engine.setup import add_config_arguments, describe_device, setup_cfg
@@ -32,7 +33,6 @@ from ccsa.engine.trainer import Trainer
 from ccsa.errors import reports_user_errors
 from ccsa.inference.predictor import Predictor
 from ccsa.insertion import context_blocks
-from ccsa.utils.images import read_image
 
 
 def size(text: str) -> tuple[int, int]:
@@ -99,7 +99,8 @@ def main() -> None:
     short = cfg.INPUT.MIN_SIZE_TEST or 800
     shape = args.size or (short, min(short * 4 // 3, cfg.INPUT.MAX_SIZE_TEST))
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    image = read_image(args.image) if args.image else noise
+    intensities = intensity_range(cfg.INPUT.INTENSITY_RANGE)
+    image = read_image(args.image, intensity_range=intensities) if args.image else noise
     torch.manual_seed(0)
     model = Trainer.build_model(cfg)
     predictor = Predictor(cfg, model)

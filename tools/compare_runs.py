@@ -19,6 +19,7 @@ from pathlib import Path
 from ccsa.analysis.chart import draw_chart
 from ccsa.analysis.comparison import compare
 from ccsa.analysis.runs import choose_metric, find_runs, group_runs, read_run
+from ccsa.engine.own_data import add_data_arguments, data_options
 from ccsa.errors import UserError, reports_user_errors
 from ccsa.utils.files import atomic_write
 
@@ -41,6 +42,7 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="do not measure the cost, show only what the runs recorded",
     )
+    add_data_arguments(parser)
     return parser.parse_args()
 
 
@@ -64,7 +66,8 @@ def main() -> None:
     args = parse_args()
     logging.disable(logging.INFO)  # how configurations and weights are loaded; warnings remain
     folders, unfinished = find_runs(args.runs)
-    groups = group_runs([read_run(folder) for folder in folders])
+    data = data_options(args)
+    groups = group_runs([read_run(folder, **data) for folder in folders])
     metric, values = choose_metric(groups, args.metric)
     files = [] if args.output is None else new_files(args.output)
     comparison = compare(groups, metric, values, costs=not args.no_cost)

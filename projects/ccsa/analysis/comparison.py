@@ -12,11 +12,11 @@ from tabulate import tabulate
 from ccsa.analysis.measure import Cost, measure
 from ccsa.analysis.runs import Group, Spread
 from ccsa.checkpoint import Checkpointer
-from ccsa.engine.checks import check_dataset
+from ccsa.data.image_reader import intensity_range, read_image
+from ccsa.engine.checks import check_dataset, check_model
 from ccsa.engine.setup import describe_device
 from ccsa.engine.trainer import Trainer
 from ccsa.errors import UserError
-from ccsa.utils.images import read_image
 from ccsa.utils.run_folders import last_weights
 
 ABSENT = "-"
@@ -129,10 +129,12 @@ def measure_group(group: Group) -> Cost:
         )
     name = run.cfg.DATASETS.TEST[0]
     check_dataset(name)
-    image = read_image(DatasetCatalog.get(name)[0]["file_name"])
+    intensities = intensity_range(run.cfg.INPUT.INTENSITY_RANGE)
+    image = read_image(DatasetCatalog.get(name)[0]["file_name"], intensity_range=intensities)
     weights = last_weights(run.folder)
     if weights is None:
         raise UserError(f"run {run.folder} has no checkpoint; train it again")
+    check_model(run.cfg)
     model = Trainer.build_model(run.cfg)
     Checkpointer(model).load(str(weights))
     return measure(run.cfg, model, image)

@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import CfgNode
 
@@ -16,8 +17,9 @@ from ccsa.errors import UserError
 from ccsa.evaluation import main_metric
 from ccsa.utils.run_folders import CONFIG, RESULTS, holds_run
 
-# The keys that may differ between two runs of one group.
+# The keys that may differ between two runs of one group. Data may have moved between two runs.
 _RUN_KEYS = ("SEED", "OUTPUT_DIR")
+_LOCATION_KEYS = ("ROOT", "IMAGES", "VAL", "VAL_IMAGES")
 
 
 @dataclass(frozen=True)
@@ -110,14 +112,20 @@ def find_runs(folders: Sequence[str | Path]) -> tuple[list[Path], list[Path]]:
     return list(found.values()), unfinished
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path, **data: Any) -> Run:
     """Read a finished run.
+
+    Args:
+        folder: the folder of the run.
+        data: options of :func:`ccsa.engine.own_data.add_data_arguments`, for a run whose data has
+            moved or that needs the user's code.
 
     Raises:
         UserError: its configuration or results cannot be read, or it has no results.
     """
     # The run may have been trained on a device that this machine does not have.
-    args = argparse.Namespace(config_file=str(folder / CONFIG), opts=["MODEL.DEVICE", "auto"])
+    options = ["MODEL.DEVICE", "auto"]
+    args = argparse.Namespace(config_file=str(folder / CONFIG), opts=options, **data)
     cfg = setup_cfg(args)
     try:
         record = json.loads((folder / RESULTS).read_text())
@@ -216,6 +224,8 @@ def _without_seed(cfg: CfgNode) -> str:
     cfg.defrost()
     for key in _RUN_KEYS:
         cfg.pop(key)
+    for key in _LOCATION_KEYS:
+        cfg.DATASETS.OWN.pop(key)
     return cfg.dump()
 
 

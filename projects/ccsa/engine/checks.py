@@ -3,6 +3,7 @@ seconds, before any file is written."""
 
 import argparse
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -12,15 +13,19 @@ from detectron2.modeling import build_model
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
-from ccsa.blocks import CrissCross
+from ccsa.blocks import CONTEXT_BLOCK_REGISTRY, CrissCross
 from ccsa.data.loaders import build_train_mapper, clip_records
-from ccsa.engine.dataset_checks import check_contents
+from ccsa.engine.dataset_checks import check_classes, check_contents, check_evaluation
+from ccsa.engine.overlays import block_lists
 from ccsa.engine.solver import build_optimizer
 from ccsa.engine.weights import check_weights
 from ccsa.errors import UserError, suggestion
 from ccsa.inference import build_semantic_inference
 from ccsa.ops.criss_cross.dispatch import choose, requested_backend
+from ccsa.utils.run_folders import choose_output_dir
 
+_UNKNOWN_NAME = r"No object named '(.+)' found in '(.+)' registry"  # the error of a registry
+IMPORT_HINT = "if it is your own, name the file that registers it by --import FILE"
 # Keys under which Detectron2 stores the files and folders of a dataset in its metadata.
 _PATH_KEYS = (
     *("json_file", "image_root", "panoptic_json", "panoptic_root", "sem_seg_root"),
@@ -46,7 +51,6 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     for name in names:
         check_dataset(name)
         clip_records(cfg, [name])  # raises an error if raw frames are missing
-    check_contents(cfg, training=not args.eval_only)
     if not args.resume:
         check_weights(cfg.MODEL.WEIGHTS)
         if args.eval_only and not cfg.MODEL.WEIGHTS:
@@ -64,6 +68,12 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     if not args.eval_only:
         build_optimizer(cfg, model)
         build_train_mapper(cfg)
+    if args.resume and hasattr(args, "config_file"):
+        choose_output_dir(cfg, args)  # raises an error if there is nothing to resume
+    training = not args.eval_only
+    check_contents(cfg, training=training, report=not getattr(args, "machine_rank", 0))
+    check_classes(cfg, model, training=training)
+    check_evaluation(cfg)
 
 
 def check_processes(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -118,7 +128,7 @@ def check_dataset(name: str) -> None:
     if name not in registered:
         hint = suggestion(name, registered, listed=0, limit=4)
         hint = hint or "; did you mean one of the built-in datasets, digits_train and digits_val?"
-        raise UserError(f"there is no dataset '{name}'{hint}")
+        raise UserError(f"there is no dataset '{name}'{hint}; {IMPORT_HINT}")
     metadata = MetadataCatalog.get(name)
     if metadata.get("built_in", False):
         return
@@ -147,6 +157,28 @@ def _download_instructions(name: str) -> str:
     return "Detectron2's datasets/README.md shows its layout."
 
 
+def check_blocks(cfg: CfgNode) -> None:
+    """Check that the context blocks of a configuration are registered.
+
+    Raises:
+        UserError: a block is unknown, either because its name is misspelled or because the code
+            that registers it was not imported.
+    """
+    for key in block_lists(cfg):
+        section, name = cfg, key
+        while "." in name:
+            part, _, name = name.partition(".")
+            section = section[part]
+        for spec in section[name]:
+            block = spec.get("block") if isinstance(spec, dict) else None
+            if isinstance(block, str) and block not in CONTEXT_BLOCK_REGISTRY:
+                known = list(CONTEXT_BLOCK_REGISTRY)
+                raise UserError(
+                    f"unknown context block '{block}' in {key}{suggestion(block, known)}; "
+                    f"{IMPORT_HINT}"
+                )
+
+
 def check_model(cfg: CfgNode) -> nn.Module:
     """Build the model on the meta device, that is without memory for its weights.
 
@@ -158,6 +190,7 @@ def check_model(cfg: CfgNode) -> nn.Module:
             option), or the requested backend of criss-cross attention cannot run.
     """
     device = cfg.MODEL.DEVICE
+    check_blocks(cfg)
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "meta"
@@ -169,6 +202,12 @@ def check_model(cfg: CfgNode) -> nn.Module:
         raise
     except (ValueError, KeyError, AssertionError) as error:  # raised by Detectron2
         text = error.args[0] if error.args else type(error).__name__
+        unknown = re.match(_UNKNOWN_NAME, text) if isinstance(text, str) else None
+        if unknown:
+            raise UserError(
+                f"the model cannot be built, because {unknown[2]} has no '{unknown[1]}'; "
+                f"{IMPORT_HINT}"
+            ) from error
         if isinstance(error, KeyError) and not isinstance(text, str):
             text = f"a setting has the value {text}, which is not among the supported ones"
         raise UserError(f"the model cannot be built: {text}") from error

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 # Detectron2 0.6 calls torch in ways that current versions warn about; users cannot act on that.
 warnings.filterwarnings("ignore", message="torch.meshgrid: in an upcoming release")
+warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
 logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
 
 

@@ -15,10 +15,11 @@ from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
+from ccsa.data.image_reader import intensity_range, read_image
 from ccsa.errors import UserError
 from ccsa.inference.predictor import Predictor
 from ccsa.modeling.clip import Clip
-from ccsa.utils.images import read_image, write_image
+from ccsa.utils.images import write_image
 from ccsa.visualization.painter import class_metadata, draw_outputs
 from ccsa.visualization.videos import Video, video_writer
 
@@ -44,6 +45,7 @@ class Demo:
         self.predictor = Predictor(cfg, model)
         self.clip = self.predictor.clip or Clip(frames=1, labelled=0)
         self.metadata = class_metadata(cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else "")
+        self.intensity_range = intensity_range(cfg.INPUT.INTENSITY_RANGE)
         self.images = 0
         self.model_seconds = self.seconds = 0.0
 
@@ -81,7 +83,7 @@ class Demo:
         Raises:
             UserError: a file cannot be read or written, or the model needs a video.
         """
-        image = read_image(file)
+        image = read_image(file, intensity_range=self.intensity_range)
         if self.clip.frames > 1:
             raise UserError(
                 f"the model takes clips of {self.clip.frames} frames, and {file} is one image; "
