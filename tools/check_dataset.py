@@ -1,19 +1,32 @@
 #!/usr/bin/env python
-"""Read every image and label of a semantic or panoptic dataset and report what is wrong.
+"""Read every image and annotation of a dataset and report what is wrong.
 
+    python tools/check_dataset.py --data my_folder --preview preview.png
+    python tools/check_dataset.py --data train.json --images images --val val.json
+    python tools/check_dataset.py digits_train digits_val
+    python tools/check_dataset.py --import my_datasets.py my_train my_val
     python tools/check_dataset.py lip
-    python tools/check_dataset.py coco_panoptic
     python tools/check_dataset.py --all --root /data/datasets
 
-The table counts images, labels, missing and unreadable files, labels whose size differs from their
-image, and invalid labels; for panoptic datasets also segments whose id, category or area is wrong.
-The exit status is 2 if anything is wrong. If the number of images differs from the published one,
-this is a note, not an error.
+The table lists the kind, severity and number of problems, the first files, and how to fix them. The
+exit status is 2 if there are errors, otherwise 0. --kinds lists all kinds.
+
+NAME is a registered dataset, or a benchmark (lip, coco_panoptic, ...). For a benchmark, the table
+counts images, labels, missing and unreadable files, labels whose size differs from their image, and
+invalid labels; for panoptic datasets also segments whose id, category or area is wrong. If the
+number of images differs from the published one, this is a note, not an error.
 """
 
 import argparse
+import json
+import sys
 from pathlib import Path
+from typing import Any
 
+import ccsa  # noqa: F401  first, because it silences a warning of the imports below
+
+# isort: split
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from tabulate import tabulate
 
 from ccsa.data import panoptic, semantic
@@ -24,9 +37,20 @@ from ccsa.data.checks import (
     check_split,
     examples,
 )
+from ccsa.data.checks.dataset import Checked, check_records
+from ccsa.data.checks.own import check_folder, natural_kind
+from ccsa.data.checks.registered import load_registered
 from ccsa.data.family import find_family
+from ccsa.data.formats.layout import split_of
+from ccsa.data.own import Source, read_source
 from ccsa.data.paths import datasets_root
-from ccsa.errors import UserError, reports_user_errors
+from ccsa.data.problems import ERROR, KINDS, Problems, kinds_table
+from ccsa.data.tasks import derive
+from ccsa.engine.own_data import add_data_arguments
+from ccsa.errors import UserError, near_misses, reports_user_errors, suggestion
+from ccsa.utils.files import write_text
+from ccsa.utils.user_code import import_user_code
+from ccsa.visualization.preview import draw_preview
 
 FAMILIES = {**semantic.FAMILIES, **panoptic.FAMILIES}
 
@@ -35,9 +59,14 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("name", nargs="?", metavar="NAME", help=", ".join(FAMILIES))
-    which.add_argument("--all", action="store_true", help="check every dataset that exists")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"registered datasets, or one of {', '.join(FAMILIES)}",
+    )
+    parser.add_argument("--all", action="store_true", help="check every benchmark that exists")
+    parser.add_argument("--kinds", action="store_true", help="list all kinds of problems")
     parser.add_argument(
         "--root",
         type=Path,
@@ -45,13 +74,131 @@ def parse_args() -> argparse.Namespace:
         metavar="FOLDER",
         help="the folder of all datasets; default: $DETECTRON2_DATASETS, otherwise ./datasets",
     )
-    return parser.parse_args()
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result as JSON")
+    parser.add_argument(
+        "--preview", type=Path, metavar="FILE.png", help="draw images with their annotations"
+    )
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="FILE_OR_MODULE",
+        help="Python code that registers datasets; may be repeated",
+    )
+    add_data_arguments(parser)
+    args = parser.parse_args()
+    if not args.kinds and sum(map(bool, (args.names, args.all, args.data))) != 1:
+        parser.error("name either datasets, or --data, or --all")
+    return args
 
 
 @reports_user_errors
 def main() -> None:
     args = parse_args()
-    families = list(FAMILIES.values()) if args.all else [find_family(args.name, FAMILIES)]
+    if args.kinds:
+        print(kinds_table())
+        return
+    import_user_code(args.imports)
+    families = [name for name in args.names if name in FAMILIES]
+    if args.all or (families and len(args.names) == 1):
+        if args.json or args.preview:
+            raise UserError("--json and --preview need --data, or the names of registered datasets")
+        check_families(args)
+        return
+    checked, facts = check_own(args) if args.data else check_registered(args.names, args.preview)
+    report(checked, facts, args)
+    if checked.problems.stopping():
+        sys.exit(2)
+
+
+def check_own(args: argparse.Namespace) -> tuple[Checked, dict[str, Any]]:
+    """Check the data that ``--data`` names; return the result, and facts about the data."""
+    places = (args.data, args.images, args.val, args.val_images)
+    data_file, images, val, val_images = (
+        str(Path(p).expanduser().absolute()) if p else "" for p in places
+    )
+    data = read_source(Source(data_file, args.data_format, images, val, val_images))
+    if args.preview:
+        task = derive(data, natural_kind(data))
+        draw_preview(args.preview, task.splits, task.thing_classes, task.stuff_classes)
+    splits = {name: len(records) for name, records in data.splits.items()}
+    facts = {"data": str(data.root), "format": data.format, "classes": data.classes}
+    return check_folder(data), {**facts, "images": splits}
+
+
+def check_registered(names: list[str], preview: Path | None) -> tuple[Checked, dict[str, Any]]:
+    """Check registered datasets; return the result, and facts about them."""
+    registered = DatasetCatalog.list()
+    for name in names:
+        if name not in registered:
+            if near_misses(name, registered, cutoff=0.8):
+                hint = suggestion(name, registered, listed=0, cutoff=0.8)
+                raise UserError(f"there is no dataset called '{name}'{hint}")
+            find_family(name, FAMILIES)  # raises an error that lists the benchmarks
+            raise UserError(f"check {name} by a command of its own, because it is a benchmark")
+    problems = Problems()
+    splits: dict[str, list[dict[str, Any]]] = {}
+    for name in names:
+        split = split_of(name) or name
+        splits.setdefault(split, []).extend(load_registered(name, problems, list(KINDS)))
+    metadata = MetadataCatalog.get(names[0])
+    things, stuff = metadata.get("thing_classes", ()), metadata.get("stuff_classes", ())
+    if preview:
+        draw_preview(preview, splits, things, stuff)
+    checked = check_records(
+        splits,
+        things=things,
+        stuff=stuff,
+        ignore=metadata.get("ignore_label", 255),
+        source=", ".join(names),
+        masks=False,
+    )
+    problems.extend(checked.problems)
+    counts = {name: len(records) for name, records in splits.items()}
+    facts = {"data": ", ".join(names), "format": "registered", "classes": [*things] or [*stuff]}
+    return Checked(problems, checked.images, checked.decoded), {**facts, "images": counts}
+
+
+def report(checked: Checked, facts: dict[str, Any], args: argparse.Namespace) -> None:
+    """Print the result of a check, and write it as JSON if a file was named."""
+    images = ", ".join(f"{count:,} {name}" for name, count in facts["images"].items())
+    classes = facts["classes"]
+    listed = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+    print(f"{facts['data']} ({facts['format']}): {images} images")
+    print(f"{len(classes)} classes: {listed}")
+    if len(checked.problems):
+        print(checked.table())
+        for kind in checked.problems.kinds():
+            first = next(p for p in checked.problems if p.kind == kind)
+            print(f"{kind}: {first.file}: {first.message}")
+    print(checked.summary())
+    if args.preview:
+        print(f"preview: {args.preview}")
+    if args.json:
+        problems = [p._asdict() for p in checked.problems]
+        kinds = {
+            kind: {
+                **KINDS[kind]._asdict(),
+                "count": checked.problems.counts[kind],
+                "files": checked.problems.files(kind),
+            }
+            for kind in checked.problems.kinds()
+        }
+        content = {**facts, "decoded": checked.decoded, "kinds": kinds, "problems": problems}
+        content["errors"] = sum(k["count"] for k in kinds.values() if k["severity"] == ERROR)
+        write_text(args.json, json.dumps(content, indent=2))
+
+
+def check_families(args: argparse.Namespace) -> None:
+    """Check benchmarks, and print a table of their splits.
+
+    Raises:
+        UserError: a benchmark does not exist, or a split has problems.
+    """
+    families = (
+        list(FAMILIES.values()) if args.all else [find_family(n, FAMILIES) for n in args.names]
+    )
     reports, notes = [], []
     for family in families:
         if family.write and not args.all:

@@ -15,13 +15,14 @@ from torch import nn
 
 from ccsa.blocks import CONTEXT_BLOCK_REGISTRY, CrissCross
 from ccsa.data.loaders import build_train_mapper, clip_records
-from ccsa.engine.dataset_checks import check_contents
+from ccsa.engine.dataset_checks import check_classes, check_contents, check_evaluation
 from ccsa.engine.overlays import block_lists
 from ccsa.engine.solver import build_optimizer
 from ccsa.engine.weights import check_weights
 from ccsa.errors import UserError, suggestion
 from ccsa.inference import build_semantic_inference
 from ccsa.ops.criss_cross.dispatch import choose, requested_backend
+from ccsa.utils.run_folders import choose_output_dir
 
 _UNKNOWN_NAME = r"No object named '(.+)' found in '(.+)' registry"  # the error of a registry
 IMPORT_HINT = "if it is your own, name the file that registers it by --import FILE"
@@ -50,7 +51,6 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     for name in names:
         check_dataset(name)
         clip_records(cfg, [name])  # raises an error if raw frames are missing
-    check_contents(cfg, training=not args.eval_only)
     if not args.resume:
         check_weights(cfg.MODEL.WEIGHTS)
         if args.eval_only and not cfg.MODEL.WEIGHTS:
@@ -68,6 +68,12 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     if not args.eval_only:
         build_optimizer(cfg, model)
         build_train_mapper(cfg)
+    if args.resume and hasattr(args, "config_file"):
+        choose_output_dir(cfg, args)  # raises an error if there is nothing to resume
+    training = not args.eval_only
+    check_contents(cfg, training=training, report=not getattr(args, "machine_rank", 0))
+    check_classes(cfg, model, training=training)
+    check_evaluation(cfg)
 
 
 def check_processes(cfg: CfgNode, args: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """Start and end of a run: its log and configuration, and the results that it leaves."""
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +15,14 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from ccsa.data.own import register_own_data
+from ccsa.errors import UserError
 from ccsa.evaluation import main_metric
 from ccsa.utils.files import write_text
 from ccsa.utils.memory import peak_memory
 from ccsa.utils.run_folders import CONFIG, LOG, RESULTS
 from ccsa.visualization import draw_predictions
+
+logger = logging.getLogger(__name__)
 
 
 def start_run(cfg: CfgNode, header: str = "") -> None:
@@ -60,7 +64,7 @@ def finish_run(cfg: CfgNode, model: nn.Module, results: Mapping, seconds: float)
         seconds: the duration of the run.
 
     Raises:
-        UserError: a file cannot be written, or an image of the test dataset cannot be read.
+        UserError: the results cannot be written. A picture that cannot be drawn is only reported.
     """
     folder = Path(cfg.OUTPUT_DIR)
     peak = peak_memory()
@@ -74,7 +78,7 @@ def finish_run(cfg: CfgNode, model: nn.Module, results: Mapping, seconds: float)
         memory = "" if peak is None else f", {peak / 2**30:.1f} GiB"
         print(f"\n{name} {score} in {seconds:.0f} s{memory}\n")
     if names:
-        draw_predictions(cfg, model, names[0], folder / "predictions.png")
+        _draw(cfg, model, names[0], folder / "predictions.png")
     outputs = {
         "results": folder / RESULTS,
         "predictions": folder / "predictions.png",
@@ -85,6 +89,16 @@ def finish_run(cfg: CfgNode, model: nn.Module, results: Mapping, seconds: float)
     for label, output in outputs.items():
         if not isinstance(output, Path) or output.exists():
             print(f"{label + ':':<13}{output}")
+
+
+def _draw(cfg: CfgNode, model: nn.Module, dataset: str, file: Path) -> None:
+    """Draw predictions; a failure is reported in one sentence, because the run itself is done."""
+    try:
+        draw_predictions(cfg, model, dataset, file)
+    except Exception as error:  # whatever an image, a record or a model's output may cause
+        reason = " ".join(str(error).split())[:300]
+        reason = reason if isinstance(error, UserError) else f"{type(error).__name__}: {reason}"
+        logger.warning("The picture of predictions was not drawn (%s).", reason)
 
 
 def _finite_or_none(record: Any) -> Any:

@@ -46,6 +46,8 @@ class InstanceEvaluator(COCOEvaluator):
         UserError: the dataset has no class names.
     """
 
+    _coco_api: COCO
+
     def __init__(
         self, dataset_name: str, output_dir: str | Path, *, max_detections: int = COCO_LIMIT
     ):
@@ -63,9 +65,10 @@ class InstanceEvaluator(COCOEvaluator):
         self._limit = max_detections
         if not self._do_evaluation:
             return
-        complete_annotations(self._coco_api.dataset["annotations"])
-        self._coco_api = _indexed(self._coco_api.dataset)
-        self._mask_truth = _indexed(_ignoring_boxes(self._coco_api.dataset))
+        dataset = self._coco_api.dataset
+        complete_annotations(dataset["annotations"])
+        self._coco_api = _indexed(dataset)
+        self._mask_truth = _indexed(_ignoring_boxes(dataset))
 
     def _eval_predictions(self, predictions: Sequence[Mapping], img_ids: Any = None) -> None:
         """Compute the metrics of boxes, and of masks if there are any (overrides Detectron2's)."""
@@ -129,7 +132,8 @@ def coco_dict(dataset_name: str) -> dict[str, Any]:
             f"dataset '{dataset_name}' has no thing_classes in its metadata; set them: "
             f"MetadataCatalog.get('{dataset_name}').set(thing_classes=[...])"
         )
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for record in DatasetCatalog.get(dataset_name):
         image_id = record["image_id"]
         images.append(

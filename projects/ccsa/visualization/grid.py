@@ -12,10 +12,11 @@ from detectron2.data.catalog import Metadata
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
+from ccsa.data.image_reader import Range, intensity_range, read_image
 from ccsa.data.loaders import load_records
 from ccsa.errors import UserError
 from ccsa.inference.predictor import Predictor
-from ccsa.utils.images import read_image, write_image
+from ccsa.utils.images import write_image
 from ccsa.visualization.annotations import draw_annotations
 from ccsa.visualization.painter import class_metadata, draw_outputs, output_kind
 
@@ -58,35 +59,38 @@ def draw_predictions(
     metadata = class_metadata(dataset_name)
     predictor = Predictor(cfg, model)
     chosen = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
-    pairs = [_draw_pair(predictor, records[i], metadata) for i in chosen]
+    intensities = intensity_range(cfg.INPUT.INTENSITY_RANGE)
+    pairs = [_draw_pair(predictor, records[i], metadata, intensities) for i in chosen]
 
     write_image(Path(path), arrange(pairs))
     return Path(path)
 
 
-def _draw_pair(predictor: Predictor, record: Mapping[str, Any], metadata: Metadata) -> Pair:
+def _draw_pair(
+    predictor: Predictor, record: Mapping[str, Any], metadata: Metadata, intensities: Range | None
+) -> Pair:
     """Return the drawings of ground truth and prediction.
 
     Both are drawn at the size of the panel, so that they are sharp for small images too.
     """
-    image = read_image(record["file_name"])
+    image = read_image(record["file_name"], intensity_range=intensities)
     height, width = image.shape[:2]
     scale = PANEL / max(height, width)
     size = max(1, round(height * scale)), max(1, round(width * scale))
     resize = T.ResizeTransform(height, width, *size, Image.Resampling.BICUBIC)
-    outputs = predictor(_read_input(record), size)
+    outputs = predictor(_read_input(record, image), size)
     if "instances" in outputs and outputs["instances"].has("scores"):
         instances = outputs["instances"]
         outputs["instances"] = instances[instances.scores >= SCORE_THRESHOLD]
     shown = resize.apply_image(image)
-    truth = draw_annotations(shown, dict(record), metadata, resize, output_kind(outputs))
+    truth = draw_annotations(shown, record, metadata, resize, output_kind(outputs))
     return truth, draw_outputs(shown, outputs, metadata)
 
 
-def _read_input(record: Mapping[str, Any]) -> np.ndarray:
+def _read_input(record: Mapping[str, Any], image: np.ndarray) -> np.ndarray:
     """Return the image (H, W, 3) of a record, or its clip (T, H, W, 3)."""
     if "clip_file_names" not in record:
-        return read_image(record["file_name"])
+        return image
     return np.stack([read_image(file) for file in record["clip_file_names"]])
 
 

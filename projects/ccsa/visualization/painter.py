@@ -6,26 +6,31 @@ Deviations from Detectron2:
   than annotations. Here a class has the same color and opacity in every picture.
 * Labels are not cut off at the border of the picture, and overlap only if there is no room.
 * Holes of masks stay open.
+* In crowded images, and with several objects of the only class, every object has its own color.
 """
 
 import colorsys
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 from detectron2.data import MetadataCatalog
 from detectron2.data.catalog import Metadata
-from detectron2.utils.visualizer import ColorMode, VisImage, Visualizer
+from detectron2.utils.visualizer import ColorMode, GenericMask, VisImage, Visualizer
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
 from ccsa.errors import UserError
+from ccsa.visualization.object_colors import CROWDED, object_colors
 
 OPACITY = 0.45
 _MIN_FONT_SIZE = 12  # points; Detectron2 multiplies it by 0.6 to 1, depending on the object's size
 _UNNAMED_CLASSES = 255  # the number of labels in an 8-bit image, without "ignore"
 _MAX_PROPOSALS = 20
 _MIN_LABELED_AREA = 0.01  # smaller parts of a mask get no label; as a share of the image
+_FEW = 3  # objects of the only class that are labeled one by one
+_SMALLEST_LABEL = 0.5  # share of the usual font size, in crowded images
 _NO_CLASS_COLOR = "lime"
 _MAX_HUES = 12  # that can be distinguished
 _TONES = ((1.0, 1.0), (0.55, 1.0), (1.0, 0.6))  # saturation and value
@@ -33,7 +38,8 @@ _OUTPUT_KINDS = ("panoptic_seg", "instances", "sem_seg", "proposals")  # the ric
 
 
 class ClassColorVisualizer(Visualizer):
-    """Visualizer in which a class looks the same in every picture, annotated or predicted.
+    """Visualizer in which a class looks the same in every picture, annotated or predicted, and the
+    objects of a crowded picture look different.
 
     Args:
         image: RGB of shape (H, W, 3), uint8.
@@ -48,6 +54,7 @@ class ClassColorVisualizer(Visualizer):
         self._default_font_size = max(self._default_font_size, _MIN_FONT_SIZE)
         self._boxes = boxes
         self._label_boxes: list = []
+        self._font_scale = 1.0  # below 1 in crowded images
 
     def _jitter(self, color: Any) -> tuple[float, ...]:
         """Return the color unchanged."""
@@ -57,31 +64,88 @@ class ClassColorVisualizer(Visualizer):
         self,
         *,
         boxes: Any = None,
+        labels: Sequence[str] | None = None,
         masks: Any = None,
         assigned_colors: Any = None,
         alpha: float = OPACITY,
         **others: Any,
     ) -> VisImage:
-        """Draw instances like Visualizer, but keep holes open and always use the same opacity."""
-        if masks is not None and len(masks):
-            masks = self._convert_masks(masks)
-            assigned_colors = assigned_colors or [_NO_CLASS_COLOR] * len(masks)
-            fill = np.zeros((self.output.height, self.output.width, 4), np.float32)
-            for i in sorted(range(len(masks)), key=lambda i: masks[i].area(), reverse=True):
-                fill[masks[i].mask > 0] = (*to_rgb(assigned_colors[i]), OPACITY)
-            extent = (0, self.output.width, self.output.height, 0)
-            self.output.ax.imshow(fill, extent=extent, interpolation="nearest")
-            boxes = boxes if self._boxes else None
+        """Draw instances like Visualizer, but keep holes open and always use the same opacity.
+
+        In crowded images, and in images with several objects of the only class, every object has
+        its own color, and labels shrink or give way. An entry of ``masks`` may be None: that object
+        only has a box.
+        """
+        boxes = self._convert_boxes(boxes) if boxes is not None else None
+        masks = self._generic_masks(masks)
+        count = len(masks) if masks is not None else len(boxes) if boxes is not None else 0
+        if not count:
+            return self.output
+        colors = list(assigned_colors or [_NO_CLASS_COLOR] * count)
+        only_class = len(self.metadata.get("thing_classes") or ()) == 1
+        crowded = count > CROWDED
+        if count > 1 and (crowded or (only_class and assigned_colors)):
+            colors = object_colors(colors, _centers(boxes, masks))
+        self._font_scale = max(_SMALLEST_LABEL, (CROWDED / count) ** 0.5) if crowded else 1.0
+        boxes_too = self._boxes and not crowded and not (only_class and count > _FEW)
+        if only_class and count > _FEW and labels is not None:
+            self._draw_caption(f"{count} x {self.metadata.thing_classes[0]}")
+            labels = None
+        elif crowded and labels is not None:
+            labels = [_without_score(label) for label in labels]
+        if masks is not None:
+            self._fill(masks, colors)
+        with_mask = [i for i in range(count) if masks is not None and masks[i] is not None]
+        box_only = [i for i in range(count) if i not in set(with_mask)]
         # Visualizer fills all contours, including those of holes. Here it draws the outlines only.
-        return super().overlay_instances(
-            boxes=boxes, masks=masks, assigned_colors=assigned_colors, alpha=0.0, **others
-        )
+        for chosen in (with_mask, box_only):
+            if not chosen:
+                continue
+            drawn = chosen is box_only or boxes_too
+            super().overlay_instances(
+                boxes=boxes[chosen] if boxes is not None and drawn else None,
+                labels=None if labels is None else [labels[i] for i in chosen],
+                masks=None if chosen is box_only else [masks[i] for i in chosen],
+                assigned_colors=[colors[i] for i in chosen],
+                alpha=0.0,
+                **others,
+            )
+        self._font_scale = 1.0
+        return self.output
+
+    def _generic_masks(self, masks: Any) -> list[GenericMask | None] | None:
+        """Return masks of any form that Visualizer accepts; None for an object without one."""
+        if masks is None:
+            return None
+        if not isinstance(masks, list):
+            return self._convert_masks(masks)
+        return [None if mask is None else self._convert_masks([mask])[0] for mask in masks]
+
+    def _fill(self, masks: Sequence[GenericMask | None], colors: Sequence[Any]) -> None:
+        """Fill masks, smaller ones on top."""
+        fill = np.zeros((self.output.height, self.output.width, 4), np.float32)
+        pairs = [(mask, color) for mask, color in zip(masks, colors, strict=True) if mask]
+        for mask, color in sorted(pairs, key=lambda pair: pair[0].area(), reverse=True):
+            fill[mask.mask > 0] = (*to_rgb(color), OPACITY)
+        extent = (0, self.output.width, self.output.height, 0)
+        self.output.ax.imshow(fill, extent=extent, interpolation="nearest")
+
+    def _draw_caption(self, text: str) -> None:
+        """Draw one label for the whole picture into its corner."""
+        self.draw_text(text, (2, 2), horizontal_alignment="left")
 
     def draw_text(self, text: str, position: tuple[float, float], **style: Any) -> VisImage:
-        """Draw text like Visualizer, but white, inside the picture and away from other labels."""
-        output = super().draw_text(text, position, **style | {"color": "white"})
+        """Draw text like Visualizer, but white, inside the picture and away from other labels.
+
+        In crowded images it is smaller, and it is left out if there is no room.
+        """
+        size = (style.get("font_size") or self._default_font_size) * self._font_scale
+        super().draw_text(text, position, **style | {"color": "white", "font_size": size})
         self._move_label(self.output.ax.texts[-1])
-        return output
+        if self._font_scale < 1 and self._label_boxes[-1].count_overlaps(self._label_boxes[:-1]):
+            self.output.ax.texts[-1].remove()
+            self._label_boxes.pop()
+        return self.output
 
     def _draw_text_in_mask(self, binary_mask: np.ndarray, text: str, color: Any) -> None:
         """Draw a label at the widest location of each large part of a mask.
@@ -121,6 +185,20 @@ class ClassColorVisualizer(Visualizer):
         label.set_position(to_data.inverted().transform(moved))
 
 
+def _centers(boxes: np.ndarray | None, masks: Sequence[GenericMask | None] | None) -> np.ndarray:
+    """Return the centers (N, 2) of objects, of their boxes or else of their masks."""
+    if boxes is not None:
+        return boxes[:, :2] if boxes.shape[1] == 5 else (boxes[:, :2] + boxes[:, 2:]) / 2
+    found = [np.zeros(4) if mask is None else np.asarray(mask.bbox()) for mask in masks or ()]
+    return np.array([(box[:2] + box[2:]) / 2 for box in found])
+
+
+def _without_score(label: str) -> str:
+    """Return a label without the score at its end."""
+    name, _, score = label.rpartition(" ")
+    return name if score.endswith("%") and name else label
+
+
 def class_metadata(dataset_name: str) -> Metadata:
     """Return the metadata of a dataset with a color for every class and a name for every label.
 
@@ -132,7 +210,12 @@ def class_metadata(dataset_name: str) -> Metadata:
         >>> metadata.stuff_classes[:3], len(metadata.stuff_colors)
         (['0', '1', '2'], 255)
     """
-    known = MetadataCatalog.get(dataset_name).as_dict() if dataset_name else {}
+    return fill_metadata(MetadataCatalog.get(dataset_name).as_dict() if dataset_name else {})
+
+
+def fill_metadata(known: dict[str, Any]) -> Metadata:
+    """Return metadata with the given entries, and with the colors and names that are missing; see
+    :func:`class_metadata`."""
     for kind in ("thing", "stuff"):
         count = len(known.get(f"{kind}_classes") or ()) or _UNNAMED_CLASSES
         if len(known.get(f"{kind}_colors") or ()) < count:

@@ -38,10 +38,10 @@ def check_annotations(split: str, records: Records, problems: Problems) -> None:
                 continue
             count += 1
             where = f"annotation {number} of the image"
-            box = BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYXY_ABS)
+            box = _corners(annotation)
             _check_box(box, record, file, where, problems)
             mask = annotation.get("segmentation")
-            if isinstance(mask, list):
+            if mask and isinstance(mask, list):
                 x, y, w, h = polygon_box(mask)
                 if _exceeds((x, y, x + w, y + h), record):
                     text = f"{where}: a polygon reaches from {x:.0f}, {y:.0f} to {x + w:.0f}, "
@@ -126,9 +126,25 @@ def _exceeds(box: Sequence[float], record: Mapping[str, Any]) -> bool:
     )
 
 
+def _corners(annotation: Mapping[str, Any]) -> list[float]:
+    """Return the box (x1, y1, x2, y2) of an annotation."""
+    mode, box = annotation["bbox_mode"], annotation["bbox"]
+    if mode not in (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS):
+        box = BoxMode.convert(list(box), BoxMode(mode), BoxMode.XYXY_ABS)
+    x1, y1, x2, y2 = (float(value) for value in box)
+    return [x1, y1, x1 + x2, y1 + y2] if mode == BoxMode.XYWH_ABS else [x1, y1, x2, y2]
+
+
 def _overlap(box: Sequence[float], mask: Any) -> float:
     """Return the intersection over union of a box (x1, y1, x2, y2) and the box of a mask."""
-    x, y, w, h = polygon_box(mask) if isinstance(mask, list) else rle_box(mask)
-    x1, y1, x2, y2 = (float(value) for value in box)
-    pair = [[x1, y1, x2 - x1, y2 - y1]], [[x, y, w, h]]
-    return float(coco_mask.iou(*pair, [0])[0, 0])
+    x, y, w, h = polygon_box(mask) if isinstance(mask, list) else rle_box(_compressed(mask))
+    x1, y1, x2, y2 = box
+    common = max(0.0, min(x2, x + w) - max(x1, x)) * max(0.0, min(y2, y + h) - max(y1, y))
+    union = (x2 - x1) * (y2 - y1) + w * h - common
+    return common / union if union > 0 else 1.0  # boxes without area are reported elsewhere
+
+
+def _compressed(rle: Mapping[str, Any]) -> Mapping[str, Any]:
+    if isinstance(rle["counts"], list):
+        return coco_mask.frPyObjects(rle, *rle["size"])
+    return rle

@@ -1,8 +1,5 @@
 """Checking a dataset before training: one machinery for a user's folder and registered datasets."""
 
-import hashlib
-import json
-import logging
 import os
 import random
 import time
@@ -14,16 +11,25 @@ from typing import Any
 
 from tabulate import tabulate
 
+from ccsa.data.checks import cache as cached
 from ccsa.data.checks.annotations import check_annotations, check_splits
-from ccsa.data.checks.pixels import LabelCheck, check_channels, check_header, check_image
+from ccsa.data.checks.pairs import check_pairs
+from ccsa.data.checks.pixels import (
+    LabelCheck,
+    check_channels,
+    check_header,
+    check_image,
+    check_segments,
+)
+from ccsa.data.checks.records import check_fields
 from ccsa.data.problems import ERROR, KINDS, Problems
-from ccsa.utils.files import write_text
+from ccsa.data.records import Header
 
-logger = logging.getLogger(__name__)
-
-VERSION = 1  # of the checks; results of another version are not taken from the cache
 WORKERS = 4
 _BLOCK = 32  # files between two looks at the clock
+
+Record = Mapping[str, Any]
+Item = tuple[str, Record]  # name of the split, record
 
 
 @dataclass
@@ -44,8 +50,7 @@ class Checked:
         """Return the table of problems: kind, severity, count, first three files, fix."""
         rows = []
         for kind in self.problems.kinds():
-            shown = [p for p in self.problems if p.kind == kind]
-            files = list(dict.fromkeys(Path(p.file).name for p in shown))[:3]
+            files = [Path(file).name for file in self.problems.files(kind)]
             entry = KINDS[kind]
             rows.append(
                 (kind, entry.severity, self.problems.counts[kind], "\n".join(files), entry.fix)
@@ -54,15 +59,29 @@ class Checked:
         widths = [None, None, None, 40, 60]
         return tabulate(rows, headers, tablefmt="grid", maxcolwidths=widths)
 
+    def summary(self) -> str:
+        """Return one line with the number of images, of errors and of warnings."""
+        errors, warnings = severity_counts(self.problems)
+        text = f"{self.images:,} images checked"
+        if self.decoded < self.images:
+            text += f" (a sample of {self.decoded:,} was decoded)"
+        found = [f"{n:,} {name}{'' if n == 1 else 's'}" for n, name in _pairs(errors, warnings)]
+        return f"{text}: {' and '.join(found) or 'no problems found'}"
+
+
+def _pairs(errors: int, warnings: int) -> list[tuple[int, str]]:
+    return [(n, name) for n, name in ((errors, "error"), (warnings, "warning")) if n]
+
 
 def check_records(
-    splits: Mapping[str, Sequence[Mapping[str, Any]]],
+    splits: Mapping[str, Sequence[Record]],
     *,
     things: Sequence[str] = (),
     stuff: Sequence[str] = (),
     ignore: int = 255,
     source: str | Path = "",
     masks: bool = True,
+    validated: bool = False,
     seconds: float | None = None,
     cache: bool = True,
 ) -> Checked:
@@ -76,137 +95,101 @@ def check_records(
         ignore: the label value that is ignored.
         source: what messages about a whole split name.
         masks: whether the model needs masks.
+        validated: whether a reader of this project made the records, which has checked every mask.
         seconds: limit for reading files. All annotations are checked in any case; of the files, as
             many as the time allows, in a random order that is the same every time.
         cache: take the result for unchanged files from an earlier check.
+
+    Example:
+        >>> record = {"file_name": "no/such.jpg", "image_id": 1, "height": 8, "width": 8}
+        >>> checked = check_records({"train": [{**record, "annotations": []}]}, cache=False)
+        >>> checked.problems.kinds()
+        ['missing_image', 'empty_split']
     """
+    key = ""
+    if cache:
+        settings = (things, stuff, ignore, str(source), masks, validated)
+        key = cached.records_key(splits, *settings)
+        if stored := cached.load(key):
+            return Checked(stored[0], **stored[1])
     checked = Checked(images=sum(len(records) for records in splits.values()))
-    key = _key(splits, things, stuff, ignore, masks) if cache else ""
-    stored = _load(key) if cache else None
-    if stored is not None:
-        return stored
     problems = checked.problems
-    for name, records in splits.items():
+    usable = {
+        name: check_fields(name, records, problems, classes=len(things), validated=validated)
+        for name, records in splits.items()
+    }
+    for name, records in usable.items():
         check_annotations(name, records, problems)
-    check_splits(splits, things, source, problems, masks=masks)
-    checked.decoded = _check_files(splits, len(stuff), ignore, source, problems, seconds)
+        check_pairs(records, problems)
+    check_splits(usable, things, source, problems, masks=masks)
+    items = [(name, record) for name, records in usable.items() for record in records]
+    checked.decoded = _check_files(items, stuff, ignore, source, problems, seconds)
+    checked.decoded += checked.images - len(items)  # nothing of these could be read
     if cache and checked.decoded == checked.images:
-        _store(key, checked)
+        cached.store(key, problems, images=checked.images, decoded=checked.decoded)
     return checked
 
 
 def _check_files(
-    splits: Mapping[str, Sequence[Mapping[str, Any]]],
-    classes: int,
+    items: Sequence[Item],
+    stuff: Sequence[str],
     ignore: int,
     source: str | Path,
     problems: Problems,
     seconds: float | None,
 ) -> int:
-    """Open files, in threads; return how many images were decoded."""
-    start = time.monotonic()
-    items = [(name, record) for name, records in splits.items() for record in records]
+    """Open files, in threads: first the headers of all images, then their pixels and labels.
+    Return how many images were decoded."""
+    end = None if seconds is None else time.monotonic() + seconds
+    order = list(items)
     if seconds is not None:
-        random.Random(0).shuffle(items)
-    labels = LabelCheck(classes, ignore)
+        random.Random(0).shuffle(order)
+    opened: list[tuple[str, Record, Header | None]] = []
+    for (split, record), (found, header) in _in_threads(_header_of, order, end):
+        problems.extend(found)
+        opened.append((split, record, header))
+    train = [(str(r["file_name"]), h) for split, r, h in opened if split == "train" and h]
+    check_channels(train, problems)
+    labels = LabelCheck(len(stuff), ignore)
 
-    def look(item: tuple[str, Mapping[str, Any]]) -> tuple[Problems, Any, bytes]:
-        found, (_, record) = Problems(), item
-        header = check_header(record, found)
-        digest = b""
-        if header is not None:
-            check_image(str(record["file_name"]), found)
-            digest = hashlib.sha256(Path(record["file_name"]).read_bytes()).digest()
-        if classes and "sem_seg_file_name" in record:
-            labels(record, header, found)
-        return found, header, digest
+    def decode(item: tuple[str, Record, Header | None]) -> tuple[Problems, bytes]:
+        found, (split, record, header) = Problems(), item
+        digest = check_image(str(record["file_name"]), header, found) if header else b""
+        if stuff and "sem_seg_file_name" in record:
+            labels(split, record, header, found)
+        if "pan_seg_file_name" in record and "labels" not in record:
+            check_segments(record, header, found)
+        return found, digest
 
     digests: dict[bytes, tuple[str, str]] = {}
-    headers = []
     decoded = 0
-    for (name, record), (found, header, digest) in _in_blocks(look, items, start, seconds):
+    for (split, record, _), (found, digest) in _in_threads(decode, opened, end):
         problems.extend(found)
         decoded += 1
         file = str(record["file_name"])
-        if header is not None and name == "train":
-            headers.append((file, header))
-        if digest:
-            other = digests.setdefault(digest, (name, file))
-            if other[0] != name and "train" in (name, other[0]):
-                text = f"the image is also in {other[0]}: {other[1]}"
-                problems.add("image_in_two_splits", file, text)
-    check_channels(headers, problems)
-    labels.finish(source, problems)
+        other = digests.setdefault(digest, (split, file)) if digest else (split, file)
+        if other[0] != split and "train" in (split, other[0]):
+            text = f"the image is also in {other[0]}: {other[1]}"
+            problems.add("image_in_two_splits", file, text)
+    labels.finish(source, stuff, decoded == len(items), problems)
     return decoded
 
 
-def _in_blocks(
-    function: Callable[[Any], Any], items: list, start: float, seconds: float | None
+def _header_of(item: Item) -> tuple[Problems, Header | None]:
+    found = Problems()
+    return found, check_header(item[1], found)
+
+
+def _in_threads(
+    function: Callable[[Any], Any], items: Sequence[Any], end: float | None
 ) -> Iterator[tuple[Any, Any]]:
-    """Yield items with the function's results, until the time is over."""
+    """Yield items with the function's results, until ``end`` on the monotonic clock."""
     with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
         for i in range(0, len(items), _BLOCK):
-            if seconds is not None and time.monotonic() - start > seconds:
+            if end is not None and time.monotonic() > end:
                 return
             block = items[i : i + _BLOCK]
             yield from zip(block, pool.map(function, block), strict=True)
-
-
-def _key(splits: Mapping[str, Sequence[Mapping]], *settings: Any) -> str:
-    """Return a hash of everything that a check depends on: annotations, and stamps of files."""
-    digest = hashlib.sha256(repr((VERSION, settings)).encode())
-    for name, records in splits.items():
-        digest.update(name.encode())
-        for record in records:
-            digest.update(json.dumps(record, sort_keys=True, default=str).encode())
-            for key in ("file_name", "sem_seg_file_name", "pan_seg_file_name"):
-                if key in record:
-                    digest.update(_stamp(record[key]).encode())
-    return digest.hexdigest()
-
-
-def _stamp(file: str) -> str:
-    try:
-        status = os.stat(file)
-    except OSError:
-        return "missing"
-    return f"{status.st_size} {status.st_mtime_ns}"
-
-
-def _cache_file(key: str) -> Path:
-    folder = os.getenv("CCSA_CACHE") or os.path.join(
-        os.getenv("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "ccsa"
-    )
-    return Path(folder) / "checks" / f"{key}.json"
-
-
-def _load(key: str) -> Checked | None:
-    try:
-        content = json.loads(_cache_file(key).read_text())
-        problems = Problems()
-        for kind, file, message in content["problems"]:
-            problems.add(kind, file, message)
-        problems.counts.update(content["more"])
-        return Checked(problems, content["images"], content["decoded"])
-    except (OSError, ValueError, KeyError, TypeError):  # absent, or of another program
-        return None
-
-
-def _store(key: str, checked: Checked) -> None:
-    stored = [(p.kind, p.file, p.message) for p in checked.problems]
-    counts = dict(checked.problems.counts)
-    for kind, _, _ in stored:
-        counts[kind] -= 1
-    content = {
-        "problems": stored,
-        "more": counts,
-        "images": checked.images,
-        "decoded": checked.decoded,
-    }
-    try:
-        write_text(_cache_file(key), json.dumps(content))
-    except ValueError as error:  # a cache that cannot be written only costs time
-        logger.debug("The result of the check is not cached: %s", error)
 
 
 def severity_counts(problems: Problems) -> tuple[int, int]:

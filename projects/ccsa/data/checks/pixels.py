@@ -1,12 +1,17 @@
-"""Checks of files: every image and label that a dataset names is opened."""
+"""Checks of files: every image, label and panoptic PNG that a dataset names is opened."""
 
+import hashlib
+import threading
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ccsa.data.formats.label_images import read_label_image
+from ccsa.data.formats.panoptic_png import read_segment_ids
 from ccsa.data.image_reader import open_image
 from ccsa.data.problems import Problems
 from ccsa.data.records import ROTATING, Header, image_header
@@ -17,6 +22,7 @@ _UNUSUAL = ("RGBA", "LA", "PA", "CMYK", "YCbCr", "LAB", "HSV", "RGBa")
 _TINY = 8  # pixels
 _ASPECT = 20
 GIANT = 50_000_000  # pixels
+_one_giant = threading.Lock()  # giant images are decoded one at a time, because of their memory
 
 
 def check_header(record: Mapping[str, Any], problems: Problems) -> Header | None:
@@ -34,7 +40,9 @@ def check_header(record: Mapping[str, Any], problems: Problems) -> Header | None
     try:
         header = image_header(file)
     except OSError as error:
-        problems.add("unreadable_image", file, _short(error))
+        too_large = isinstance(error.__cause__, Image.DecompressionBombError)
+        kind = "too_large_image" if too_large else "unreadable_image"
+        problems.add(kind, file, _short(error))
         return None
     size = record.get("width"), record.get("height")
     shown = header.width, header.height
@@ -61,15 +69,62 @@ def check_header(record: Mapping[str, Any], problems: Problems) -> Header | None
     return header
 
 
-def check_image(file: str, problems: Problems) -> None:
-    """Decode an image completely; damage in its middle shows only then."""
+def check_image(file: str, header: Header, problems: Problems) -> bytes:
+    """Decode an image completely, because damage in its middle shows only then.
+
+    Returns:
+        A hash of its pixels; empty if it cannot be decoded.
+    """
+    if header.width * header.height > GIANT:
+        with _one_giant:
+            return _decoded(file, problems)
+    return _decoded(file, problems)
+
+
+def _decoded(file: str, problems: Problems) -> bytes:
     try:
-        _, deep = open_image(file)
+        image, deep = open_image(file)
     except UserError as error:
         problems.add("unreadable_image", file, str(error))
-        return
+        return b""
     if deep is not None and deep.ndim == 3:
         problems.add("bit_depth", file, f"the image has color in {deep.dtype}")
+    pixels = np.ascontiguousarray(image if deep is None else deep)
+    digest = hashlib.sha256(f"{pixels.shape} {pixels.dtype}".encode())
+    digest.update(pixels.data)
+    return digest.digest()
+
+
+def check_segments(record: Mapping[str, Any], header: Header | None, problems: Problems) -> None:
+    """Check the panoptic PNG of a record against its segments and its image."""
+    file = str(record["pan_seg_file_name"])
+    try:
+        ids = read_segment_ids(Path(file))
+    except UserError as error:
+        missing = not Path(file).exists()
+        problems.add("missing_label" if missing else "unreadable_label", file, str(error))
+        return
+    _check_size(file, ids, header, problems)
+    shown = set(np.unique(ids).tolist()) - {0}
+    listed = [segment["id"] for segment in record["segments_info"]]
+    for problem, values in (
+        ("occurs twice in the records", {n for n in listed if listed.count(n) > 1}),
+        ("is in the records but not in the PNG", set(listed) - shown),
+        ("is in the PNG but not in the records", shown - set(listed)),
+    ):
+        if values:
+            problems.add("segment_mismatch", file, f"segment {min(values)} {problem}")
+            return
+
+
+def _check_size(file: str, values: np.ndarray, header: Header | None, problems: Problems) -> None:
+    if header is not None and values.shape != (header.height, header.width):
+        problems.add(
+            "label_size",
+            file,
+            f"the label has {values.shape[1]} x {values.shape[0]} pixels, its image "
+            f"{header.width} x {header.height}",
+        )
 
 
 class LabelCheck:
@@ -82,10 +137,10 @@ class LabelCheck:
 
     def __init__(self, classes: int, ignore: int = 255):
         self.classes, self.ignore = classes, ignore
-        self.values: set[int] = set()  # of all labels
+        self.values: dict[str, set[int]] = defaultdict(set)  # of all labels of each split
 
     def __call__(
-        self, record: Mapping[str, Any], header: Header | None, problems: Problems
+        self, split: str, record: Mapping[str, Any], header: Header | None, problems: Problems
     ) -> None:
         """Check the label of a record: channels, size and every value."""
         file = str(record["sem_seg_file_name"])
@@ -95,6 +150,7 @@ class LabelCheck:
         except UserError as error:
             text = str(error)
             kind = "label_channels" if "channels" in text else "unreadable_label"
+            kind = kind if Path(file).exists() else "missing_label"
             problems.add(kind, file, text)
             return
         try:
@@ -102,15 +158,9 @@ class LabelCheck:
                 problems.add("label_rgb", file, "the label has three equal channels")
         except OSError:
             pass  # reported above if it matters
-        if header is not None and values.shape != (header.height, header.width):
-            problems.add(
-                "label_size",
-                file,
-                f"the label has {values.shape[1]} x {values.shape[0]} pixels, its image "
-                f"{header.width} x {header.height}",
-            )
+        _check_size(file, values, header, problems)
         found = set(np.unique(values).tolist())
-        self.values |= found
+        self.values[split] |= found
         wrong = sorted(v for v in found if v != self.ignore and not 0 <= v < self.classes)
         if wrong:
             listed = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
@@ -119,14 +169,36 @@ class LabelCheck:
         elif found == {self.ignore}:
             problems.add("only_ignored_pixels", file, f"every pixel is {self.ignore}")
 
-    def finish(self, source: str | Path, problems: Problems) -> None:
-        """Check the values of all labels together."""
-        if self.values == {0, self.ignore} and self.classes > 1:
+    def finish(
+        self, source: str | Path, names: Sequence[str], complete: bool, problems: Problems
+    ) -> None:
+        """Check the values of all labels together.
+
+        Args:
+            source: what messages name.
+            names: the names of the classes.
+            complete: whether all labels were read, so that a class may be said to be missing.
+            problems: where problems are reported.
+        """
+        used = set().union(*self.values.values())
+        if used == {0, self.ignore} and self.classes > 1:
             problems.add(
                 "ignored_class",
                 source,
                 f"the labels contain only 0 and {self.ignore}, but {self.classes} classes exist",
             )
+            return
+        if not complete or "train" not in self.values:
+            return
+        for index, name in enumerate(names):
+            splits = [split for split, values in self.values.items() if index in values]
+            if "train" not in splits:
+                where = f", only in {' and '.join(splits)}" if splits else ""
+                text = f"class {name} has no pixel{where}"
+                problems.add("class_without_objects", source, text)
+            elif len(self.values) > 1 and splits == ["train"]:
+                text = f"class {name} has pixels in train only"
+                problems.add("class_in_one_split", source, text)
 
 
 def check_channels(headers: Sequence[tuple[str, Header]], problems: Problems) -> None:
