@@ -10,6 +10,7 @@ Nothing is copied and nothing is written. What is wrong with the data is in ``da
 
 import hashlib
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,8 +112,8 @@ def read_folder(path: str | Path, *, format: str | None = None) -> FolderDataset
         if format not in (None, "coco"):
             raise UserError(f"--data {path} is a file; name its folder to read it as {format}")
         return read_coco_files(path)
-    if not _is_folder(path):
-        state = "is not a folder" if _is_folder(path.parent) and path.exists() else "does not exist"
+    if not os.path.isdir(path):
+        state = "is not a folder" if os.path.exists(path) else "does not exist"
         raise UserError(f"--data {path} {state}; name a folder or a COCO file")
     name = format or _detect(path)
     problems = Problems()
@@ -139,7 +140,7 @@ def read_coco_files(
     """
     train = Path(train).expanduser()
     for option, place in (("--images", images), ("--val-images", val_images)):
-        if place and not _is_folder(Path(place).expanduser()):
+        if place and not os.path.isdir(Path(place).expanduser()):
             raise UserError(f"{option} {place} is not a folder; name the folder of the images")
     if train.suffix.lower() in (".yaml", ".yml"):
         raise UserError(f"--data {train} is a YAML file; for YOLO, name its folder {train.parent}")
@@ -157,13 +158,6 @@ def _images_of(file: Path, images: str | Path | None, split: str) -> ImageIndex:
         return ImageIndex([Path(images).expanduser()])
     folder = file.parent.parent if file.parent.name == "annotations" else file.parent
     return coco_folder.image_index(folder, file, split)
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # a name that the file system does not allow
-        return False
 
 
 def _detect(folder: Path) -> str:

@@ -5,10 +5,11 @@ floating point) are mapped by a range of intensities, never by clipping: Pillow'
 a 16-bit image turns nearly every pixel into 255.
 """
 
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,6 +25,15 @@ _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 _PNG_DEPTH, _PNG_COLOR = 24, 25  # bytes of a PNG file with bits per channel and type of color
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_SAMPLES = 256, 257, 258, 277  # tags
 _TIFF_ORIENTATION = 274  # the same tag as in EXIF
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _PLACEHOLDER = Image.new("L", (1, 1))
 _SAMPLE = 1 << 16  # pixels of an image that its percentiles are computed from
 
@@ -107,14 +117,22 @@ def decode_image(path: Path, *, upright: bool = True) -> tuple[Image.Image, np.n
         Exception: of any type that Pillow or OpenCV raise for a damaged file.
     """
     layout = tiff_layout(path)
+    turn = layout.orientation if layout else 1
+    # Pillow and OpenCV rotate some kinds of TIFF themselves, and some of these wrongly.
+    content = _without_orientation(path.read_bytes()) if turn != 1 else None
     if (layout and not layout.pillow_reads_it) or _is_deep_color_png(path):
-        values = _decode_deep(path)
-        orientation = layout.orientation if layout is not None else _orientation(path)
-        return _PLACEHOLDER, rotate(values, orientation) if upright else values
-    with Image.open(path) as opened:
+        values = _decode_deep(content or path.read_bytes())
+        turn = turn if layout else _orientation(path)
+        return _PLACEHOLDER, rotate(values, turn) if upright else values
+    with Image.open(io.BytesIO(content) if content else path) as opened:
         image = ImageOps.exif_transpose(opened) if upright else opened
         image.load()
-    return image, np.asarray(image) if image.mode in _DEEP_MODES else None
+    if image.mode in _DEEP_MODES:
+        values = np.asarray(image)
+        return image, rotate(values, turn) if upright else values
+    if upright and turn in _TRANSPOSE:
+        image = image.transpose(_TRANSPOSE[turn])
+    return image, None
 
 
 def is_file(path: Path) -> bool:
@@ -260,6 +278,18 @@ def rotate(values: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(values)
 
 
+def _without_orientation(content: bytes) -> bytes:
+    """Return the content of a TIFF file whose orientation is set to 1, that is, none."""
+    order: Literal["little", "big"] = "little" if content.startswith(b"II") else "big"
+    start = int.from_bytes(content[4:8], order)
+    entries = int.from_bytes(content[start : start + 2], order)
+    result = bytearray(content)
+    for place in range(start + 2, start + 2 + 12 * entries, 12):
+        if int.from_bytes(content[place : place + 2], order) == _TIFF_ORIENTATION:
+            result[place + 8 : place + 10] = (1).to_bytes(2, order)
+    return bytes(result)
+
+
 def _has_8_bits(values: np.ndarray) -> bool:
     return values.size > 0 and values.min() >= 0 and values.max() < 256
 
@@ -278,14 +308,13 @@ def _is_deep_color_png(path: Path) -> bool:
     return head[_PNG_DEPTH] == 16 and head[_PNG_COLOR] in (2, 4, 6)
 
 
-def _decode_deep(path: Path) -> np.ndarray:
+def _decode_deep(content: bytes) -> np.ndarray:
     """Decode with OpenCV, which keeps the depth; alpha is dropped, channels become RGB.
 
     Raises:
         OSError: OpenCV cannot decode it, or it has neither 1, 3 nor 4 channels.
     """
-    encoded = np.frombuffer(path.read_bytes(), np.uint8)
-    values = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+    values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None:
         raise OSError("its pixels cannot be decoded")
     if values.ndim == 2:

@@ -92,6 +92,8 @@ def _read_header(file: str, modified: int, length: int) -> Header:
             with Image.open(file) as image:
                 orientation = int(image.getexif().get(_ORIENTATION, 1) or 1)
                 stored, mode = image.size, image.mode
+                if layout is not None:  # Pillow exchanges the sides of some TIFF files
+                    stored, orientation = layout[:2], layout.orientation
                 frames = _count_frames(image)
     except OSError:
         raise

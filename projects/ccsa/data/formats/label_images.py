@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ccsa.data.image_reader import decode_image, is_file
+from ccsa.data.records import image_header
 from ccsa.errors import UserError
 from ccsa.utils.files import atomic_write
 
@@ -43,7 +44,7 @@ def read_label_image(
     try:
         image, deep = decode_image(path, upright=False)
         values = np.array(image) if deep is None else deep
-        pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+        pages = image_header(str(path)).frames
     except Exception as error:  # Pillow's plug-ins raise many kinds for damaged files
         raise UserError(f"cannot read the label file {path} ({error}); {fix}") from error
     if pages > 1:
