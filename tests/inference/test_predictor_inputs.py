@@ -12,16 +12,17 @@ from ccsa.inference.predictor import Predictor
 DEEP = np.random.default_rng(0).integers(1000, 3000, (48, 64, 3)).astype(np.uint16)
 
 
-def make_predictor(*options):
+def make_predictor(intensities="auto"):
     cfg = get_cfg()
     add_ccsa_config(cfg)
-    cfg.merge_from_list(["INPUT.MIN_SIZE_TEST", 0, "INPUT.FORMAT", "RGB", *options])
+    cfg.merge_from_list(["INPUT.MIN_SIZE_TEST", 0, "INPUT.FORMAT", "RGB"])
+    cfg.INPUT.INTENSITY_RANGE = intensities
     return Predictor(cfg, nn.Identity())
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
 def test_deep_images_are_mapped(dtype):
-    predictor = make_predictor("INPUT.INTENSITY_RANGE", [1000, 3000])
+    predictor = make_predictor([1000, 3000])
     found = predictor.prepare(DEEP.astype(dtype))["image"].permute(1, 2, 0).numpy()
     expected = np.round((DEEP - 1000.0) * 255 / 2000)
     assert np.abs(found - expected).max() <= 1 and found.std() > 50
@@ -34,5 +35,5 @@ def test_deep_images_without_a_range_are_rejected():
 
 def test_images_of_8_bits_stay():
     image = (DEEP % 256).astype(np.uint8)
-    predictor = make_predictor("INPUT.INTENSITY_RANGE", [1000, 3000])
+    predictor = make_predictor([1000, 3000])
     assert np.array_equal(predictor.prepare(image)["image"].permute(1, 2, 0).numpy(), image)
