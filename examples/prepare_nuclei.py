@@ -8,7 +8,8 @@ Data Science Bowl (Caicedo et al., Nature Methods 16, 2019; image set BBBC038v1 
 Bioimage Benchmark Collection, which is in the public domain, CC0). It comes from the wheel
 `stardist==0.9.2` on PyPI (BSD-3-Clause), of which nothing else is used; pip checks its hash.
 
-The left part is cut into overlapping tiles for training, the right part into tiles for validation:
+The left part is cut into overlapping tiles for training, each turned by 0, 90, 180 or 270 degrees,
+and the right part into two tiles for validation. No pixel is in both parts:
 
     nuclei/train/images/*.tif   nuclei/train/masks/*.tif
     nuclei/val/images/*.tif     nuclei/val/masks/*.tif
@@ -18,6 +19,7 @@ A mask has one number per nucleus and 0 for the background; classes.txt names th
 """
 
 import argparse
+import itertools
 import shutil
 import subprocess
 import sys
@@ -35,9 +37,10 @@ PLATFORM = (
     *("--only-binary=:all:", "--implementation", "cp", "--abi", "cp311"),
     *("--python-version", "3.11", "--platform", "manylinux_2_28_x86_64"),
 )
-TILE = 128  # pixels
-BORDER = 256  # the column that separates the training from the validation part
-STRIDE = {"train": 32, "val": TILE}
+TILE = 256, 192  # rows and columns
+BORDER = 320  # the column that separates the training from the validation part
+STRIDE = {"train": (32, 32), "val": TILE}
+TURNS = {"train": 4, "val": 1}  # quarter turns, because nuclei look the same in every direction
 
 
 def fetch(folder: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -64,12 +67,14 @@ def write_tiles(folder: Path, image: np.ndarray, labels: np.ndarray) -> None:
     for split, first, last in (("train", 0, BORDER), ("val", BORDER, width)):
         for kind in ("images", "masks"):
             (folder / split / kind).mkdir(parents=True)
-        for y in range(0, height - TILE + 1, STRIDE[split]):
-            for x in range(first, last - TILE + 1, STRIDE[split]):
-                window = slice(y, y + TILE), slice(x, x + TILE)
-                for kind, values in (("images", image), ("masks", labels)):
-                    tile = Image.fromarray(np.ascontiguousarray(values[window]))
-                    tile.save(folder / split / kind / f"{y:03d}_{x:03d}.tif")
+        rows = range(0, height - TILE[0] + 1, STRIDE[split][0])
+        columns = range(first, last - TILE[1] + 1, STRIDE[split][1])
+        for number, (y, x) in enumerate(itertools.product(rows, columns)):
+            window = slice(y, y + TILE[0]), slice(x, x + TILE[1])
+            for kind, values in (("images", image), ("masks", labels)):
+                tile = np.rot90(values[window], number % TURNS[split])
+                tile_image = Image.fromarray(np.ascontiguousarray(tile))
+                tile_image.save(folder / split / kind / f"{y:03d}_{x:03d}.tif")
 
 
 def main() -> None:
