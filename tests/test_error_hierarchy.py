@@ -17,11 +17,8 @@ FILES = sorted(
 
 # Handlers that are right although the static rule cannot see it: "file::function": reason.
 ALLOWED_HANDLERS = {
-    "projects/ccsa/data/checks/panoptic.py::_check_image": (
-        "shown_size only lets PIL parse the EXIF tags of the image, which may fail"
-    ),
     "projects/ccsa/data/checks/semantic.py::_check_pair": (
-        "shown_size and misread_reason only inspect an image that PIL has opened"
+        "misread_reason only inspects an image that PIL has opened"
     ),
     "projects/ccsa/data/formats/mat_files.py::_read": (
         "the function in the parameter only indexes the content that SciPy has read"

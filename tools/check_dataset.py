@@ -78,14 +78,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--preview", type=Path, metavar="FILE.png", help="draw images with their annotations"
     )
-    parser.add_argument(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="FILE_OR_MODULE",
-        help="Python code that registers datasets; may be repeated",
-    )
     add_data_arguments(parser)
     args = parser.parse_args()
     if not args.kinds and sum(map(bool, (args.names, args.all, args.data))) != 1:

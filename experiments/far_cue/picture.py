@@ -13,11 +13,11 @@ from matplotlib.gridspec import GridSpecFromSubplotSpec
 from ccsa.analysis.runs import Run
 from ccsa.checkpoint import Checkpointer
 from ccsa.data.formats.label_images import read_label_image
+from ccsa.data.image_reader import read_image
 from ccsa.data.synthetic.far_cue import VARIANTS
 from ccsa.engine.trainer import Trainer
 from ccsa.errors import UserError
 from ccsa.inference import Predictor
-from ccsa.utils.images import read_image
 from ccsa.utils.run_folders import last_weights
 from experiments.far_cue.networks import Network, Runs, mean_iou
 

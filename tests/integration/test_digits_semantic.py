@@ -9,10 +9,10 @@ from detectron2.data import DatasetCatalog
 from detectron2.utils.env import seed_all_rng
 
 from ccsa.analysis import flop_analysis
+from ccsa.data.image_reader import read_image
 from ccsa.data.synthetic.digits import register_digits, write_digits
 from ccsa.engine import Trainer, check_run
 from ccsa.inference.predictor import Predictor
-from ccsa.utils.images import read_image
 
 pytestmark = pytest.mark.slow
 NAMES = ("fcn", "ccnet", "ccnet_r0", "sanet", "senet", "sanet_noblock")

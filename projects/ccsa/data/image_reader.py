@@ -95,6 +95,8 @@ def open_image(file: str | Path, fix: str = FIX) -> tuple[Image.Image, np.ndarra
         raise UserError(f"cannot read image {file} (it {state}); {fix}")
     try:
         return decode_image(path)
+    except UserError:
+        raise
     except Exception as error:  # Pillow's plug-ins raise many kinds for damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, Image.DecompressionBombError):
@@ -225,6 +227,8 @@ def is_deep(file: str | Path) -> bool:
             return True
         with Image.open(path) as image:
             return image.mode in _DEEP_MODES
+    except UserError:
+        raise
     except Exception:  # Pillow's plug-ins raise many kinds for damaged files
         return False
 

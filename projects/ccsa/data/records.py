@@ -17,6 +17,7 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from ccsa.data.image_reader import is_file, tiff_layout
+from ccsa.errors import UserError
 
 Polygons = list[list[float]]
 Rle = dict[str, Any]
@@ -95,7 +96,7 @@ def _read_header(file: str, modified: int, length: int) -> Header:
                 if layout is not None:  # Pillow exchanges the sides of some TIFF files
                     stored, orientation = layout[:2], layout.orientation
                 frames = _count_frames(image)
-    except OSError:
+    except (OSError, UserError):
         raise
     except Image.DecompressionBombError as error:
         raise OSError(

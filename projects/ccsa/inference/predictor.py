@@ -13,6 +13,8 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 from torch import Tensor, nn
 
+from ccsa.data.image_reader import intensity_range, to_uint8
+from ccsa.errors import UserError
 from ccsa.inference.precision import autocast
 from ccsa.modeling.clip import Clip, takes_clips
 
@@ -49,7 +51,7 @@ class Predictor:
 
         Args:
             image: RGB of shape (H, W, 3), uint8; a clip of shape (T, H, W, 3) for a model that
-                takes clips.
+                takes clips. Other types are mapped to 8 bits by ``INPUT.INTENSITY_RANGE``.
             size: height and width of the outputs in pixels; by default those of the image.
 
         Returns:
@@ -71,10 +73,26 @@ class Predictor:
             "image", resized, of shape (C, h, w), or (T, C, h, w) for a clip, in the range 0 to 255
             and in the channel order of ``INPUT.FORMAT``; "height" and "width" of the outputs.
         """
+        if image.dtype != np.uint8:
+            image = self._to_8_bits(image)
         height, width = size or image.shape[-3:-1]
         frames = [self._to_tensor(frame) for frame in image.reshape(-1, *image.shape[-3:])]
         pixels = torch.stack(frames) if image.ndim == 4 else frames[0]
         return {"image": pixels, "height": height, "width": width}
+
+    def _to_8_bits(self, image: np.ndarray) -> np.ndarray:
+        """Return the image as uint8, by the range of intensities of the configuration.
+
+        Raises:
+            UserError: the configuration has none.
+        """
+        known = intensity_range(self.cfg.INPUT.get("INTENSITY_RANGE", "auto"))
+        if known is None:
+            raise UserError(
+                f"the image has the type {image.dtype} instead of uint8, and the configuration has "
+                "no range of intensities; pass uint8, or set INPUT.INTENSITY_RANGE '[low, high]'"
+            )
+        return to_uint8(image, known)
 
     def still(self, image: np.ndarray) -> np.ndarray:
         """Return an input that the model takes, made of one image (H, W, 3).

@@ -1,5 +1,5 @@
-"""Reading and writing of images: the only writer of image files in the package, for RGB and
-grayscale arrays, and the reader of single RGB images.
+"""Writing of images: the only writer of image files in the package, for RGB and grayscale arrays.
+The reader is :func:`ccsa.data.image_reader.read_image`.
 
 OpenCV encodes, because its files are byte for byte those of the built-in datasets as they have
 always been written. Its channel order (BGR) stays inside this module.
@@ -9,36 +9,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from detectron2.data import detection_utils
-from PIL import Image
 
 from ccsa.errors import UserError
 from ccsa.utils.files import atomic_write
 
 # Parameters of encoders whose default is not wanted: OpenCV writes WebP without loss.
 _PARAMETERS = {".webp": [cv2.IMWRITE_WEBP_QUALITY, 95]}
-
-
-def read_image(file: str | Path) -> np.ndarray:
-    """Return an image as RGB of shape (H, W, 3), uint8, rotated as its EXIF orientation requires.
-
-    Raises:
-        UserError: the file cannot be read.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     file = Path(folder, "gray.png")
-        ...     write_image(file, np.full((4, 6), 128, np.uint8))
-        ...     read_image(file).shape
-        (4, 6, 3)
-    """
-    try:
-        return detection_utils.read_image(str(file), "RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"cannot read image {file} ({error}); replace it with an intact copy"
-        ) from error
 
 
 def encode_image(image: np.ndarray, suffix: str) -> bytes:

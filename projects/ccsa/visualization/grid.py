@@ -78,7 +78,7 @@ def _draw_pair(
     scale = PANEL / max(height, width)
     size = max(1, round(height * scale)), max(1, round(width * scale))
     resize = T.ResizeTransform(height, width, *size, Image.Resampling.BICUBIC)
-    outputs = predictor(_read_input(record, image), size)
+    outputs = predictor(_read_input(record, image, intensities), size)
     if "instances" in outputs and outputs["instances"].has("scores"):
         instances = outputs["instances"]
         outputs["instances"] = instances[instances.scores >= SCORE_THRESHOLD]
@@ -87,11 +87,14 @@ def _draw_pair(
     return truth, draw_outputs(shown, outputs, metadata)
 
 
-def _read_input(record: Mapping[str, Any], image: np.ndarray) -> np.ndarray:
+def _read_input(
+    record: Mapping[str, Any], image: np.ndarray, intensities: Range | None
+) -> np.ndarray:
     """Return the image (H, W, 3) of a record, or its clip (T, H, W, 3)."""
     if "clip_file_names" not in record:
         return image
-    return np.stack([read_image(file) for file in record["clip_file_names"]])
+    files = record["clip_file_names"]
+    return np.stack([read_image(file, intensity_range=intensities) for file in files])
 
 
 def arrange(pairs: list[Pair]) -> np.ndarray:

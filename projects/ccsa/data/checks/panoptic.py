@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ccsa.data.checks.report import (
     LABELS,
@@ -14,7 +13,6 @@ from ccsa.data.checks.report import (
     UNREADABLE,
     Problem,
     Report,
-    shown_size,
 )
 from ccsa.data.formats.label_images import read_label_image
 from ccsa.data.formats.panoptic_json import Annotation, PanopticJson, read_panoptic_json
@@ -25,8 +23,10 @@ from ccsa.data.formats.panoptic_png import (
     relabel_segments,
     segment_problems,
 )
+from ccsa.data.image_reader import open_image
 from ccsa.data.panoptic.splits import PanopticSplit
 from ccsa.data.paths import list_files
+from ccsa.data.records import image_header
 from ccsa.errors import UserError
 from ccsa.utils.threads import map_in_threads
 
@@ -82,11 +82,10 @@ def _check_image(
     sizes: dict[Path, tuple[int, ...]] = {}  # width, height
     if image.is_file():
         try:
-            with Image.open(image) as picture:
-                picture.load()
-                sizes[image] = shown_size(picture)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            problems.append((UNREADABLE, f"image {image} ({error})"))
+            open_image(image)
+            sizes[image] = image_header(str(image))[:2]
+        except (UserError, OSError) as error:
+            problems.append((UNREADABLE, str(error)))
     ids = labels = None
     try:
         if png.is_file():

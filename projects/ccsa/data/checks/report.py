@@ -5,12 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from PIL import Image
-
 MISSING, UNREADABLE, SIZES, LABELS = "missing", "unreadable", "sizes differ", "bad labels"
 KINDS = (MISSING, UNREADABLE, SIZES, LABELS)
 HEADERS = ("dataset", "images", "labels", "published")  # of a table of reports, before the kinds
-EXIF_ORIENTATION = 0x0112  # the values 5..8 rotate an image by 90 degrees, which Detectron2 applies
 
 Problem = tuple[str, str]  # its kind, and a text that names the file
 
@@ -65,9 +62,3 @@ def examples(reports: Iterable[Report], most: int = 5) -> list[str]:
             if len(texts) > most:
                 lines.append(f"{report.split.name}: {kind}: and {len(texts) - most} more")
     return lines
-
-
-def shown_size(image: Image.Image) -> tuple[int, int]:
-    """Return width and height of an image as Detectron2 reads it, rotated by its EXIF tag."""
-    rotated = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
-    return image.size[::-1] if rotated else image.size

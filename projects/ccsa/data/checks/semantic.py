@@ -16,10 +16,11 @@ from ccsa.data.checks.report import (
     UNREADABLE,
     Problem,
     Report,
-    shown_size,
 )
 from ccsa.data.family import Family
 from ccsa.data.formats.label_images import IGNORE, misread_reason
+from ccsa.data.image_reader import open_image
+from ccsa.data.records import image_header
 from ccsa.data.semantic.splits import Split
 from ccsa.errors import UserError
 from ccsa.utils.threads import map_in_threads
@@ -89,11 +90,10 @@ def _check_pair(split: Split, name: str) -> tuple[int, int, list[Problem]]:
     sizes = []
     if image_path.is_file():
         try:
-            with Image.open(image_path) as image:
-                image.load()
-                sizes.append(shown_size(image))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            problems.append((UNREADABLE, f"image {image_path} ({error})"))
+            open_image(image_path)
+            sizes.append(image_header(str(image_path))[:2])
+        except (UserError, OSError) as error:
+            problems.append((UNREADABLE, str(error)))
     if label_path.is_file():
         try:
             with Image.open(label_path) as label:

@@ -45,6 +45,8 @@ def read_label_image(
         image, deep = decode_image(path, upright=False)
         values = np.array(image) if deep is None else deep
         pages = image_header(str(path)).frames
+    except UserError:
+        raise
     except Exception as error:  # Pillow's plug-ins raise many kinds for damaged files
         raise UserError(f"cannot read the label file {path} ({error}); {fix}") from error
     if pages > 1:
