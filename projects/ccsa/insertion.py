@@ -93,8 +93,8 @@ def insert_blocks(model: nn.Module, blocks: Iterable[Mapping[str, Any]]) -> list
 
     Raises:
         UserError: ``model`` is not a module, ``blocks`` is not a list of mappings, a path matches
-            nothing, a block or keyword is unknown, a value is invalid, or a
-            location already has a ``context``. The model is then unchanged.
+            nothing, a block or keyword is unknown, a value is invalid, or a location already has a
+            ``context``. The model is then unchanged.
 
     Example:
         >>> from torch import nn

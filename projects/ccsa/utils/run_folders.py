@@ -188,7 +188,7 @@ def _check_same_model(cfg: CfgNode, folder: Path) -> None:
             "start a run without --resume"
         ) from error
     before, now = _flat(stored), _flat(yaml.safe_load(cfg.MODEL.dump()))
-    for key in before.keys() & now.keys() - {"DEVICE", "WEIGHTS"}:
+    for key in sorted(before.keys() & now.keys() - {"DEVICE", "WEIGHTS"}):
         if before[key] != now[key]:
             raise UserError(
                 f"--resume: the run in {folder} has another model: its MODEL.{key} is "
@@ -201,10 +201,10 @@ def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
     """Return the values of nested mappings by dotted key."""
     if not isinstance(content, dict):
         return {prefix: content}
-    below = f"{prefix}." if prefix else ""
-    return {
-        k: v for name, value in content.items() for k, v in _flat(value, f"{below}{name}").items()
-    }
+    values: dict[str, Any] = {}
+    for name, value in content.items():
+        values |= _flat(value, f"{prefix}.{name}".lstrip("."))
+    return values
 
 
 def new_folder(parent: Path) -> Path:

@@ -112,10 +112,13 @@ def choose(keyword: str | None, query: Tensor, key: Tensor, value: Tensor) -> At
         reasons["triton"] = "the tensors are on the CPU"
     able = [name for name, reason in reasons.items() if reason is None]
     if not able:
-        causes = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        names: dict[str | None, list[str]] = {}
+        for name, reason in reasons.items():
+            names.setdefault(reason, []).append(name)
+        causes = "; ".join(f"{_listed(group)}: {reason}" for reason, group in names.items())
         raise UserError(
-            f"no backend can compute {query.dtype} operands on {query.device}; convert them to a "
-            f"data type that a backend computes ({causes})"
+            f"no backend can compute {query.dtype} operands on {query.device} ({causes}); convert "
+            "the operands"
         )
     if not torch.compiler.is_compiling():
         _log(able[0], query.device.type, query.dtype, reasons["triton"])
