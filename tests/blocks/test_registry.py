@@ -145,5 +145,5 @@ def test_bad_values_are_refused_by_the_class_itself(cls):
 
 @pytest.mark.parametrize("name", [[], None, 3, {}])
 def test_the_name_of_a_block_is_a_string(name):
-    with pytest.raises(UserError, match="name of a context block is a string, not .*; use Criss"):
+    with pytest.raises(UserError, match=r"name of a context block is a string, not .*; use Criss"):
         build_block(name, 16)
