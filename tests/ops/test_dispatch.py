@@ -323,11 +323,10 @@ def test_operators_follow_the_rules_of_torch_library():
 @pytest.mark.parametrize("name", [[], {}, 3])
 def test_a_backend_is_requested_by_a_string(name):
     qkv = operands((2, 3))
-    with pytest.raises(UserError, match="backend must be the name of a backend, not .*available"):
+    with pytest.raises(UserError, match=r"backend must be the name of a backend, not .*available"):
         criss_cross_attention(*qkv, backend=name)
-    with pytest.raises(UserError, match="use_backend must be the name of a backend"):
-        with use_backend(name):
-            pass
+    with pytest.raises(UserError, match="use_backend must be the name"), use_backend(name):
+        pass
 
 
 @pytest.mark.parametrize("operand", [torch.zeros(()), torch.zeros(3), torch.zeros(2, 3), 3, None])
