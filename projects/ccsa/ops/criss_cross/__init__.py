@@ -129,7 +129,7 @@ def _check(query: Tensor, key: Tensor, value: Tensor) -> None:
             raise UserError(f"{name} must be a tensor (B, C, *S), not a {type(operand).__name__}")
         if operand.dim() < 3:
             raise UserError(
-                f"{name} must be (B, C, *S) with at least one spatial axis, "
+                f"{name} must be (B, C, *S) with a spatial size S of at least one axis, "
                 f"not {tuple(operand.shape)}"
             )
     shapes = [tuple(x.shape) for x in (query, key, value)]
