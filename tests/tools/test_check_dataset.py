@@ -1,6 +1,7 @@
 """tools/check_dataset.py, run as a user runs it."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 from functools import partial
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import check_dataset as tool
 import pytest
+from PIL import Image
 from support import layouts
 
 from ccsa.data import panoptic
 from ccsa.data.preparation.plans import execute
+from ccsa.data.problems import KINDS, kinds_table
 from ccsa.data.semantic import FAMILIES
 from ccsa.data.synthetic.digits import write_digits
 
@@ -129,3 +132,88 @@ def test_from_the_shell_no_traceback_shows(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+
+
+# Data of any origin.
+
+OWN = ROOT / "tests" / "vectors" / "own_data"
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CCSA_CACHE", str(tmp_path / "cache"))
+
+
+def test_a_clean_folder_is_status_0_with_a_preview_and_json(tmp_path, run):
+    files = tmp_path / "drawn.png", tmp_path / "found.json"
+    data = OWN / "rle_under_polygon_format"
+    status, out, _ = run("--data", data, "--preview", files[0], "--json", files[1])
+    assert status == 0
+    assert "(coco): 4 train, 4 val images" in out and "2 classes: a, b" in out
+    assert "8 images checked: no problems found" in out
+    with Image.open(files[0]) as drawn:
+        assert min(drawn.size) > 800
+    found = json.loads(files[1].read_text())
+    assert found["errors"] == 0 and found["kinds"] == {} and found["images"]["train"] == 4
+
+
+def test_an_error_is_a_row_and_status_2(tmp_path, run):
+    case = OWN / "val_label_out_of_range_counts_as_hit"
+    status, out, err = run("--data", case, "--json", tmp_path / "found.json")
+    assert status == 2 and not err
+    assert "label_out_of_range" in out and "4 errors" in out and "000001.png" in out
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["kinds"]["label_out_of_range"]["count"] == 4
+    assert found["kinds"]["label_out_of_range"]["severity"] == "error"
+    assert found["problems"][0]["file"].endswith("val_labels/000001.png")
+
+
+def test_warnings_only_are_status_0(run):
+    status, out, _ = run("--data", OWN / "annotation_without_segmentation")
+    assert status == 0 and "missing_mask" in out and "1 warning" in out
+
+
+def test_a_json_file_with_its_images(run):
+    case = OWN / "bbox_as_text"
+    status, out, _ = run("--data", case / "train.json", "--images", case / "train")
+    assert status == 2 and "invalid_box" in out and "annotation 4" in out
+
+
+def test_registered_datasets_of_an_imported_file(tmp_path, run):
+    case = OWN / "rle_under_polygon_format"
+    code = tmp_path / "my_data_sets.py"
+    code.write_text(
+        "from detectron2.data.datasets import register_coco_instances\n"
+        f"for split in ('train', 'val'):\n"
+        f"    register_coco_instances(f'imported_{{split}}', {{}}, "
+        f"f'{case}/{{split}}.json', f'{case}/{{split}}')\n"
+    )
+    preview = tmp_path / "drawn.png"
+    words = ("imported_train", "imported_val", "--import", code, "--preview", preview)
+    status, out, err = run(*words)
+    assert status == 0, err
+    assert "4 train, 4 val images" in out and "8 images checked: no problems found" in out
+    assert preview.exists()
+
+
+def test_a_misspelt_registered_dataset_is_named_with_near_misses(run):
+    status, _, err = run("digits_trian")
+    assert status == 2 and "did you mean" in err and "digits_train" in err
+
+
+def test_an_unchanged_dataset_is_taken_from_the_cache(run, monkeypatch):
+    data = ("--data", OWN / "val_labels_rgb")
+    first = run(*data)
+    monkeypatch.setattr("ccsa.data.checks.dataset.check_image", None)
+    assert run(*data) == first
+
+
+def test_all_kinds_are_listed(run):
+    status, out, _ = run("--kinds")
+    assert status == 0
+    assert all(f"| `{kind}` |" in out for kind in KINDS)
+
+
+def test_the_documentation_has_the_table_of_kinds():
+    """The table is the output of --kinds."""
+    assert kinds_table() in (ROOT / "docs" / "OWN_DATA.md").read_text()

@@ -5,7 +5,7 @@ import sys
 import document_checks
 import pytest
 
-from ccsa.data.problems import KINDS
+from ccsa.data.problem_kinds import KINDS
 
 
 def test_the_table_is_up_to_date():

@@ -41,6 +41,8 @@ class ReportingMapper(DatasetMapper):
         arguments: those of DatasetMapper.
     """
 
+    recompute_boxes: bool  # set by DatasetMapper
+
     @configurable
     def __init__(
         self,

@@ -32,6 +32,9 @@ PROJECT_CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 # Keys whose value is a mapping {number: number}, kept in a list because of CfgNode.
 _MAPPINGS = ("DATASETS.LABEL_MAPPING",)
 
+# Keys whose value is a word or a list. yacs rejects a value of another type than the default.
+_WORD_OR_LIST = ("INPUT.INTENSITY_RANGE",)
+
 
 class _ConfigFile(CfgNode):
     """Translates the renamed keys of each file before fvcore merges it with its bases."""
@@ -203,6 +206,7 @@ def merge_content(cfg: CfgNode, content: Mapping[str, Any], file: str) -> None:
             ) from None
         if value != {}:  # an empty section changes nothing
             check_no_section(cfg, key, f"in {file}")
+        _accept_any_type(cfg, key)
     try:
         cfg.merge_from_other_cfg(loaded)
     except (ValueError, AssertionError, AttributeError) as error:
@@ -228,12 +232,20 @@ def merge_options(cfg: CfgNode, options: list[str]) -> None:
             logger.warning(f"{given} has been renamed and is read as {key}")
         check_key(cfg, key, "on the command line")
         check_no_section(cfg, key, "on the command line")
+        _accept_any_type(cfg, key)
         if key in _MAPPINGS and value.strip().startswith("{"):
             value = f"[{value}]"
         try:
             cfg.merge_from_list([key, value])
         except (ValueError, AssertionError, SyntaxError, AttributeError) as error:
             raise UserError(f"{key} cannot be '{value}': {error}") from error
+
+
+def _accept_any_type(cfg: CfgNode, key: str) -> None:
+    """Let ``cfg`` accept a value of any type for a key that may be a word or a list."""
+    if key in _WORD_OR_LIST:
+        section, name = key.split(".")
+        cfg[section][name] = None  # of which yacs does not know the type
 
 
 def check_key(cfg: CfgNode, key: str, where: str) -> None:

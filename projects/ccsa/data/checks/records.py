@@ -67,13 +67,14 @@ def _check_record(
     file = record["file_name"]
     size = record.get("height"), record.get("width")
     if None in size:
-        problems.add("missing_size", file, f"{where} has no width and height")
+        if "annotations" in record:  # labels need no sizes, and load_sem_seg gives none
+            problems.add("missing_size", file, f"{where} has no width and height")
         try:
             header = image_header(file)
         except OSError:
             header = None  # the check of the file reports it
         record["height"], record["width"] = (header.height, header.width) if header else (1, 1)
-        if header is None:
+        if header is None and "annotations" in record:
             record["annotations"] = []
     elif not all(_is_integer(value) and int(value or 0) > 0 for value in size):
         text = f"{where}: 'height' and 'width' are {shown(size[0])} and {shown(size[1])}"

@@ -67,7 +67,8 @@ class CocoReader:
                 self._report("wrong_type", f"{where} is {shown(entry)}, not an object")
                 continue
             if "id" in entry:
-                where = f"annotation {shown(entry['id'])}"
+                if isinstance(entry["id"], int | str):
+                    where = f"annotation {shown(entry['id'])}"
                 self._check_number(entry["id"], numbers, where)
             number = self._integer(entry, "image_id", where, text=True)
             record = records.get(number)
@@ -106,8 +107,9 @@ class CocoReader:
 
     def _check_number(self, value: Any, numbers: set[Any], where: str) -> None:
         number = _as_integer(value)
-        if number is None:
-            self._report("null_field" if value is None else "wrong_type", f"{where}: 'id'")
+        if not isinstance(number, int | str):
+            kind = "null_field" if value is None else "wrong_type"
+            self._report(kind, f"{where}: 'id' is {shown(value)}")
             return
         if number == 0:
             self._report("annotation_id_zero", f"{where} has the id 0")
@@ -246,19 +248,20 @@ class CocoReader:
             if segmentation is None:
                 self._report("empty_box", f"{where}: the box is {box}")
                 return None
+            self._report("box_mask_mismatch", f"{where}: the box {box} has no area, its mask has")
             box = None  # that of the mask
         if segmentation is None:
             self._report("missing_mask", f"{where} has no mask")
         iscrowd = self._crowd(entry, where)
         if cvat and isinstance(entry.get("segmentation"), dict):
             iscrowd = 0
-        area = entry.get("area")
+        area = self._area(entry, where)
         annotation = make_annotation(
             index[category],
             box=box,
             segmentation=segmentation,
             iscrowd=iscrowd,
-            area=area if is_number(area) and area > 0 else None,
+            area=area,
             size=size,
         )
         if min(annotation["bbox"][2:]) <= 0:
@@ -275,6 +278,21 @@ class CocoReader:
             self._report("invalid_box", f"{where}: 'bbox' is {shown(box)}")
             return None
         return [float(value) for value in box]
+
+    def _area(self, entry: Mapping, where: str) -> float | None:
+        """Return the area; None if it must be that of the mask."""
+        area = entry.get("area")
+        if isinstance(area, str) and (number := _as_number(area)) is not None:
+            self._report("quoted_number", f"{where}: 'area' is {shown(area)}")
+            area = number
+        if area is None:
+            if "area" in entry:
+                self._report("null_field", f"{where}: 'area' is null")
+            return None
+        if not is_number(area):
+            self._report("wrong_type", f"{where}: 'area' is {shown(area)}")
+            return None
+        return float(area) if area > 0 else None
 
     def _crowd(self, entry: Mapping, where: str) -> int:
         if _as_integer(entry.get("ignore", 0)) == 1:
@@ -362,6 +380,14 @@ def _structure(content: Any, file: Path) -> dict[str, list]:
 def _is_via_regions(content: dict[str, Any]) -> bool:
     first = next(iter(content.values()), None)
     return isinstance(first, dict) and "regions" in first and "filename" in first
+
+
+def _as_number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if is_number(number) else None
 
 
 def _as_integer(value: Any) -> Any:

@@ -108,6 +108,10 @@ def _records(
         if path is None:
             problems.add(*_missing(file, content, images))
             continue
+        name = content.get("imagePath")
+        if not isinstance(name, str):
+            kind = "null_field" if name is None else "wrong_type"
+            problems.add(kind, file, f"'imagePath' is {shown(name)}; {path.name} is used")
         if str(path) in seen:
             problems.add("duplicate_image_file", file, f"another file is of {path.name}, too")
         seen.add(str(path))
@@ -200,9 +204,10 @@ def _annotations(
             problems.add("degenerate_polygon", file, text)
             continue
         group = shape.get("group_id")
-        key = (
-            (label.strip(), number, None) if group is None else (label.strip(), None, shown(group))
-        )
+        if isinstance(group, bool) or not isinstance(group, int | str | None):
+            problems.add("wrong_type", file, f"{where} ({label}): 'group_id' is {shown(group)}")
+            group = None
+        key = (label.strip(), number, None) if group is None else (label.strip(), None, str(group))
         objects.setdefault(key, []).append(part)
     annotations = []
     for (label, _, _), parts in objects.items():
