@@ -58,7 +58,7 @@ class SemanticTTA(AveragedInference):
         if not scales or min(scales) <= 0:
             raise UserError(f"scales must be one or more factors above 0, not {list(scales)}")
         self.scales, self.flips = tuple(scales), (False, True) if flip else (False,)
-        self.flip_pairs = check_pairs(flip_pairs)
+        self.flip_pairs = list(check_pairs(flip_pairs))
 
     def predict(self, x: dict[str, Any]) -> Tensor:
         """Return the scores (K, height, width) of one input, averaged over scales and flips."""

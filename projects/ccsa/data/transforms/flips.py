@@ -105,13 +105,13 @@ def check_pairs(
     listed = [tuple(pair) for pair in pairs]
     if any(len(pair) != 2 for pair in listed):
         raise UserError(f"flip_pairs must be pairs of different classes, not {listed}")
-    pairs = tuple((int(left), int(right)) for left, right in listed)
-    labels = [label for pair in pairs for label in pair]
+    checked = tuple((int(left), int(right)) for left, right in listed)
+    labels = [label for pair in checked for label in pair]
     if len(set(labels)) != len(labels):
         raise UserError(
             "flip_pairs must be pairs of different classes, and a label may occur in one pair "
-            f"only, got {pairs}"
+            f"only, got {checked}"
         )
     if labels and (min(labels) < 0 or max(labels) >= classes):
-        raise UserError(f"flip_pairs: labels must be classes 0..{classes - 1}, got {pairs}")
-    return pairs
+        raise UserError(f"flip_pairs: labels must be classes 0..{classes - 1}, got {checked}")
+    return checked
