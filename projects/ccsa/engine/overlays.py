@@ -15,8 +15,9 @@ file for each kind of base, or a YAML file of the user, given by its path. Its t
 * ``edit_blocks``: new keywords for the context blocks of a class; ``null`` removes these blocks,
   and the class ``any`` stands for all of them. Unlike a key, it keeps the location of a block.
 
-Whether an overlay is accepted does not depend on the order of the overlays: it must change
-something that the model uses in the end, and must not be undone by a later one.
+An overlay comes after those that it needs: ``criss_cross,r3``. The order has no other influence on
+whether it is accepted: it must change something that the model uses in the end, and must not be
+undone by a later one.
 """
 
 import copy
