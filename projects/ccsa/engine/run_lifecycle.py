@@ -95,10 +95,12 @@ def _draw(cfg: CfgNode, model: nn.Module, dataset: str, file: Path) -> None:
     """Draw predictions; a failure is reported in one sentence, because the run itself is done."""
     try:
         draw_predictions(cfg, model, dataset, file)
+        return
+    except UserError as error:
+        reason = str(error)
     except Exception as error:  # whatever an image, a record or a model's output may cause
-        reason = " ".join(str(error).split())[:300]
-        reason = reason if isinstance(error, UserError) else f"{type(error).__name__}: {reason}"
-        logger.warning("The picture of predictions was not drawn (%s).", reason)
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    logger.warning("The picture of predictions was not drawn (%s).", reason)
 
 
 def _finite_or_none(record: Any) -> Any:

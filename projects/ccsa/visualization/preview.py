@@ -74,8 +74,11 @@ def _cell(record: Mapping[str, Any], metadata: Metadata, panel: int) -> np.ndarr
         size = max(1, round(height * scale)), max(1, round(width * scale))
         resize = T.ResizeTransform(height, width, *size, Image.Resampling.BICUBIC)
         return draw_annotations(resize.apply_image(image), record, metadata, resize, _kind(record))
+    except UserError as error:
+        reason = str(error)
     except Exception as error:  # whatever a damaged record causes; the table names it
-        return _message(" ".join(f"cannot be drawn: {error}".split()))
+        reason = f"{type(error).__name__}: {error}"
+    return _message(" ".join(f"cannot be drawn: {reason}".split()))
 
 
 def _range(file: str) -> Sequence[float] | None:

@@ -43,7 +43,7 @@ def read_label_image(
         raise UserError(f"cannot read the label file {path} (it {state}); {fix}")
     try:
         image, deep = decode_image(path, upright=False)
-        values = np.array(image) if deep is None else deep
+        values = np.array(image if deep is None else deep)
         pages = image_header(str(path)).frames
     except UserError:
         raise
