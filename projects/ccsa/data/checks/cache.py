@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ccsa.data.problems import Problems
+from ccsa.errors import UserError
 from ccsa.utils.files import write_text
 
 logger = logging.getLogger(__name__)
@@ -45,15 +46,18 @@ def files_key(files: Iterable[str | Path], *settings: Any) -> str:
 
 def load(key: str) -> tuple[Problems, dict[str, Any]] | None:
     """Return the problems and the other values that :func:`store` wrote under a key, or None."""
+    file = _file(key)
     try:
-        content = json.loads(_file(key).read_text())
-        problems = Problems()
-        for kind, file, message in content["problems"]:
-            problems.add(kind, file, message)
-        problems.counts.update(content["more"])
-        return problems, dict(content["values"])
+        content = json.loads(file.read_text())
+        stored = [(str(kind), str(name), str(text)) for kind, name, text in content["problems"]]
+        more, values = dict(content["more"]), dict(content["values"])
     except (OSError, ValueError, KeyError, TypeError):  # absent, or of another program
         return None
+    problems = Problems()
+    for kind, name, text in stored:
+        problems.add(kind, name, text)
+    problems.counts.update(more)
+    return problems, values
 
 
 def store(key: str, problems: Problems, **values: Any) -> None:
@@ -65,7 +69,7 @@ def store(key: str, problems: Problems, **values: Any) -> None:
     content = {"problems": stored, "more": counts, "values": values}
     try:
         write_text(_file(key), json.dumps(content))
-    except ValueError as error:  # a cache that cannot be written only costs time
+    except UserError as error:  # a cache that cannot be written only costs time
         logger.debug("The result of the check is not cached: %s", error)
 
 
