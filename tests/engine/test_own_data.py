@@ -363,5 +363,5 @@ def test_code_that_was_not_imported_is_named(load, config, words, expected):
 
 
 def test_a_dataset_that_was_not_imported_is_named():
-    with pytest.raises(UserError, match="there is no dataset 'mine_train'.*--import FILE"):
+    with pytest.raises(UserError, match=r"there is no dataset 'mine_train'.*--import FILE"):
         check_dataset("mine_train")
