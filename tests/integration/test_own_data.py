@@ -5,11 +5,18 @@ The cases that are registered in Python are in tests/integration/test_import.py.
 """
 
 import argparse
+import json
 import re
+import shutil
 from typing import NamedTuple
 
+import compare_runs
+import demo
 import pytest
+import train_net
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from support import own_scenes
+from support.run_tools import call
 
 from ccsa.engine import check_run, setup_cfg
 from ccsa.engine.dataset_checks import check_own_data
@@ -113,3 +120,90 @@ def test_the_cases_are_rejected_or_train(root, vectors, case):
     check_run(cfg, args)
     kinds = check_own_data(cfg).problems.kinds()
     assert set(case.reported) <= set(kinds), kinds
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    drawn = own_scenes.make_scenes(7)
+    for name in ("coco_mixed", "coco_panoptic", "yolo"):
+        own_scenes.DIALECTS[name][0](folder / name, drawn)
+    own_scenes.write_class_masks(folder / "class_masks", drawn)
+    return folder
+
+
+RUNS = {
+    "detection": ("mask_rcnn", "coco_mixed", ("--with", "criss_cross"), ()),
+    "boxes": ("mask_rcnn", "yolo", (), BOXES),
+    "semantic": ("ccnet", "class_masks", (), ()),
+    "three losses": ("sanet", "coco_mixed", (), ()),
+    "panoptic": ("panoptic_fpn", "coco_panoptic", ("--with", "sa"), ()),
+    "panoptic from objects": ("panoptic_fpn", "coco_mixed", (), ()),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_from_a_folder_to_the_drawn_result(run_tool, root, scenes, tmp_path, name):
+    config, data, options, keys = RUNS[name]
+    command = ["--config-file", root / f"configs/own/{config}.yaml", "--data", scenes / data]
+    words = ["SOLVER.MAX_ITER", 2, "OUTPUT_DIR", tmp_path / "run", "MODEL.DEVICE", "cpu", *keys]
+    status, out, err = run_tool(train_net, *command, *options, *words)
+    assert status == 0, err
+    assert out.startswith("Your data:") and "Settings that follow from the data:" in out
+    assert json.loads((tmp_path / "run/results.json").read_text())["results"]
+    for file in ("predictions.png", "model_final.pth", "config.yaml"):
+        assert (tmp_path / "run" / file).exists()
+    assert "Your data:" in (tmp_path / "run/log.txt").read_text()
+
+
+@pytest.fixture(scope="module")
+def finished(root, scenes, tmp_path_factory):
+    """Return the folder of a run of two iterations, and a copy of its data that can be moved."""
+    folder = tmp_path_factory.mktemp("finished")
+    shutil.copytree(scenes / "coco_mixed", folder / "data")
+    call(
+        *(root, folder, "train_net.py", "--config-file", root / "configs/own/mask_rcnn.yaml"),
+        *("--data", "data", "SOLVER.MAX_ITER", 2),
+        *("OUTPUT_DIR", folder / "run", "MODEL.DEVICE", "cpu"),
+    )
+    return folder
+
+
+@pytest.mark.slow
+def test_the_run_folder_is_enough(run_tool, finished, tmp_path):
+    run, config = finished / "run", finished / "run/config.yaml"
+    status, _, err = run_tool(train_net, "--config-file", config, "--eval-only", "--resume")
+    assert status == 0, err
+    image = next((finished / "data/val").glob("*.png"))
+    (finished / "data").rename(finished / "moved")
+    image = finished / "moved/val" / image.name
+    try:
+        words = ("--input", image, "--output", tmp_path / "drawn.png")
+        status, _, err = run_tool(demo, "--weights", run, *words, "--confidence-threshold", 0)
+        assert status == 0 and (tmp_path / "drawn.png").exists(), err
+        status, out, err = run_tool(compare_runs, run)
+        assert status == 0 and "does not exist any more" in out and "--data" in out
+        status, out, err = run_tool(compare_runs, run, "--data", finished / "moved")
+        assert status == 0 and "is not measured" not in out
+        resume = ("--config-file", config, "--resume")
+        status, _, err = run_tool(train_net, *resume, "SOLVER.MAX_ITER", 3)
+        assert status == 2 and "does not exist any more; name its new location by --data" in err
+        words = ("--data", finished / "moved", "SOLVER.MAX_ITER", 3)
+        status, _, err = run_tool(train_net, *resume, *words)
+        assert status == 0, err
+    finally:
+        (finished / "moved").rename(finished / "data")
+
+
+@pytest.mark.slow
+def test_weights_of_other_classes_can_be_fine_tuned(run_tool, root, vectors, finished, tmp_path):
+    folder = vectors / "own_data/train_and_val_number_classes_differently"
+    command = ["--config-file", root / "configs/own/mask_rcnn.yaml", "--data", folder]
+    words = ["MODEL.WEIGHTS", finished / "run/model_final.pth", "SOLVER.MAX_ITER", 1]
+    output = ["OUTPUT_DIR", tmp_path / "run", "MODEL.DEVICE", "cpu"]
+    status, _, err = run_tool(train_net, *command, *words, *output)
+    assert status == 0, err
+    log = (tmp_path / "run/log.txt").read_text()
+    for layer in ("box_predictor.cls_score", "box_predictor.bbox_pred", "mask_head.predictor"):
+        assert re.search(rf"of another shape, not loaded: .*{layer}", log), layer

@@ -119,6 +119,11 @@ def task_data(cfg: CfgNode) -> TaskData:
         UserError: the data has moved, cannot be read, or has other classes than recorded.
     """
     own = cfg.DATASETS.OWN
+    if not Path(own.ROOT).exists():
+        raise UserError(
+            f"the data of this run, {own.ROOT}, does not exist any more; name its new location by "
+            "--data"
+        )
     return _task_data(source_of(cfg), own.KIND, tuple(own.CLASSES), tuple(own.STUFF_CLASSES))
 
 
@@ -127,11 +132,6 @@ def _task_data(
     source: Source, kind: str, things: tuple[str, ...], stuff: tuple[str, ...]
 ) -> TaskData:
     """Derive and number the data, once per process."""
-    if not Path(source.data).exists():
-        raise UserError(
-            f"the data of this run, {source.data}, does not exist any more; name its new location "
-            "by --data"
-        )
     task = derive(read_source(source), kind)
     reorder(task, list(things), list(stuff), source.data)
     return task

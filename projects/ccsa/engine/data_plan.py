@@ -14,7 +14,7 @@ import numpy as np
 from detectron2.config import CfgNode
 
 from ccsa.data.statistics import Statistics
-from ccsa.engine.overlays import architecture
+from ccsa.engine.model_parts import architecture
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,8 @@ def _schedule(
         reason = f"{chosen} epochs ({by}) of {images} {kind} in batches of {batch}{scaled}"
         yield Decision("SOLVER.MAX_ITER", iterations, reason)
     if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
-        steps = tuple(sorted({max(1, iterations * 2 // 3), max(1, iterations * 8 // 9)}))
+        drops = {iterations * 2 // 3, iterations * 8 // 9}
+        steps = tuple(sorted(step for step in drops if 0 < step < iterations))
         yield Decision("SOLVER.STEPS", steps, "the learning rate drops at 2/3 and 8/9 of the run")
     warmup = min(1000, max(1, iterations // 20))
     yield Decision("SOLVER.WARMUP_ITERS", warmup, "5 % of the iterations, at most 1000")

@@ -58,7 +58,7 @@ def _import(name: str) -> str:
             importlib.import_module(module)
         except UserError:
             raise
-        except Exception as error:  # whatever the user's code raises
+        except (Exception, SystemExit) as error:  # whatever the user's code raises
             raise UserError(f"--import {name} failed: {_where(error, path)}") from error
         _imported[name] = module
     return name
@@ -81,7 +81,7 @@ def _check_not_taken(path: Path, module: str) -> None:
         )
 
 
-def _where(error: Exception, path: Path) -> str:
+def _where(error: BaseException, path: Path) -> str:
     """Return the kind, text and line of an error in the user's code."""
     text = " ".join(str(error).split()) or "no message"
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
