@@ -254,3 +254,17 @@ def test_torchvision_models_work_without_detectron2():
     assert [(p.path, p.channels) for p in placements] == [("layer3.0", 256)]
     with torch.no_grad():
         model(torch.zeros(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("model", "blocks", "said"),
+    [
+        (3, [], "into an nn.Module, not into 3"),
+        (None, [], "into an nn.Module"),
+        (nn.Conv2d, [], "into an nn.Module"),
+        *((nn.Conv2d(3, 4, 1), b, "blocks must be a list of mappings") for b in (3, None, "x", {})),
+    ],
+)
+def test_arguments_of_other_types_are_refused(model, blocks, said):
+    with pytest.raises(UserError, match=said):
+        insert_blocks(model, blocks)

@@ -43,7 +43,7 @@ from ccsa.data.checks.registered import load_registered
 from ccsa.data.family import find_family
 from ccsa.data.formats.layout import split_of
 from ccsa.data.own import Source, read_source
-from ccsa.data.paths import datasets_root
+from ccsa.data.paths import add_root_argument
 from ccsa.data.problems import ERROR, KINDS, Problems, kinds_table
 from ccsa.data.tasks import derive
 from ccsa.engine.own_data import add_data_arguments
@@ -67,13 +67,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--all", action="store_true", help="check every benchmark that exists")
     parser.add_argument("--kinds", action="store_true", help="list all kinds of problems")
-    parser.add_argument(
-        "--root",
-        type=Path,
-        default=datasets_root(),
-        metavar="FOLDER",
-        help="the folder of all datasets; default: $DETECTRON2_DATASETS, otherwise ./datasets",
-    )
+    add_root_argument(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the result as JSON")
     parser.add_argument(
         "--preview", type=Path, metavar="FILE.png", help="draw images with their annotations"

@@ -19,8 +19,9 @@ from detectron2.config import CfgNode
 from tqdm import tqdm
 
 from ccsa.checkpoint import Checkpointer
-from ccsa.engine import Trainer, add_config_arguments, describe_device, trained_cfg
+from ccsa.engine import Trainer, describe_device, trained_cfg
 from ccsa.engine.own_data import add_data_arguments
+from ccsa.engine.trained_model import add_trained_model_arguments
 from ccsa.errors import UserError, reports_user_errors
 from ccsa.visualization.demo import Demo, Window
 from ccsa.visualization.media import choose_targets, find_inputs, is_video
@@ -30,12 +31,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--weights",
-        metavar="RUN_OR_FILE",
-        help="the folder of a run, or a .pth, .safetensors or .pkl file",
-    )
-    add_config_arguments(parser, help="default: the configuration of the run")
+    add_trained_model_arguments(parser)
     add_data_arguments(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--input", nargs="+", help="images, folders, glob patterns and videos")
@@ -116,12 +112,15 @@ def main() -> None:
     model = Trainer.build_model(cfg)
     checkpointer = Checkpointer(model)
     checkpointer.load(cfg.MODEL.WEIGHTS)
-    print(*checkpointer.report.lines, sep="\n")
+    if checkpointer.report:
+        print(*checkpointer.report.lines, sep="\n")
     demo = Demo(cfg, model)
-    if args.webcam is not None:
-        demo.draw_video(args.webcam, window)
+    if window is None:
+        draw_files(demo, inputs, targets)
+    elif args.webcam is None:
+        draw_files(demo, inputs, [window] * len(inputs))
     else:
-        draw_files(demo, inputs, [window] * len(inputs) if window else targets)
+        demo.draw_video(args.webcam, window)
 
 
 if __name__ == "__main__":

@@ -45,9 +45,11 @@ python tools/train_net.py --config-file configs/mask_rcnn.yaml --with R_101,cris
 Every tool with `--config-file` accepts `--with`, also several times. Overlays are applied from left
 to right, before the `KEY VALUE` pairs. Runs are stored in `output/<config>+<overlay>.../`, and
 their `config.yaml` is complete. An overlay that does not fit the configuration, that would change
-nothing the model uses, or that is the second one of its kind is rejected. The path of a YAML file
-can be used instead of a name; `ccsa.engine.overlays` describes the key `_OVERLAY_`, by which a file
-states the bases that it fits. [CONFIG_MIGRATION.md](CONFIG_MIGRATION.md) lists the files that
+nothing the model uses, that another one undoes, or that is the second one of its kind is rejected,
+in any order. The path of a YAML file can be used instead of a name, and must be used where this
+package is installed without its repository; `ccsa.engine.overlays` describes the key `_OVERLAY_`,
+by which a file states the bases that it fits. The run folder is then named after the file and a
+hash of its content. [CONFIG_MIGRATION.md](CONFIG_MIGRATION.md) lists the files that
 overlays replaced.
 
 | overlay | description | fits | kind |
@@ -115,12 +117,12 @@ def document(source: str, overlays: Path) -> str:
         rows = list(documented_keys(function, comments))
         if rows:
             parts.append(section(ast.get_docstring(function) or "", rows))
-    rows = [
+    overlay_rows = [
         f"| `{name}` | {overlay.description} | {overlay.bases} | {overlay.kind or '-'} |"
         for name, files in read_overlays(overlays).items()
         for overlay in files
     ]
-    parts.append(OVERLAYS + "\n".join(rows) + "\n")
+    parts.append(OVERLAYS + "\n".join(overlay_rows) + "\n")
     return "\n".join(parts)
 
 

@@ -120,8 +120,9 @@ def insert_blocks(model: nn.Module, blocks: Iterable[Mapping[str, Any]]) -> list
         One :class:`Placement` per block and location.
 
     Raises:
-        UserError: a path matches nothing, a block or keyword is unknown, a value is invalid, or a
-            location already has a ``context``. The model is then unchanged.
+        UserError: ``model`` is not a module, ``blocks`` is not a list of mappings, a path matches
+            nothing, a block or keyword is unknown, a value is invalid, or a location already has a
+            ``context``. The model is then unchanged.
 
     Example:
         >>> from torch import nn
@@ -136,6 +137,12 @@ def insert_blocks(model: nn.Module, blocks: Iterable[Mapping[str, Any]]) -> list
             ...
         ccsa.errors.UserError: no module '3': the model (Sequential) has no '3'; available: 0, 1, 2
     """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"blocks are inserted into an nn.Module, not into {model!r}")
+    if isinstance(blocks, str | Mapping) or not isinstance(blocks, Iterable):
+        raise UserError(
+            f"blocks must be a list of mappings {{at: ..., block: ...}}, not {blocks!r}"
+        )
     # By path: the module, its number of channels, its layout, and its blocks.
     built: dict[str, tuple[nn.Module, int, Layout, list[nn.Module]]] = {}
     paths: dict[int, str] = {}  # one module may have several names; the first one found is its path

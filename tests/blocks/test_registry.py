@@ -13,6 +13,7 @@ from ccsa.blocks import (
     build_block,
 )
 from ccsa.blocks.registry import Registry
+from ccsa.errors import UserError
 
 BLOCKS = [CrissCross, SqueezeAttention, SqueezeExcitation, NonLocal]
 
@@ -140,3 +141,9 @@ def test_bad_values_are_refused_by_the_class_itself(cls):
         if name == cls.__name__:
             with pytest.raises(ValueError, match=words[0]):
                 cls(8, **keywords)
+
+
+@pytest.mark.parametrize("name", [[], None, 3, {}])
+def test_the_name_of_a_block_is_a_string(name):
+    with pytest.raises(UserError, match=r"name of a context block is a string, not .*; use Criss"):
+        build_block(name, 16)

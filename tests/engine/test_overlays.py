@@ -48,9 +48,17 @@ def test_one_name_has_a_file_for_each_kind_of_base(root):
         ("nonlocal_mask_rcnn", "r3", ["the model has only NonLocal"]),
         ("mask_rcnn_R_101", "R_101", ["MODEL.RESNETS.DEPTH is 101", "overlays that fit"]),
         ("mask_rcnn", "sa,se", ["--with se", "mask_rcnn.yaml with sa", "sa is a block overlay"]),
-        ("mask_rcnn", "no_block", ["nothing that it would change"]),
-        ("ccnet_mask_rcnn", "criss_cross", ["nothing that it would change"]),
-        ("digits/ccnet", "ccl,ccl", ["ccnet.yaml with ccl", "nothing that it would change"]),
+        ("mask_rcnn", "no_block", ["has no effect on", "would change nothing that the model uses"]),
+        (
+            "ccnet_mask_rcnn",
+            "criss_cross",
+            ["has no effect on", "would change nothing that the model uses"],
+        ),
+        (
+            "digits/ccnet",
+            "ccl,ccl",
+            ["no effect on", "with ccl: it would change nothing that the model uses"],
+        ),
         ("digits/ccnet", "r0,criss_cross", ["r0 has no effect", "r0,criss_cross", "remove one"]),
         ("mask_rcnn", "criss_cross,convnext_tiny", ["MODEL.CONTEXT.BLOCKS is [{'at'"]),
         ("pascal_voc/sanet_R_50_os8_480_80ep", "R_101", ["fit:", "R_101_deep_stem"]),
@@ -76,7 +84,7 @@ def test_a_file_of_the_user_is_an_overlay(root, tmp_path):
     assert load(root, "digits/fcn", f"ohem,{file}").SOLVER.MAX_ITER == 5
     for text, said in (
         ("SOLVER: {MAX_ITR: 5}", "SOLVER.MAX_ITER"),
-        ("SOLVER: {MAX_ITER: 800}", "nothing that it would change"),
+        ("SOLVER: {MAX_ITER: 800}", "would change nothing that the model uses"),
         ("_OVERLAY_: {fit: {}}", "no field fit; did you mean fits"),
         ("_OVERLAY_: {kind: 3}", "kind must be a str"),
         ("_OVERLAY_: {fits: {HEAD: SANetHead}}\nSEED: 2", "the semantic head is FCNHead"),

@@ -81,3 +81,17 @@ def test_a_started_run_has_its_configuration_and_logs(cfg, tmp_path, monkeypatch
     start_run(cfg)
     assert (tmp_path / "config.yaml").read_text() == cfg.dump()
     assert logs == [(str(tmp_path), name) for name in ("fvcore", "detectron2", "ccsa")]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no memory"), KeyError(7), AssertionError()])
+def test_a_picture_that_cannot_be_drawn_is_one_sentence(cfg, capsys, logged, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(run_lifecycle, "draw_predictions", fail)
+    printed = finish(cfg, capsys, {"segm": {"AP": 62.34}})
+    assert "mask AP 62.3" in printed and "results:" in printed
+    assert "predictions:" not in printed
+    assert (
+        f"was not drawn ({type(error).__name__}" in logged.text and "Traceback" not in logged.text
+    )

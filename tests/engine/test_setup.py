@@ -2,7 +2,10 @@ import argparse
 
 import pytest
 import torch
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
 
+from ccsa import add_ccsa_config
 from ccsa.engine import setup
 from ccsa.engine.setup import resolve_device, setup_cfg
 from ccsa.errors import UserError
@@ -169,3 +172,38 @@ def test_named_devices_must_exist(monkeypatch):
     for name in ("meta", "gpu"):
         with pytest.raises(UserError, match=f"'{name}' is not a device"):
             resolve_device(name)
+
+
+def test_a_config_with_a_resolved_device_suits_detectron2_s_build_model():
+    cfg = get_cfg()
+    add_ccsa_config(cfg)
+    cfg.MODEL.META_ARCHITECTURE = "ContextModel"
+    cfg.MODEL.CONTEXT.BLOCKS = [{"at": "backbone.res4.-2", "block": "CrissCross"}]
+    cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
+    assert build_model(cfg).device == torch.device(cfg.MODEL.DEVICE)
+
+
+def test_the_cpu_has_one_name(config):
+    assert {resolve_device(name) for name in ("cpu", "cpu:0", "cpu:3")} == {"cpu"}
+    assert setup_cfg(args(config, "MODEL.DEVICE", "cpu:0")).MODEL.DEVICE == "cpu"
+    for value in ("None", "", "3"):
+        with pytest.raises(UserError, match=r"MODEL\.DEVICE"):
+            setup_cfg(args(config, "MODEL.DEVICE", value))
+
+
+@pytest.mark.parametrize("kind", ["cuda", "xpu"])
+def test_accelerators_are_described_by_their_name(monkeypatch, kind):
+    monkeypatch.setattr(getattr(torch, kind), "get_device_name", lambda device: "Model X")
+    assert setup.describe_device(f"{kind}:1") == f"device: {kind}:1 (Model X)"
+
+
+def test_threads_are_those_of_the_cpu():
+    assert setup.describe_device("mps") == "device: mps"
+    assert setup.describe_device("cpu") == f"device: cpu ({torch.get_num_threads()} threads)"
+
+
+@pytest.mark.parametrize("value", ["3", "None", "{}", "{'WEIGHTS': ''}"])
+def test_a_section_is_not_a_value(config, value):
+    with pytest.raises(UserError, match=r"^MODEL .* is a section of keys") as error:
+        setup_cfg(args(config, "MODEL", value))
+    assert len(str(error.value)) < 200

@@ -197,7 +197,11 @@ def test_the_capability_is_a_constant_to_the_compiler(monkeypatch):
 
 def test_types_that_nobody_computes_are_refused():
     qkv = [x.detach().to(torch.float8_e4m3fn) for x in operands((2, 3))]
-    with pytest.raises(ValueError, match=r"no backend can run: .*float8"):
+    with pytest.raises(
+        ValueError,
+        match=r"no backend can compute .*float8.* on cpu \([^{]*; tiled, export, reference: it "
+        r"computes torch\.float16, [^{]*\); convert",
+    ):
         criss_cross_attention(*qkv)
 
 
@@ -314,3 +318,20 @@ def test_operators_follow_the_rules_of_torch_library():
     out, lse = tiled._forward(*plain)
     delta = tiled._delta(out, out)
     torch.library.opcheck(tiled._backward, (out, *plain, lse, delta))
+
+
+@pytest.mark.parametrize("name", [[], {}, 3])
+def test_a_backend_is_requested_by_a_string(name):
+    qkv = operands((2, 3))
+    with pytest.raises(UserError, match=r"backend must be the name of a backend, not .*available"):
+        criss_cross_attention(*qkv, backend=name)
+    with pytest.raises(UserError, match="use_backend must be the name"), use_backend(name):
+        pass
+
+
+@pytest.mark.parametrize("operand", [torch.zeros(()), torch.zeros(3), torch.zeros(2, 3), 3, None])
+def test_operands_are_feature_maps(operand):
+    q, k, v = operands((2, 3))
+    for name, qkv in (("query", (operand, k, v)), ("value", (q, k, operand))):
+        with pytest.raises(UserError, match=rf"{name} must be (a tensor )?\(B, C, \*S\)"):
+            criss_cross_attention(*qkv)

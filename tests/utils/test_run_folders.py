@@ -1,4 +1,5 @@
 import argparse
+import re
 from pathlib import Path
 
 import pytest
@@ -73,8 +74,45 @@ def test_runs_with_overlays_have_their_own_folders(tmp_path):
     assert folder(["r3"]) == Path("output/digits/x+r3/1")
     assert folder(["r3,ccl", "R_101"]) == Path("output/digits/x+r3+ccl+R_101/1")
     assert folder(["r3"]) == Path("output/digits/x+r3/2")
-    assert folder([f"{tmp_path}/own.yaml"], "mine/a.yaml") == Path("output/a+own/1")
+    own = tmp_path / "own.yaml"
+    own.write_text("SEED: 1")
+    name = re.fullmatch(r"output/(a\+own-[0-9a-f]{8})/1", str(folder([str(own)], "mine/a.yaml")))
+    assert folder([str(own)], "mine/a.yaml") == Path(f"output/{name[1]}/2")
     with pytest.raises(UserError, match=r"digits/x\+ccl has a checkpoint"):
         folder(["ccl"], resume=True)
     Path("output/digits/x+r3/1/last_checkpoint").write_text("model_final.pth")
     assert folder(["r3"], resume=True) == Path("output/digits/x+r3/1")
+
+
+def test_overlays_of_different_content_have_different_names(tmp_path):
+    file = tmp_path / "r3.yaml"
+    names = {config_name("configs/x.yaml", ["r3"])}
+    for text in ("SEED: 1", "SEED: 2"):
+        file.write_text(text)
+        names.add(config_name("configs/x.yaml", [str(file)]))
+    assert len(names) == 3
+    odd = tmp_path / ".yaml"
+    odd.write_text("SEED: 1")
+    assert len(config_name("configs/x.yaml", [str(odd)]).parts) == 1
+    with pytest.raises(UserError, match=r"gone\.yaml cannot be read"):
+        config_name("configs/x.yaml", ["gone.yaml"])
+
+
+def test_resume_needs_the_same_model():
+    args = argparse.Namespace(
+        config_file="configs/x.yaml", resume=False, num_machines=1, machine_rank=0
+    )
+    model = {"DEVICE": "cpu", "WEIGHTS": "", "RESNETS": {"DEPTH": 50}, "STD": (1.0, 2.0)}
+    cfg = CfgNode({"OUTPUT_DIR": "", "SEED": 1, "MODEL": model})
+    folder = choose_output_dir(cfg, args)
+    (folder / "last_checkpoint").write_text("model_final.pth")
+    (folder / "config.yaml").write_text(cfg.dump())
+    args.resume = True
+    cfg.SEED, cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = 2, "cuda", "x.pkl"
+    assert choose_output_dir(cfg, args) == folder
+    cfg.MODEL.RESNETS.DEPTH = 101
+    with pytest.raises(UserError, match=r"its MODEL\.RESNETS\.DEPTH is 50, not 101; give"):
+        choose_output_dir(cfg, args)
+    (folder / "config.yaml").write_text("[1]")
+    with pytest.raises(UserError, match="is not the configuration of a run"):
+        choose_output_dir(cfg, args)

@@ -50,6 +50,9 @@ class Registry:
         Raises:
             UserError: the name is unknown; the message suggests near misses.
         """
+        if not isinstance(name, str):
+            names = ", ".join(self)
+            raise UserError(f"the name of a {self.name} is a string, not {name!r}; use {names}")
         if name not in self._classes:
             raise UserError(f"unknown {self.name} '{name}'{suggestion(name, list(self))}")
         return self._classes[name]

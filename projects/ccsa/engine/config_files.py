@@ -8,6 +8,7 @@ are accepted under their former name.
 import copy
 import io
 import logging
+import os.path
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,12 @@ class _ConfigFile(CfgNode):
                 f"{filename} is not a configuration: it holds a {type(content).__name__} instead "
                 "of keys; write KEY: VALUE entries"
             )
+        if _contains_itself(content):
+            raise UserError(
+                f"{filename} is not a configuration: one of its YAML aliases refers to itself; "
+                "write the value out"
+            )
+        _check_bases(content, filename)
         translate_renamed_keys(content, filename)
         return io.StringIO(yaml.safe_dump(content, sort_keys=False))
 
@@ -74,6 +81,33 @@ def read_config_file(file: str, *, keep_overlay: bool = False) -> dict[str, Any]
                 "or write the list of blocks into the file"
             )
     return content
+
+
+def _contains_itself(value: Any, parents: tuple[int, ...] = ()) -> bool:
+    """Return whether a mapping or a list contains itself, which YAML aliases make possible."""
+    if id(value) in parents:
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return isinstance(value, dict | list) and any(
+        _contains_itself(item, (*parents, id(value))) for item in inner
+    )
+
+
+def _check_bases(content: dict[str, Any], file: str) -> None:
+    """Raise a UserError unless ``_BASE_`` names one or several existing files, or is missing."""
+    if _BASES not in content:
+        return
+    bases = content[_BASES]
+    names = bases if isinstance(bases, list) else [bases]
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise UserError(
+            f"{file}: {_BASES} must be the path of a file or a list of paths, not {bases!r}; "
+            f"name the files, or remove {_BASES}"
+        )
+    for name in names:
+        if "://" not in name:
+            path = os.path.join(os.path.dirname(file), os.path.expanduser(name))
+            existing_file(path, f"{file}: {_BASES}")
 
 
 def _load(file: str) -> dict[str, Any]:
@@ -143,13 +177,13 @@ def user_keys(file: str) -> set[str]:
 
 def _with_listed_mappings(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content with mappings of numbers in a list, which CfgNode needs."""
-    content = copy.deepcopy(dict(content))
+    listed: dict[str, Any] = copy.deepcopy(dict(content))
     for key in _MAPPINGS:
         section, name = key.split(".")
-        node = content.get(section)
+        node = listed.get(section)
         if isinstance(node, dict) and isinstance(node.get(name), dict):
             node[name] = [node[name]]
-    return content
+    return listed
 
 
 def merge_content(cfg: CfgNode, content: Mapping[str, Any], file: str) -> None:
@@ -158,9 +192,20 @@ def merge_content(cfg: CfgNode, content: Mapping[str, Any], file: str) -> None:
     Raises:
         UserError: a key does not exist, or a value has the wrong type.
     """
-    loaded = CfgNode(_with_listed_mappings(content))
+    try:
+        loaded = CfgNode(_with_listed_mappings(content))
+    except AssertionError as error:  # a value of a type such as a date
+        raise UserError(f"{file} cannot be used: {error}") from error
     for key in flat_keys(loaded):
         check_key(cfg, key, f"in {file}")
+        try:
+            value = find_value(loaded, key)
+        except KeyError:
+            raise UserError(
+                f"{file} writes {key} with a dot; write each part of the key on its own level"
+            ) from None
+        if value != {}:  # an empty section changes nothing
+            check_no_section(cfg, key, f"in {file}")
         _accept_any_type(cfg, key)
     try:
         cfg.merge_from_other_cfg(loaded)
@@ -186,6 +231,7 @@ def merge_options(cfg: CfgNode, options: list[str]) -> None:
         if key != given:
             logger.warning(f"{given} has been renamed and is read as {key}")
         check_key(cfg, key, "on the command line")
+        check_no_section(cfg, key, "on the command line")
         _accept_any_type(cfg, key)
         if key in _MAPPINGS and value.strip().startswith("{"):
             value = f"[{value}]"
@@ -212,6 +258,29 @@ def check_key(cfg: CfgNode, key: str, where: str) -> None:
         node = node[part]
 
 
+def check_no_section(cfg: CfgNode, key: str, where: str) -> None:
+    """Raise a UserError if ``key`` of ``cfg`` is a section of keys, which cannot be one value."""
+    section = find_value(cfg, key)
+    if isinstance(section, CfgNode):
+        raise UserError(
+            f"{key} ({where}) is a section of keys and cannot be one value; give one of its keys, "
+            f"e.g. {next(flat_keys(section, f'{key}.'))}"
+        )
+
+
+def find_value(cfg: Mapping[str, Any], key: str) -> Any:
+    """Return the value of a dotted key, which exists.
+
+    Example:
+        >>> find_value({"SOLVER": {"MAX_ITER": 7}}, "SOLVER.MAX_ITER")
+        7
+    """
+    value: Any = cfg
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
 def flat_keys(cfg: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """Yield the dotted names of all keys that hold a value."""
     for key, value in cfg.items():
@@ -222,10 +291,14 @@ def flat_keys(cfg: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def existing_file(file: str, option: str) -> str:
-    """Return ``file``; raise a UserError that lists its neighbors if it does not exist."""
-    if not Path(file).is_file():
+    """Return ``file``; raise a UserError that lists its neighbors if it is not a file."""
+    if os.path.isdir(file):
+        names = sorted(p.name for p in Path(file).glob("*.yaml"))
+        files = f", e.g. one of its files: {', '.join(names[:8])}" if names else ""
+        raise UserError(f"{option} {file} is a folder; name a YAML file{files}")
+    if not os.path.isfile(file):  # unlike Path.is_file, it accepts names that are too long
         folder = Path(file).parent
-        names = sorted(p.name for p in folder.glob("*.yaml")) if folder.is_dir() else []
+        names = sorted(p.name for p in folder.glob("*.yaml")) if os.path.isdir(folder) else []
         hint = suggestion(Path(file).name, names, listed=8)
         raise UserError(f"{option} {file} does not exist in {folder}{hint}")
     return file

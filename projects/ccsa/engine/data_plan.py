@@ -14,7 +14,7 @@ import numpy as np
 from detectron2.config import CfgNode
 
 from ccsa.data.statistics import Statistics
-from ccsa.engine.overlays import architecture
+from ccsa.engine.model_parts import architecture
 
 logger = logging.getLogger(__name__)
 

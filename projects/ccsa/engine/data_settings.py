@@ -10,7 +10,7 @@ from ccsa.data.folder import FolderDataset
 from ccsa.data.image_reader import check_range, intensity_percentiles, is_deep
 from ccsa.data.tasks import DETECTION, IGNORE, PANOPTIC, SEMANTIC, TaskData
 from ccsa.engine.data_plan import Decision
-from ccsa.engine.overlays import architecture
+from ccsa.engine.model_parts import architecture
 from ccsa.errors import UserError, suggestion
 
 # What each of Detectron2's and this project's meta-architectures is trained on.

@@ -9,7 +9,7 @@ from ccsa.data.own import read_source, source_of, task_data
 from ccsa.data.statistics import Statistics, statistics
 from ccsa.data.tasks import DETECTION, PANOPTIC, SEMANTIC, TaskData
 from ccsa.engine.data_plan import Decision
-from ccsa.engine.overlays import architecture, block_lists
+from ccsa.engine.model_parts import architecture, block_lists
 
 _MOST = 20  # classes that are listed
 _WIDTHS = [None, 40, 70]

@@ -9,10 +9,15 @@ file for each kind of base, or a YAML file of the user, given by its path. Its t
 * ``fits``: conditions that the configuration must meet. A key is a configuration key or one of
   ``ARCHITECTURE`` (the meta-architecture, without ContextModel around it), ``HEAD`` (the semantic
   head, if the architecture has one) and ``BLOCKS`` (the classes of the context blocks). A value is
-  the required value, or a list of values of which one must match.
+  the required value, or a list of values of which one must match. The conditions hold where the
+  overlay is applied, and all but those on context blocks also with every other overlay applied.
 * ``kind``: at most one overlay of a kind may be used, e.g. one backbone or one block.
 * ``edit_blocks``: new keywords for the context blocks of a class; ``null`` removes these blocks,
   and the class ``any`` stands for all of them. Unlike a key, it keeps the location of a block.
+
+An overlay comes after those that it needs: ``criss_cross,r3``. The order has no other influence on
+whether it is accepted: it must change something that the model uses in the end, and must not be
+undone by a later one.
 """
 
 import copy
@@ -26,14 +31,23 @@ from detectron2.config import CfgNode
 from ccsa.engine.config_files import (
     OVERLAY_KEY,
     check_key,
+    check_no_section,
     existing_file,
+    find_value,
     merge_content,
     read_config_file,
 )
+from ccsa.engine.model_parts import (
+    all_values,
+    architecture,
+    block_lists,
+    read_blocks,
+    semantic_head,
+    used_values,
+)
 from ccsa.errors import UserError, suggestion
+from ccsa.utils.run_folders import is_overlay_path
 
-# Meta-architectures of Detectron2 that ignore MODEL.SEM_SEG_HEAD.
-_WITHOUT_SEMANTIC_HEAD = ("GeneralizedRCNN", "ProposalNetwork", "RetinaNet", "FCOS")
 _FIELDS = {"description": str, "for": str, "fits": dict, "kind": str, "edit_blocks": dict}
 
 
@@ -43,6 +57,7 @@ class Overlay:
 
     Attributes:
         name: its name on the command line.
+        file: the file that it was read from.
         content: the keys that are merged.
         description: what it does.
         bases: the bases that it fits, in words.
@@ -60,22 +75,41 @@ class Overlay:
     kind: str = ""
     edit_blocks: dict[str, dict[str, Any] | None] = field(default_factory=dict)
 
-    def mismatches(self, cfg: CfgNode) -> list[str]:
-        """Return the conditions that ``cfg`` does not meet, in words; an empty list if it fits."""
+    def mismatches(self, cfg: CfgNode, *, blocks: bool = True) -> list[str]:
+        """Return the conditions that ``cfg`` does not meet, in words; an empty list if it fits.
+
+        Args:
+            cfg: a configuration.
+            blocks: whether the conditions on context blocks count.
+        """
         return [
             words
             for condition, wanted in self.fits.items()
-            if (words := _mismatch(cfg, condition, wanted))
+            if (blocks or not condition.endswith("BLOCKS"))
+            and (words := _mismatch(cfg, condition, wanted))
         ]
 
     def applied(self, cfg: CfgNode) -> CfgNode:
         """Return a copy of ``cfg`` with this overlay merged into it."""
         cfg = cfg.clone()
         merge_content(cfg, copy.deepcopy(self.content), self.file)
-        for key in block_lists(cfg):
-            parent, name = _parent(cfg, key)
-            parent[name] = _edited(parent[name], self.edit_blocks)
+        self.edit(cfg)
         return cfg
+
+    def edit(self, cfg: CfgNode) -> bool:
+        """Edit the context blocks of ``cfg`` in place; return whether this changes them."""
+        changed = False
+        for key in block_lists(cfg) if self.edit_blocks else ():
+            section, _, name = key.rpartition(".")
+            edited = []
+            for entry, spec in zip(find_value(cfg, key), read_blocks(cfg, key), strict=True):
+                change = self.edit_blocks.get(spec.block, self.edit_blocks.get("any", {}))
+                if change is not None:
+                    edited.append({**entry, **change})
+            parent = find_value(cfg, section)
+            changed |= edited != list(parent[name])
+            parent[name] = edited
+        return changed
 
 
 def overlay_folder(config_file: str) -> Path:
@@ -91,8 +125,7 @@ def overlay_folder(config_file: str) -> Path:
 
 def read_overlays(folder: Path) -> dict[str, list[Overlay]]:
     """Return the overlays in a folder by name, each with its files for different bases."""
-    names = {p.stem for p in folder.glob("*") if p.is_dir() or p.suffix == ".yaml"}
-    return {name: _read_overlay(folder, name) for name in sorted(names, key=str.lower)}
+    return {name: _read_overlay(folder, name) for name in _overlay_names(folder)}
 
 
 def apply_overlays(cfg: CfgNode, names: Sequence[str], config_file: str) -> CfgNode:
@@ -113,23 +146,14 @@ def apply_overlays(cfg: CfgNode, names: Sequence[str], config_file: str) -> CfgN
     used: list[Overlay] = []
     first, base = cfg, config_file
     for name in names:
-        candidates = _read_overlay(folder, name)
-        if not candidates:
-            known = list(read_overlays(folder))
-            hint = suggestion(name, known, listed=len(known))
-            raise UserError(f"--with {name}: there is no such overlay in {folder}{hint}")
-        used.append(_choose(cfg, candidates, name, base, folder, used))
+        used.append(_choose(cfg, _read_overlay(folder, name), name, base, folder, used))
         cfg = used[-1].applied(cfg)
         base = f"{config_file} with {','.join(o.name for o in used)}"
-    for overlay in used[:-1]:
+    for overlay in used:
         others = first
         for other in used:
             others = others if other is overlay else other.applied(others)
-        if others == cfg:
-            raise UserError(
-                f"--with {overlay.name} has no effect on {config_file}: the overlays after it in "
-                f"{','.join(names)} replace what it changes; remove one of them"
-            )
+        _check_with_others(overlay, others, cfg, names, config_file, folder)
     return cfg
 
 
@@ -139,47 +163,108 @@ def overlay_files(names: Sequence[str], config_file: str) -> list[str]:
     return [overlay.file for name in names for overlay in _read_overlay(folder, name)]
 
 
-def block_lists(cfg: CfgNode) -> list[str]:
-    """Return the keys of the lists of context blocks that the model of ``cfg`` uses."""
-    keys = ["MODEL.CONTEXT.BLOCKS"] if cfg.MODEL.META_ARCHITECTURE == "ContextModel" else []
-    head = semantic_head(cfg)
-    if head == "SANetHead":
-        keys.append("MODEL.SEM_SEG_HEAD.SANET.BLOCKS")
-    elif head in ("CCNetHead", "VideoCCNetHead"):
-        keys.append("MODEL.SEM_SEG_HEAD.BLOCKS")
-    return keys
+def _check_with_others(
+    overlay: Overlay,
+    others: CfgNode,
+    cfg: CfgNode,
+    names: Sequence[str],
+    config_file: str,
+    folder: Path,
+) -> None:
+    """Raise a UserError if the other overlays undo an overlay or make it unsuitable.
+
+    Args:
+        overlay: one of the overlays.
+        others: the configuration with all overlays but this one.
+        cfg: the configuration with all overlays.
+        names: the overlays of the command line.
+        config_file: the base, for the message.
+        folder: the folder of the overlays.
+    """
+    if used_values(others) == used_values(cfg):
+        raise UserError(
+            f"--with {overlay.name} has no effect on {config_file}: the overlays after it in "
+            f"{','.join(names)} replace what it changes; remove one of them"
+        )
+    mismatches = overlay.mismatches(others, blocks=False)
+    if mismatches:
+        raise UserError(
+            f"--with {overlay.name} does not fit {config_file} with the other overlays in "
+            f"{','.join(names)}: {' and '.join(mismatches)}; remove one of them"
+        )
+    fitting = [o for o in _read_overlay(folder, overlay.name) if not o.mismatches(others)]
+    _check_unambiguous(fitting, overlay.name, f"{config_file} with {','.join(names)}")
+    if overlay.edit(cfg.clone()):
+        raise UserError(
+            f"--with {overlay.name}: a later overlay in {','.join(names)} replaces the context "
+            f"blocks that it edits; put {overlay.name} last"
+        )
 
 
-def architecture(cfg: CfgNode) -> str:
-    """Return the name of the meta-architecture, without ContextModel around it."""
-    name = cfg.MODEL.META_ARCHITECTURE
-    return cfg.MODEL.CONTEXT.META_ARCHITECTURE if name == "ContextModel" else name
-
-
-def semantic_head(cfg: CfgNode) -> str:
-    """Return the name of the semantic head that the model uses; empty if it uses none."""
-    return "" if architecture(cfg) in _WITHOUT_SEMANTIC_HEAD else cfg.MODEL.SEM_SEG_HEAD.NAME
+def _overlay_names(folder: Path) -> list[str]:
+    """Return the names of the overlays in a folder."""
+    paths = (p for p in folder.glob("*") if p.suffix == ".yaml" or any(p.glob("*.yaml")))
+    names = {p.stem for p in paths}
+    return sorted(names, key=str.lower)
 
 
 def _read_overlay(folder: Path, name: str) -> list[Overlay]:
-    """Return the files of an overlay: one, or one for each kind of base; none if it is unknown."""
-    if name.endswith((".yaml", ".yml")) or "/" in name:
-        return [_read(Path(name).stem, name)]
+    """Return the files of an overlay: one, or one for each kind of base.
+
+    Raises:
+        UserError: there is no such overlay or file, or a file is not an overlay.
+    """
+    known = _overlay_names(folder)
+    if is_overlay_path(name):
+        stem = Path(name).stem
+        if "/" not in name and stem in known and not Path(name).exists():
+            raise UserError(
+                f"--with {name} does not exist; did you mean {stem}, the overlay in {folder}?"
+            )
+        return [_read(name, existing_file(name, "--with"))]
+    if not known:
+        raise UserError(
+            f"--with {name}: there is no folder {folder}, because an installed package does not "
+            "include the overlays of this project; use a --config-file in a clone of the project, "
+            "or give the path of a YAML file, e.g. --with ./mine.yaml"
+        )
+    if name not in known:
+        hint = suggestion(name, known, listed=len(known))
+        raise UserError(f"--with {name}: there is no such overlay in {folder}{hint}")
     files = [folder / f"{name}.yaml", *sorted((folder / name).glob("*.yaml"))]
     return [_read(name, str(file)) for file in files if file.is_file()]
 
 
 def _read(name: str, file: str) -> Overlay:
     """Read one overlay file."""
-    content = read_config_file(existing_file(file, "--with"), keep_overlay=True)
-    about = content.pop(OVERLAY_KEY, None) or {}
+    content = read_config_file(file, keep_overlay=True)
+    about = content.pop(OVERLAY_KEY, None)
+    about = {} if about is None else about
+    if not isinstance(about, dict):
+        raise UserError(
+            f"{file}: {OVERLAY_KEY} must be a mapping with the fields {', '.join(_FIELDS)}, "
+            f"not {about!r}"
+        )
     for key, value in about.items():
         if key not in _FIELDS:
             raise UserError(
-                f"{file}: {OVERLAY_KEY} has no field {key}{suggestion(key, list(_FIELDS))}"
+                f"{file}: {OVERLAY_KEY} has no field {key}{suggestion(str(key), list(_FIELDS))}"
             )
         if not isinstance(value, _FIELDS[key]):
             raise UserError(f"{file}: {OVERLAY_KEY} {key} must be a {_FIELDS[key].__name__}")
+    edits = about.get("edit_blocks", {})
+    for field_name in ("fits", "edit_blocks"):
+        for key in about.get(field_name, {}):
+            if not isinstance(key, str):
+                raise UserError(f"{file}: a key in {field_name} must be a string, not {key!r}")
+    for block, change in edits.items():
+        if change is not None and not (
+            isinstance(change, dict) and all(isinstance(key, str) for key in change)
+        ):
+            raise UserError(
+                f"{file}: edit_blocks must give new keywords {{name: value}} for {block}, or null "
+                f"to remove these blocks, not {change!r}"
+            )
     return Overlay(
         name,
         file,
@@ -188,7 +273,7 @@ def _read(name: str, file: str) -> Overlay:
         bases=about.get("for", ""),
         fits=about.get("fits", {}),
         kind=about.get("kind", ""),
-        edit_blocks=about.get("edit_blocks", {}),
+        edit_blocks=edits,
     )
 
 
@@ -201,35 +286,58 @@ def _choose(
     used: list[Overlay],
 ) -> Overlay:
     """Return the file of an overlay that fits ``cfg``, or raise the error that says why not."""
-    reasons = []
-    for overlay in candidates:
-        mismatches = overlay.mismatches(cfg)
-        refusal = "" if mismatches else _refusal(cfg, overlay, used)
-        if not mismatches and not refusal:
-            return overlay
-        reasons.append((len(mismatches), mismatches or [refusal]))
-    bases = " or ".join(o.bases for o in candidates if o.bases)
-    _, closest = min(reasons)
+    fitting = [overlay for overlay in candidates if not overlay.mismatches(cfg)]
+    _check_unambiguous(fitting, name, base)
+    refusal = _refusal(cfg, fitting[0], used) if fitting else ""
+    if fitting and not refusal:
+        return fitting[0]
     others = [
         other
         for other, files in read_overlays(folder).items()
         if any(not o.mismatches(cfg) and not _refusal(cfg, o, used) for o in files)
     ]
+    listed = f"; overlays that fit: {', '.join(others)}" if others else "; no overlay fits"
+    if fitting:
+        raise UserError(f"--with {name} {refusal.format(base=base)}{listed}")
+    bases = " or ".join(o.bases for o in candidates if o.bases)
+    closest = min((o.mismatches(cfg) for o in candidates), key=len, default=[])
     raise UserError(
         f"--with {name} does not fit {base}: "
         + (f"it is for {bases}, but " if bases else "")
         + " and ".join(closest)
-        + (f"; overlays that fit: {', '.join(others)}" if others else "; no overlay fits")
+        + listed
     )
 
 
+def _check_unambiguous(fitting: list[Overlay], name: str, base: str) -> None:
+    """Raise a UserError if several files of one overlay fit a configuration."""
+    if len(fitting) > 1:
+        files = " or ".join(overlay.file for overlay in fitting)
+        raise UserError(
+            f"--with {name} is ambiguous on {base}, because several of its files fit; "
+            f"give the path of one: {files}"
+        )
+
+
 def _refusal(cfg: CfgNode, overlay: Overlay, used: list[Overlay]) -> str:
-    """Return why an overlay whose conditions are met cannot be applied; empty if it can."""
+    """Return why an overlay whose conditions are met cannot be applied; empty if it can.
+
+    The text completes a sentence about the overlay; ``{base}`` stands for the base.
+    """
     for other in used:
         if overlay.kind and overlay.kind == other.kind:
-            return f"{other.name} is a {overlay.kind} overlay as well, and only one can be used"
-    if not _changes(cfg, overlay.applied(cfg)):
-        return "there is nothing that it would change"
+            return (
+                f"does not fit {{base}}: {other.name} is a {overlay.kind} overlay as well, and "
+                "only one can be used"
+            )
+    after = overlay.applied(cfg)
+    if not semantic_head(after):
+        before = all_values(cfg)
+        for key, value in all_values(after).items():
+            if key.startswith("MODEL.SEM_SEG_HEAD.") and value != before[key]:
+                return f"does not fit {{base}}: it sets {key}, but the model has no semantic head"
+    if used_values(cfg) == used_values(after):
+        return "has no effect on {base}: it would change nothing that the model uses"
     return ""
 
 
@@ -244,45 +352,13 @@ def _mismatch(cfg: CfgNode, condition: str, wanted: Any) -> str:
         actual = f"the semantic head is {name}" if name else "the model has no semantic head"
         return "" if name in allowed else actual
     if condition == "BLOCKS":
-        blocks = [spec.get("block") for key in block_lists(cfg) for spec in _value(cfg, key)]
+        blocks = [spec.block for key in block_lists(cfg) for spec in read_blocks(cfg, key)]
         fits = any(block in allowed for block in blocks) if allowed else not blocks
         described = f"only {', '.join(map(str, blocks))}" if blocks else "no context block"
         return "" if fits else f"the model has {described}"
-    check_key(cfg, condition, f"in the conditions of an {OVERLAY_KEY}")
-    value = _value(cfg, condition)
+    where = f"in the conditions of an {OVERLAY_KEY}"
+    check_key(cfg, condition, where)
+    check_no_section(cfg, condition, where)
+    value = find_value(cfg, condition)
     values = list(value) if isinstance(value, list | tuple) else [value]
     return "" if all(v in allowed for v in values) else f"{condition} is {value!r}"
-
-
-def _edited(blocks: list[Any], edits: dict[str, dict[str, Any] | None]) -> list[Any]:
-    """Return the list of blocks with the edits of an overlay."""
-    edited = []
-    for spec in blocks:
-        name = spec.get("block") if isinstance(spec, dict) else None
-        change = edits.get(str(name), edits.get("any", {}))
-        if change is not None:
-            edited.append({**spec, **change} if change else spec)
-    return edited
-
-
-def _changes(before: CfgNode, after: CfgNode, prefix: str = "") -> dict[str, Any]:
-    """Return the keys whose values differ, with the values after."""
-    found: dict[str, Any] = {}
-    for key, value in after.items():
-        if isinstance(value, CfgNode):
-            found |= _changes(before[key], value, f"{prefix}{key}.")
-        elif before[key] != value:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
-def _parent(cfg: CfgNode, key: str) -> tuple[CfgNode, str]:
-    *parents, name = key.split(".")
-    for part in parents:
-        cfg = cfg[part]
-    return cfg, name
-
-
-def _value(cfg: CfgNode, key: str) -> Any:
-    parent, name = _parent(cfg, key)
-    return parent[name]

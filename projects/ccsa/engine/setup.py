@@ -110,6 +110,8 @@ def _written_keys(args: argparse.Namespace, options: list[str]) -> set[str]:
 def resolve_device(name: str) -> str:
     """Return the name of a device of torch that exists on this machine.
 
+    The CPU is always called ``cpu``, without an index.
+
     Args:
         name: ``auto`` for the first of cuda, xpu and cpu that exists, or the name of a device,
             which may have an index. mps is used only if it is named; it is untested.
@@ -120,7 +122,7 @@ def resolve_device(name: str) -> str:
     if name == "auto":
         return next((kind for kind in ("cuda", "xpu") if _device_count(kind)), "cpu")
     try:
-        device = torch.device(name)
+        device = torch.device(name) if isinstance(name, str) else None
     except RuntimeError:
         device = None
     if device is None or device.type == "meta":
@@ -128,8 +130,10 @@ def resolve_device(name: str) -> str:
             f"MODEL.DEVICE '{name}' is not a device that torch can compute on; "
             "use auto, cpu, cuda, xpu or mps"
         )
+    if device.type == "cpu":
+        return "cpu"  # torch ignores the index
     count = _device_count(device.type)
-    if device.type != "cpu" and (device.index or 0) >= count:
+    if (device.index or 0) >= count:
         raise UserError(
             f"MODEL.DEVICE is '{name}', but there are {count} {device.type.upper()} devices; "
             "use MODEL.DEVICE cpu, or leave it at auto"
@@ -147,9 +151,12 @@ def _device_count(kind: str) -> int:
 
 def describe_device(device: str) -> str:
     """Return one line that names the device."""
-    if torch.device(device).type == "cuda":
-        return f"device: {device} ({torch.cuda.get_device_name(device)})"
-    return f"device: {device} ({torch.get_num_threads()} threads)"
+    kind = torch.device(device).type
+    if kind == "cpu":
+        return f"device: {device} ({torch.get_num_threads()} threads)"
+    if kind in ("cuda", "xpu"):
+        return f"device: {device} ({torch.get_device_module(kind).get_device_name(device)})"
+    return f"device: {device}"
 
 
 def _thaw_random_weights(cfg: CfgNode) -> None:

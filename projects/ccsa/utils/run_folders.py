@@ -1,9 +1,13 @@
 """Run folders: where the files of a run are written, so that no run ever overwrites another."""
 
 import argparse
+import hashlib
+import os.path
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import yaml
 from detectron2.config import CfgNode
 
 from ccsa.errors import UserError, suggestion
@@ -31,7 +35,10 @@ def choose_output_dir(cfg: CfgNode, args: argparse.Namespace) -> Path:
         if args.num_machines > 1:
             raise UserError("with --num-machines above 1, name one OUTPUT_DIR for all of them")
         name = config_name(args.config_file, overlay_names(args))
-        return _numbered_folder(Path("output") / name, args)
+        folder = _numbered_folder(Path("output") / name, args)
+        if args.resume:
+            _check_same_model(cfg, folder)
+        return folder
     except OSError as error:
         raise UserError(f"cannot write a run to {error.filename}: {error.strerror}") from error
 
@@ -39,11 +46,15 @@ def choose_output_dir(cfg: CfgNode, args: argparse.Namespace) -> Path:
 def config_name(file: str, overlays: Sequence[str] = ()) -> Path:
     """Return the name of a configuration: its path below ``configs``, then its overlays.
 
-    A file outside a ``configs`` folder, or an overlay given by its path, is named after the file.
+    A file outside a ``configs`` folder is named after the file. An overlay given by its path is
+    named after the file and its content, so that different overlays never share a name.
+
+    Raises:
+        UserError: an overlay given by its path cannot be read.
 
     Example:
-        >>> config_name("configs/digits/ccnet.yaml", ["r3", "mine/long.yaml"]).as_posix()
-        'digits/ccnet+r3+long'
+        >>> config_name("configs/digits/ccnet.yaml", ["r3", "ccl"]).as_posix()
+        'digits/ccnet+r3+ccl'
     """
     path = Path(file).resolve().with_suffix("")
     parts = path.parts
@@ -52,14 +63,46 @@ def config_name(file: str, overlays: Sequence[str] = ()) -> Path:
         path = Path(*parts[last + 1 :])
     else:
         path = Path(path.name)
-    return path.with_name("+".join([path.name, *(Path(name).stem for name in overlays)]))
+    return path.with_name("+".join([path.name, *map(_overlay_name, overlays)]))
+
+
+def is_overlay_path(name: str) -> bool:
+    """Return whether a value of ``--with`` is the path of a file, not the name of an overlay."""
+    return "/" in name or name.endswith((".yaml", ".yml"))
+
+
+def _overlay_name(name: str) -> str:
+    """Return the name of an overlay in a run folder; that of a file ends in a hash of its bytes."""
+    if not is_overlay_path(name):
+        return name
+    try:
+        content = Path(name).read_bytes()
+    except OSError as error:
+        raise UserError(f"--with {name} cannot be read: {error.strerror}") from error
+    return f"{Path(name).stem}-{hashlib.sha256(content).hexdigest()[:8]}"
 
 
 def overlay_names(args: argparse.Namespace) -> list[str]:
-    """Return the overlays of a command line, in order: ``--with A,B --with C`` is A, B and C."""
-    values = getattr(args, "overlays", None) or []
-    names = [name.strip() for value in values for name in str(value).split(",")]
-    return [name for name in names if name]
+    """Return the overlays of a command line, in order: ``--with A,B --with C`` is A, B and C.
+
+    Raises:
+        UserError: a ``--with`` names no overlay, or a path contains a comma.
+    """
+    found: list[str] = []
+    for value in getattr(args, "overlays", None) or []:
+        names = [name.strip() for name in str(value).split(",")]
+        if not any(names):
+            raise UserError("--with names no overlay; give names or paths, e.g. --with r3,ccl")
+        for first in range(len(names)):
+            for last in range(first + 2, len(names) + 1):
+                path = ",".join(names[first:last])
+                if is_overlay_path(path) and os.path.isfile(path):
+                    raise UserError(
+                        f"--with {path}: the path of an overlay cannot contain a comma, which "
+                        "separates overlays; rename it"
+                    )
+        found += filter(None, names)
+    return found
 
 
 def holds_run(folder: Path) -> bool:
@@ -128,6 +171,41 @@ def _numbered_folder(parent: Path, args: argparse.Namespace) -> Path:
             )
         return parent / str(max(resumable))
     return new_folder(parent)
+
+
+def _check_same_model(cfg: CfgNode, folder: Path) -> None:
+    """Raise a UserError if the run in ``folder`` has another model than ``cfg``.
+
+    Only keys of MODEL that both have are compared, because versions may differ in their keys, and
+    neither the device nor the initial weights, which a resumed run does not use.
+    """
+    if not (folder / CONFIG).is_file():
+        return
+    try:
+        stored = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))["MODEL"]
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"--resume: {folder / CONFIG} is not the configuration of a run: {error}; "
+            "start a run without --resume"
+        ) from error
+    before, now = _flat(stored), _flat(yaml.safe_load(cfg.MODEL.dump()))
+    for key in sorted(before.keys() & now.keys() - {"DEVICE", "WEIGHTS"}):
+        if before[key] != now[key]:
+            raise UserError(
+                f"--resume: the run in {folder} has another model: its MODEL.{key} is "
+                f"{before[key]!r}, not {now[key]!r}; give the configuration and the options of "
+                "that run, or start a run without --resume"
+            )
+
+
+def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested mappings by dotted key."""
+    if not isinstance(content, dict):
+        return {prefix: content}
+    values: dict[str, Any] = {}
+    for name, value in content.items():
+        values |= _flat(value, f"{prefix}.{name}".lstrip("."))
+    return values
 
 
 def new_folder(parent: Path) -> Path:

@@ -86,13 +86,13 @@ class ClassColorVisualizer(Visualizer):
         crowded = count > CROWDED
         if count > 1 and (crowded or (only_class and assigned_colors)):
             colors = object_colors(colors, _centers(boxes, masks))
-        self._font_scale = max(_SMALLEST_LABEL, (CROWDED / count) ** 0.5) if crowded else 1.0
         boxes_too = self._boxes and not crowded and not (only_class and count > _FEW)
         if only_class and count > _FEW and labels is not None:
             self._draw_caption(f"{count} x {self.metadata.thing_classes[0]}")
             labels = None
         elif crowded and labels is not None:
             labels = [_without_score(label) for label in labels]
+        self._font_scale = max(_SMALLEST_LABEL, (CROWDED / count) ** 0.5) if crowded else 1.0
         if masks is not None:
             self._fill(masks, colors)
         with_mask = [i for i in range(count) if masks is not None and masks[i] is not None]

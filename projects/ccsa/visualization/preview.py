@@ -20,6 +20,7 @@ from ccsa.visualization.painter import fill_metadata
 COUNT = 12
 PANEL, GAP, HEADING = 420, 8, 24  # pixels
 _ENLARGED = 6  # times, at most
+_FEW = 4  # images that are drawn twice as large
 
 
 def draw_preview(
@@ -53,22 +54,23 @@ def draw_preview(
     known = {"thing_classes": list(things)} if things else {}
     known |= {"stuff_classes": list(stuff)} if stuff else {}
     metadata = fill_metadata(known)
+    panel = PANEL if len(step) > _FEW else 2 * PANEL
     cells = []
     for name, record in (chosen[i] for i in step):
         title = f"{name}: {Path(str(record.get('file_name'))).name}"
-        cells.append((title, _cell(record, metadata)))
+        cells.append((title, _cell(record, metadata, panel)))
     write_image(Path(path), _grid(cells))
     return Path(path)
 
 
-def _cell(record: Mapping[str, Any], metadata: Metadata) -> np.ndarray:
+def _cell(record: Mapping[str, Any], metadata: Metadata, panel: int) -> np.ndarray:
     """Return the drawing of one record, or the reason why it cannot be drawn."""
     try:
         file = record["file_name"]
         _, deep = open_image(file)
         image = read_image(file, intensity_range=None if deep is None else _range(file))
         height, width = image.shape[:2]
-        scale = min(PANEL / max(height, width), _ENLARGED)
+        scale = min(panel / max(height, width), _ENLARGED)
         size = max(1, round(height * scale)), max(1, round(width * scale))
         resize = T.ResizeTransform(height, width, *size, Image.Resampling.BICUBIC)
         return draw_annotations(resize.apply_image(image), record, metadata, resize, _kind(record))

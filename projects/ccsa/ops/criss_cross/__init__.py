@@ -124,9 +124,17 @@ def criss_cross_weights(query: Tensor, key: Tensor) -> Tensor:
 
 def _check(query: Tensor, key: Tensor, value: Tensor) -> None:
     """Raise a UserError unless the operands have matching shapes, devices and dtypes."""
+    for name, operand in (("query", query), ("key", key), ("value", value)):
+        if not isinstance(operand, Tensor):
+            raise UserError(f"{name} must be a tensor (B, C, *S), not a {type(operand).__name__}")
+        if operand.dim() < 3:
+            raise UserError(
+                f"{name} must be (B, C, *S) with a spatial size S of at least one axis, "
+                f"not {tuple(operand.shape)}"
+            )
     shapes = [tuple(x.shape) for x in (query, key, value)]
     (batch, _, *size), (value_batch, _, *value_size) = shapes[0], shapes[2]
-    if shapes[0] != shapes[1] or (batch, size) != (value_batch, value_size) or not size:
+    if shapes[0] != shapes[1] or (batch, size) != (value_batch, value_size):
         raise UserError(
             "query and key must be (B, Ck, *S) and value (B, Cv, *S) with one batch size B and "
             f"one spatial size S, not {shapes}"

@@ -112,7 +112,14 @@ def choose(keyword: str | None, query: Tensor, key: Tensor, value: Tensor) -> At
         reasons["triton"] = "the tensors are on the CPU"
     able = [name for name, reason in reasons.items() if reason is None]
     if not able:
-        raise UserError(f"no backend can run: {reasons}")
+        names: dict[str | None, list[str]] = {}
+        for name, reason in reasons.items():
+            names.setdefault(reason, []).append(name)
+        causes = "; ".join(f"{_listed(group)}: {reason}" for reason, group in names.items())
+        raise UserError(
+            f"no backend can compute {query.dtype} operands on {query.device} ({causes}); convert "
+            "the operands"
+        )
     if not torch.compiler.is_compiling():
         _log(able[0], query.device.type, query.dtype, reasons["triton"])
     return BACKENDS[able[0]]
@@ -206,6 +213,10 @@ def canonical_name(name: str, source: str) -> str:
         >>> canonical_name("torch", "backend")
         'tiled'
     """
+    if not isinstance(name, str):
+        raise UserError(
+            f"{source} must be the name of a backend, not {name!r}; available: {_listed(BACKENDS)}"
+        )
     name = ALIASES.get(name, name)
     if name not in BACKENDS:
         raise UserError(f"{source}: unknown backend '{name}'; available: {_listed(BACKENDS)}")
