@@ -1,13 +1,17 @@
 """ReportingMapper: the error names the file that cannot be read, and how to fix it."""
 
+import argparse
+
 import numpy as np
 import pytest
 import torch
 from detectron2.config import get_cfg
-from detectron2.data import DatasetMapper
+from detectron2.data import DatasetCatalog, DatasetMapper
 from PIL import Image
 
+from ccsa.data.loaders import build_train_mapper
 from ccsa.data.mapper import ReportingMapper
+from ccsa.engine import setup_cfg
 from ccsa.errors import UserError
 
 H, W = 48, 64
@@ -101,3 +105,19 @@ def test_an_image_of_another_size_is_named(record, mapper):
     text = str(error.value)
     assert record["file_name"] in text and str(H) in text and str(W) in text
     assert "annotations" in text
+
+
+def test_polygons_are_cropped_without_shapely(root):
+    case = root / "tests/vectors/own_data/image_with_crowds_alone"
+    file = str(root / "configs/own/mask_rcnn.yaml")
+    options = ["MODEL.DEVICE", "cpu", "INPUT.CROP.ENABLED", "True", "INPUT.CROP.SIZE", "[0.6, 0.6]"]
+    cfg = setup_cfg(argparse.Namespace(config_file=file, opts=options, data=str(case)))
+    mapper = build_train_mapper(cfg)
+    records = DatasetCatalog.get(cfg.DATASETS.TRAIN[0])
+    samples = [mapper(record) for record in records for _ in range(4)]
+    assert max(len(sample["instances"]) for sample in samples) == 2
+    assert min(len(sample["instances"]) for sample in samples) == 0  # crowd regions only
+    for sample in samples:
+        found = sample["instances"]
+        boxes = found.gt_masks.get_bounding_boxes().tensor
+        assert torch.equal(boxes, found.gt_boxes.tensor)

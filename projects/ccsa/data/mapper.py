@@ -8,6 +8,7 @@ of semantic segmentation. The mapper of video models is in :mod:`ccsa.data.video
 
 import contextlib
 import copy
+import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from detectron2.data import transforms as T
 from detectron2.data.detection_utils import SizeMismatchError
 
 from ccsa.data.image_reader import intensity_range, read_image
+from ccsa.data.records import rle_of_polygons
 from ccsa.data.tasks import check_label, has_label, semantic_label
 from ccsa.data.transforms.semantic import semantic_augmentations
 from ccsa.errors import UserError
@@ -38,6 +40,8 @@ class ReportingMapper(DatasetMapper):
         label_classes: the number of classes that labels may have, checked in training; None for a
             model without a semantic head.
         ignore_label: the label that is ignored.
+        draws_polygons: turn polygons into masks before the augmentation; Detectron2 crops polygons
+            with the package shapely only.
         arguments: those of DatasetMapper.
     """
 
@@ -51,18 +55,24 @@ class ReportingMapper(DatasetMapper):
         intensity_range: tuple[float, float] | None = None,
         label_classes: int | None = None,
         ignore_label: int = 255,
+        draws_polygons: bool = False,
         **arguments: Any,
     ):
         super().__init__(is_train, **arguments)
         self.intensity_range = intensity_range
         self.label_classes, self.ignore_label = label_classes, ignore_label
+        self.draws_polygons = draws_polygons
         self.user_code = imported_user_code()
 
     @classmethod
     def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict[str, Any]:
         head = cfg.MODEL.SEM_SEG_HEAD
+        arguments = super().from_config(cfg, is_train)
+        crops = is_train and cfg.INPUT.CROP.ENABLED and arguments["use_instance_mask"]
+        if crops and importlib.util.find_spec("shapely") is None:
+            arguments |= {"draws_polygons": True, "instance_mask_format": "bitmask"}
         return {
-            **super().from_config(cfg, is_train),
+            **arguments,
             "intensity_range": intensity_range(cfg.INPUT.get("INTENSITY_RANGE", "auto")),
             "label_classes": head.NUM_CLASSES if _reads_labels(cfg) else None,
             "ignore_label": head.IGNORE_VALUE,
@@ -125,6 +135,11 @@ class ReportingMapper(DatasetMapper):
         annotations = [a for a in record["annotations"] if not a.get("iscrowd", 0)]
         if self.use_instance_mask:
             annotations = [a for a in annotations if a.get("segmentation")]
+        if self.draws_polygons:
+            size = record["height"], record["width"]
+            for annotation in annotations:
+                if isinstance(annotation.get("segmentation"), list):
+                    annotation["segmentation"] = rle_of_polygons(annotation["segmentation"], size)
         record["annotations"] = annotations
         recompute, self.recompute_boxes = self.recompute_boxes, False
         try:
