@@ -82,7 +82,7 @@ def apply_context(module: nn.Module, args: Any, output: Any) -> Tensor:
             "if they are on axis 1"
         )
     try:
-        prefix, feature_map = layout.split(output)
+        prefix, feature_map = layout.separate(output)
     except UserError as error:
         raise PlacementError(f"the context block after {name} does not fit: {error}") from None
     feature_map = module.get_submodule(CHILD)(feature_map)

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import yaml
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from support import own_scenes
 
@@ -17,12 +17,23 @@ from ccsa.data.mapper import SemanticMapper
 from ccsa.data.own import label_mapping, task_data
 from ccsa.data.tasks import semantic_label
 from ccsa.engine import setup_cfg, start_run
+from ccsa.engine.checks import check_dataset, check_model
 from ccsa.engine.config_files import user_keys
 from ccsa.engine.data_settings import model_kind
 from ccsa.engine.own_data import add_data_arguments, data_table
 from ccsa.errors import UserError
 
 CLASSES = own_scenes.CLASSES
+
+
+@pytest.fixture(autouse=True)
+def separate():
+    """Remove the datasets that a test has registered."""
+    names = set(DatasetCatalog.list())
+    yield
+    for name in set(DatasetCatalog.list()) - names:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
 
 
 @pytest.fixture(scope="module")
@@ -261,6 +272,28 @@ def test_label_values_are_mapped(load, vectors):
     assert all(set(item["sem_seg"].unique().tolist()) <= {0, 1, 255} for item in batch)
 
 
+def test_label_values_of_registered_datasets_are_mapped(load, tmp_path, monkeypatch):
+    label = np.zeros((32, 32), np.uint8)
+    label[:16] = 255
+    Image.fromarray(label).save(tmp_path / "label.png")
+    Image.new("RGB", (32, 32)).save(tmp_path / "image.png")
+    record = {
+        **{"file_name": str(tmp_path / "image.png"), "height": 32, "width": 32, "image_id": 0},
+        "sem_seg_file_name": str(tmp_path / "label.png"),
+    }
+    monkeypatch.setattr(DatasetCatalog, "data", {"mine": lambda: [record]})
+    monkeypatch.setattr(MetadataCatalog, "data", {})
+    MetadataCatalog.get("mine").set(evaluator_type="sem_seg", stuff_classes=["a", "b"])
+    words = ("DATASETS.TRAIN", "('mine',)", "DATASETS.TEST", "('mine',)")
+    mapped = ("DATASETS.LABEL_MAPPING", "{255: 1}", "SOLVER.IMS_PER_BATCH", 1)
+    cfg, _ = load("digits/fcn", None, *words, *mapped)
+    assert set(np.unique(semantic_label(DatasetCatalog.get("mine")[0]))) == {0, 1}
+    item = next(iter(build_train_loader(cfg)))[0]
+    assert set(item["sem_seg"].unique().tolist()) == {0, 1}
+    load("digits/fcn", None, *words)
+    assert set(np.unique(semantic_label(DatasetCatalog.get("mine")[0]))) == {0, 255}
+
+
 def test_the_range_of_intensities_is_stored(load, tmp_path):
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
@@ -308,3 +341,27 @@ def test_the_arguments_of_the_tools():
         args = parser.parse_args(["--data", "x", "--import", "a.py", "--import", "b"])
         assert (args.data, args.imports) == ("x", ["a.py", "b"])
         assert hasattr(args, "epochs") == training
+
+
+@pytest.mark.parametrize(
+    ("config", "words", "expected"),
+    [
+        (
+            "own/mask_rcnn",
+            ["MODEL.CONTEXT.BLOCKS", "[{'at': 'backbone.fpn_output3', 'block': 'Mine'}]"],
+            "unknown context block 'Mine' in MODEL.CONTEXT.BLOCKS",
+        ),
+        ("own/ccnet", ["MODEL.SEM_SEG_HEAD.BLOCKS", "[{'block': 'Mine'}]"], "block 'Mine'"),
+        ("own/ccnet", ["MODEL.SEM_SEG_HEAD.NAME", "MineHead"], "SEM_SEG_HEADS has no 'MineHead'"),
+        ("own/mask_rcnn", ["MODEL.ROI_MASK_HEAD.NAME", "Mine"], "ROI_MASK_HEAD has no 'Mine'"),
+        ("own/mask_rcnn", ["MODEL.META_ARCHITECTURE", "Mine"], "META_ARCH has no 'Mine'"),
+    ],
+)
+def test_code_that_was_not_imported_is_named(load, config, words, expected):
+    with pytest.raises(UserError, match=f"{expected}.*--import FILE"):
+        check_model(load(config, None, *words)[0])
+
+
+def test_a_dataset_that_was_not_imported_is_named():
+    with pytest.raises(UserError, match=r"there is no dataset 'mine_train'.*--import FILE"):
+        check_dataset("mine_train")

@@ -39,7 +39,7 @@ class Layout(NamedTuple):
         """The axis of the channels: 1 or -1."""
         return 1 if self.name in ("", "nchw") else -1
 
-    def split(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
+    def separate(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
         """Return the prefix tokens (B, P, C) or None, and the feature map (B, C, *spatial).
 
         Raises:

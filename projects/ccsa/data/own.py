@@ -7,7 +7,7 @@ read when the data is first used.
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -183,10 +183,43 @@ def _renumbered_labels(labels: Mapping[str, Any], index: Mapping[int, int]) -> d
     return result
 
 
+class _WithMappedLabels:
+    """Loads a registered dataset, with a mapping of label values in each record.
+
+    Args:
+        load: the function that is registered.
+        mapping: the class by label value.
+    """
+
+    def __init__(self, load: Callable[[], list[dict[str, Any]]], mapping: Mapping[int, int]):
+        self.load, self.mapping = load, mapping
+
+    def __call__(self) -> list[dict[str, Any]]:
+        """Return the records."""
+        return [
+            {**r, "label_mapping": dict(self.mapping)} if "sem_seg_file_name" in r else r
+            for r in self.load()
+        ]
+
+
+def _map_registered_labels(cfg: CfgNode) -> None:
+    """Let the registered datasets of a configuration map their label values as it says."""
+    mapping = label_mapping(cfg)
+    for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)):
+        if name not in DatasetCatalog.list() or MetadataCatalog.get(name).get("own"):
+            continue
+        load = DatasetCatalog[name]
+        if isinstance(load, _WithMappedLabels):  # of another configuration of this process
+            load = load.load
+        DatasetCatalog[name] = _WithMappedLabels(load, mapping) if mapping else load
+
+
 def register_own_data(cfg: CfgNode) -> None:
     """Register the splits of the user's data that a configuration names, under
-    ``DATASETS.OWN.NAME`` and the split. Does nothing if it names none, or if they are registered.
+    ``DATASETS.OWN.NAME`` and the split. Apply ``DATASETS.LABEL_MAPPING`` to the other datasets of
+    the configuration.
     """
+    _map_registered_labels(cfg)
     own = cfg.DATASETS.OWN
     if not own.ROOT:
         return

@@ -177,13 +177,13 @@ def user_keys(file: str) -> set[str]:
 
 def _with_listed_mappings(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content with mappings of numbers in a list, which CfgNode needs."""
-    content = copy.deepcopy(dict(content))
+    listed: dict[str, Any] = copy.deepcopy(dict(content))
     for key in _MAPPINGS:
         section, name = key.split(".")
-        node = content.get(section)
+        node = listed.get(section)
         if isinstance(node, dict) and isinstance(node.get(name), dict):
             node[name] = [node[name]]
-    return content
+    return listed
 
 
 def merge_content(cfg: CfgNode, content: Mapping[str, Any], file: str) -> None:

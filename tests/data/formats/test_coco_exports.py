@@ -230,7 +230,7 @@ def test_an_image_is_not_taken_from_another_split(tmp_path):
 
 
 def test_a_created_split_follows_the_content(tmp_path):
-    """Names, places and order do not matter, and equal images stay together."""
+    """Names, folders and order do not matter, and equal images stay together."""
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 256, (48, 64, 3)).astype(np.uint8) for _ in range(40)]
     chosen = []

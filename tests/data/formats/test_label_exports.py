@@ -84,6 +84,14 @@ def test_classes_without_names_are_rejected(tmp_path, text):
         read_folder(tmp_path)
 
 
+def test_instance_labels_of_several_classes_are_rejected(tmp_path):
+    save_image(tmp_path / "images/a.png")
+    save_label(tmp_path / "masks/a.tif", object_label())
+    (tmp_path / "classes.txt").write_text("cell\ndirt\n")
+    with pytest.raises(UserError, match=r"store one class, but .* lists 2: cell, dirt"):
+        read_folder(tmp_path, format="instance_labels")
+
+
 def test_labels_and_images_without_partner(tmp_path):
     for stem in "ab":
         save_image(tmp_path / f"images/{stem}.png", ord(stem))

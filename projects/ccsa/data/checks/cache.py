@@ -49,13 +49,15 @@ def load(key: str) -> tuple[Problems, dict[str, Any]] | None:
     file = _file(key)
     try:
         content = json.loads(file.read_text())
-    except (OSError, ValueError):  # absent, or damaged
+        stored = [(str(kind), str(name), str(text)) for kind, name, text in content["problems"]]
+        more, values = dict(content["more"]), dict(content["values"])
+    except (OSError, ValueError, KeyError, TypeError):  # absent, or of another program
         return None
     problems = Problems()
-    for kind, name, message in content["problems"]:
-        problems.add(kind, name, message)
-    problems.counts.update(content["more"])
-    return problems, content["values"]
+    for kind, name, text in stored:
+        problems.add(kind, name, text)
+    problems.counts.update(more)
+    return problems, values
 
 
 def store(key: str, problems: Problems, **values: Any) -> None:

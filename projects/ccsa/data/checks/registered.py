@@ -87,7 +87,7 @@ def check_json(name: str, classes: Sequence[str] | None = None) -> Problems:
         reader = CocoReader(file, _Exact([folder]), name, problems)
         names = [reader.categories[number] for number in sorted(reader.categories)]
         _check_classes(name, file, names, classes)  # before anything is said about single records
-        reader.split()
+        reader.read_split()
         cache.store(key, problems, names=names)
     else:
         problems, values = stored

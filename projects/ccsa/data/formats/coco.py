@@ -52,7 +52,7 @@ class CocoReader:
         entries = (e for e in self.content["categories"] if isinstance(e, dict))
         return {str(e.get("supercategory")) for e in entries if e.get("id") not in (0, "0")}
 
-    def split(self) -> Split:
+    def read_split(self) -> Split:
         """Return the records, images in the order of their ids."""
         names = self._class_names()
         index = {number: names.index(name) for number, name in self.categories.items()}
@@ -338,7 +338,7 @@ def read_splits(files: Sequence[tuple[str, Path, ImageIndex]], problems: Problem
         if name is not None and 0 not in used and name in reader.supercategories():
             problems.add("dropped_category", reader.file, f"category 0 ({name}) has no annotation")
             del reader.categories[0]
-    return [reader.split() for reader in readers]
+    return [reader.read_split() for reader in readers]
 
 
 def _objects(entries: list) -> Iterator[dict]:

@@ -43,6 +43,12 @@ def read(folder: Path, problems: Problems) -> list[Split]:
     if not pairs:
         raise UserError(f"{folder} has no folders of images and labels; see docs/OWN_DATA.md")
     names = read_class_names(folder, problems) or ["object"]
+    if len(names) > 1:
+        raise UserError(
+            f"instance label images store one class, but {folder} lists {len(names)}: "
+            f"{', '.join(names[:5])}; if the labels are classes, use --data-format class_masks, "
+            "otherwise name one class"
+        )
     splits = []
     for pair in pairs:
         split = Split(pair.split, names[:1], source=pair.labels)

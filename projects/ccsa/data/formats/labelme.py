@@ -276,8 +276,9 @@ def _mask(shape: dict, points: list[tuple[float, float]], size: tuple[int, int])
     """Return the RLE of a mask, a PNG in base64 that covers the box between two points."""
     if not points:
         raise MaskError("missing_field", "the mask has no points")
+    encoded = str(shape.get("mask") or "")
     try:
-        with Image.open(io.BytesIO(base64.b64decode(str(shape.get("mask") or "")))) as image:
+        with Image.open(io.BytesIO(base64.b64decode(encoded))) as image:
             fits = image.width <= 2 * size[1] and image.height <= 2 * size[0]
             small = np.array(image.convert("L")) > 0 if fits else None
     except Exception as error:  # whatever Pillow raises for a damaged image
