@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ccsa.blocks import build_block
+from ccsa.blocks import CONTEXT_BLOCK_REGISTRY, build_block
 from ccsa.errors import UserError
 from ccsa.insertion import PlacementError, context_blocks, insert_blocks, placement_table
 
@@ -268,3 +268,22 @@ def test_torchvision_models_work_without_detectron2():
 def test_arguments_of_other_types_are_refused(model, blocks, said):
     with pytest.raises(UserError, match=said):
         insert_blocks(model, blocks)
+
+
+def test_a_block_that_changes_the_dtype_does_not_change_the_dtype_of_the_module():
+    class Mean(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.gamma = nn.Parameter(torch.ones(()))
+
+        def forward(self, x):
+            return x.float() + self.gamma * x.float().mean()
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 1))
+    CONTEXT_BLOCK_REGISTRY.register(Mean)
+    try:
+        insert_blocks(model, [{"at": "0", "block": "Mean"}])
+    finally:
+        CONTEXT_BLOCK_REGISTRY._classes.pop("Mean")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(torch.ones(1, 3, 2, 2)).dtype == torch.bfloat16

@@ -91,7 +91,8 @@ def apply_context(module: nn.Module, args: Any, output: Any) -> Tensor:
             f"the context block after {name} returns {feature_map.shape[1]} channels, but its "
             f"{layout.prefix} prefix tokens have {expected}: use a block that keeps the number"
         )
-    return layout.merge(prefix, feature_map)
+    # A block may compute in float32 under autocast; what follows expects the module's own dtype.
+    return layout.merge(prefix, feature_map.to(output.dtype))
 
 
 def insert_blocks(model: nn.Module, blocks: Iterable[Mapping[str, Any]]) -> list[Placement]:
