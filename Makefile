@@ -1,7 +1,7 @@
 # make setup      creates the environment in .venv (once)
 # make train      trains and evaluates the demonstration model
 # make far-cue    measures how far criss-cross attention sees, as a table and a picture
-# make benchmark  measures the time and memory of criss-cross attention next to its peers
+# make benchmark  measures the time and memory of criss-cross attention next to other implementations
 # make docs       builds the documentation as a site, in site/
 # make test       runs lint and all tests
 VENV := .venv
