@@ -222,6 +222,16 @@ def test_the_readme_is_a_hub():
         assert command in text
 
 
+def test_python_of_the_readme_needs_only_torch(tmp_path):
+    """As the README says; test_torch_only.py tests the names that it imports."""
+    script = ROOT / "tests/support/torch_only.py"
+    example = "\n".join(fenced(README, "python"))
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "projects")}
+    command = [sys.executable, str(script), "none", example]
+    run = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
 def test_python_of_the_readme_runs():
     examples = fenced(README, "python")
     assert examples

@@ -57,36 +57,57 @@ assert criss_cross_attention(q, q, q).shape == q.shape
 assert criss_cross_weights(q, q).shape == (1, 5, 6, 11)
 """
 
-USE_THE_REST = """
+CHECK_THE_REST = """
 import importlib
-import ccsa
+import inspect
+import warnings
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the one of a broken Detectron2 is tested separately
+    import ccsa
 from ccsa import MissingPackageError
 
-def sentence(action):
+def sentence(action, kind):
     try:
         action()
-    except MissingPackageError as error:
-        assert isinstance(error, ImportError) and isinstance(error, ccsa.UserError)
+    except ccsa.UserError as error:
+        assert isinstance(error, kind), type(error)
         return str(error)
     raise AssertionError("no error")
 
+names = ["Predictor", "add_ccsa_config", *ccsa._DETECTRON2_SIDE_MODULES]
 modules = ["ccsa." + name for name in ccsa._DETECTRON2_SIDE_MODULES]
-actions = [lambda m=m: importlib.import_module(m) for m in [*modules, "ccsa.data.formats"]]
-actions += [lambda n=n: getattr(ccsa, n) for n in ("Predictor", "add_ccsa_config", "engine")]
-for action in actions * 2:
-    text = sentence(action)
-    assert "needs the packages detectron2, opencv-python, " in text, text
-    assert "run pip install 'ccsa[train]' and python tools/install_detectron2.py" in text, text
-    assert "official build" in text and "\\n" not in text, text
+imports = [lambda m=m: importlib.import_module(m) for m in [*modules, "ccsa.data.formats"]]
+imports += [lambda n=n: exec("from ccsa import " + n) for n in names]
+accesses = [lambda n=n: getattr(ccsa, n) for n in names]
+for action in imports * 2:
+    check(sentence(action, MissingPackageError))
+    check(sentence(action, ImportError))
+for action in accesses * 2:
+    check(sentence(action, AttributeError))
 try:
     ccsa.nothing
 except AttributeError:
     pass
 else:
     raise AssertionError
-assert {"CrissCross", "Predictor", "engine"} <= set(dir(ccsa))
+
+# What does not work is not offered.
+assert not any(hasattr(ccsa, name) for name in names)
+assert not set(names) & set(dir(ccsa))
+assert {"CrissCross", "insert_blocks", "blocks", "errors", "insertion", "ops"} <= set(dir(ccsa))
+assert {"CrissCross", "blocks"} <= dict(inspect.getmembers(ccsa)).keys()
 exec("from ccsa import *")
 """
+
+USE_THE_REST = (
+    """
+def check(text):
+    assert "needs the packages detectron2, opencv-python, " in text, text
+    assert "run pip install 'ccsa[train]' and python tools/install_detectron2.py" in text, text
+    assert "official build" in text and "\\n" not in text, text
+"""
+    + CHECK_THE_REST
+)
 
 
 @pytest.fixture
@@ -139,14 +160,46 @@ def test_a_missing_package_beside_detectron2_gives_one_warning(run):
     assert done.stderr.count("Warning") == 1 and sentence in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize("error", ["ImportError('no _C')", "RuntimeError('ABI')", "SystemExit(1)"])
-def test_a_broken_detectron2_gives_one_warning(run, tmp_path, error):
+@pytest.fixture(params=["ImportError('no _C')", "RuntimeError('A\\nBI')", "SystemExit(1)"])
+def broken(request, tmp_path):
+    """Return (error, folder on the path with a Detectron2 that raises it)."""
     (tmp_path / "broken/detectron2").mkdir(parents=True)
-    (tmp_path / "broken/detectron2/__init__.py").write_text(f"raise {error}\n")
+    (tmp_path / "broken/detectron2/__init__.py").write_text(f"raise {request.param}\n")
+    return request.param, tmp_path / "broken"
+
+
+def test_a_broken_detectron2_gives_one_warning(run, broken):
+    error, folder = broken
     script = "import torch; from ccsa import CrissCross; CrissCross(8)(torch.ones(1, 8, 2, 3))"
-    done = run(script, first_on_path=tmp_path / "broken")
+    done = run(script, first_on_path=folder)
     assert done.stderr.count("Warning") == 1, done.stderr
     assert "importing it failed" in done.stderr and error.partition("(")[0] in done.stderr
+
+
+def test_a_broken_detectron2_is_named_at_every_use(run, broken):
+    """Detectron2 is not imported again: that could fail differently or end the process."""
+    error, folder = broken
+    script = f"""
+def check(text):
+    assert "needs Detectron2, which is installed, but importing it failed" in text, text
+    assert "({error.partition("(")[0]}: " in text, text
+    assert "reinstall Detectron2 (python tools/install_detectron2.py" in text, text
+    assert "official build" in text and "\\n" not in text, text
+"""
+    done = run(script + CHECK_THE_REST + "print('complete')", first_on_path=folder)
+    assert done.stdout == "complete\n"  # SystemExit did not end the process
+
+
+def test_with_detectron2_every_name_works(run):
+    run(
+        """
+        import inspect
+        import ccsa
+        names = {*ccsa._DETECTRON2_SIDE_NAMES, *ccsa._TORCH_ONLY, *ccsa._TORCH_ONLY_MODULES}
+        assert {"Predictor", "add_ccsa_config", "engine", "CrissCross", "ops"} <= names
+        assert names <= set(dir(ccsa)) and names <= dict(inspect.getmembers(ccsa)).keys()
+        """
+    )
 
 
 def test_import_registers_everything_with_detectron2(run):

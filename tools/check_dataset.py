@@ -12,7 +12,6 @@ this is a note, not an error.
 """
 
 import argparse
-from pathlib import Path
 
 from tabulate import tabulate
 
@@ -25,7 +24,7 @@ from ccsa.data.checks import (
     examples,
 )
 from ccsa.data.family import find_family
-from ccsa.data.paths import datasets_root
+from ccsa.data.paths import add_root_argument
 from ccsa.errors import UserError, reports_user_errors
 
 FAMILIES = {**semantic.FAMILIES, **panoptic.FAMILIES}
@@ -38,13 +37,7 @@ def parse_args() -> argparse.Namespace:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("name", nargs="?", metavar="NAME", help=", ".join(FAMILIES))
     which.add_argument("--all", action="store_true", help="check every dataset that exists")
-    parser.add_argument(
-        "--root",
-        type=Path,
-        default=datasets_root(),
-        metavar="FOLDER",
-        help="the folder of all datasets; default: $DETECTRON2_DATASETS, otherwise ./datasets",
-    )
+    add_root_argument(parser)
     return parser.parse_args()
 
 

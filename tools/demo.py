@@ -20,7 +20,8 @@ from detectron2.config import CfgNode
 from tqdm import tqdm
 
 from ccsa.checkpoint import Checkpointer
-from ccsa.engine import Trainer, add_config_arguments, describe_device, trained_cfg
+from ccsa.engine import Trainer, describe_device, trained_cfg
+from ccsa.engine.trained_model import add_trained_model_arguments
 from ccsa.errors import UserError, reports_user_errors
 from ccsa.visualization.demo import Demo, Window
 from ccsa.visualization.media import choose_targets, find_inputs, is_video
@@ -33,12 +34,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--weights",
-        metavar="RUN_OR_FILE",
-        help="the folder of a run, or a .pth, .safetensors or .pkl file",
-    )
-    add_config_arguments(parser, help="default: the configuration of the run")
+    add_trained_model_arguments(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--input", nargs="+", help="images, folders, glob patterns and videos")
     source.add_argument("--video-input", metavar="FILE", help="one video, whatever its suffix is")
@@ -144,10 +140,12 @@ def main() -> None:
     if checkpointer.report:  # None for random weights
         print(*checkpointer.report.lines, sep="\n")
     demo = Demo(cfg, model)
-    if args.webcam is not None:
-        demo.draw_video(args.webcam, window)
+    if window is None:
+        draw_files(demo, inputs, targets)
+    elif args.webcam is None:
+        draw_files(demo, inputs, [window] * len(inputs))
     else:
-        draw_files(demo, inputs, [window] * len(inputs) if window else targets)
+        demo.draw_video(args.webcam, window)
 
 
 if __name__ == "__main__":

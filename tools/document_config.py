@@ -117,12 +117,12 @@ def document(source: str, overlays: Path) -> str:
         rows = list(documented_keys(function, comments))
         if rows:
             parts.append(section(ast.get_docstring(function) or "", rows))
-    rows = [
+    overlay_rows = [
         f"| `{name}` | {overlay.description} | {overlay.bases} | {overlay.kind or '-'} |"
         for name, files in read_overlays(overlays).items()
         for overlay in files
     ]
-    parts.append(OVERLAYS + "\n".join(rows) + "\n")
+    parts.append(OVERLAYS + "\n".join(overlay_rows) + "\n")
     return "\n".join(parts)
 
 

@@ -15,7 +15,8 @@ import logging
 from pathlib import Path
 
 from ccsa.checkpoint import Checkpointer
-from ccsa.engine import Trainer, add_config_arguments, describe_device, trained_cfg
+from ccsa.engine import Trainer, describe_device, trained_cfg
+from ccsa.engine.trained_model import add_trained_model_arguments
 from ccsa.errors import UserError, reports_user_errors
 from ccsa.export import FORMATS, Part, check_packages, difference, export, exported_part
 from ccsa.utils.files import atomic_write, check_new_file
@@ -28,12 +29,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--weights",
-        metavar="RUN_OR_FILE",
-        help="the folder of a run, or a .pth, .safetensors or .pkl file",
-    )
-    add_config_arguments(parser, help="default: the configuration of the run")
+    add_trained_model_arguments(parser)
     parser.add_argument("--format", required=True, choices=list(FORMATS), help="its format")
     parser.add_argument("--output", required=True, metavar="FILE", help="the file to write")
     parser.add_argument(

@@ -10,12 +10,11 @@ stopped. docs/DATASETS.md shows the layout of each dataset.
 """
 
 import argparse
-from pathlib import Path
 
 from ccsa.data import panoptic, semantic
 from ccsa.data.family import find_family
-from ccsa.data.paths import datasets_root
-from ccsa.data.preparation.plans import SourceMissing, execute
+from ccsa.data.paths import add_root_argument, datasets_root
+from ccsa.data.preparation.plans import execute
 from ccsa.errors import reports_user_errors
 
 FAMILIES = {**semantic.FAMILIES, **panoptic.PREPARED}
@@ -26,13 +25,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name", metavar="NAME", help=", ".join(FAMILIES))
-    parser.add_argument(
-        "--root",
-        type=Path,
-        default=datasets_root(),
-        metavar="FOLDER",
-        help="the folder of all datasets; default: $DETECTRON2_DATASETS, otherwise ./datasets",
-    )
+    add_root_argument(parser)
     return parser.parse_args()
 
 
@@ -40,10 +33,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     family = find_family(args.name, FAMILIES)
-    try:
-        plan = family.plan(args.root)
-    except SourceMissing as error:
-        raise family.not_downloaded(args.root, error.path) from None
+    plan = family.make_plan(args.root)
     outcome = execute(plan, f"{family.name} labels")
     print(f"{family.title}: {outcome.written:,} files made, {outcome.kept:,} existed already")
     for note in plan.notes:

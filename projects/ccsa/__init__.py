@@ -17,7 +17,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from ccsa.errors import MissingPackageError, UserError
+from ccsa.errors import MissingAttributeError, MissingPackageError, UserError
 
 if TYPE_CHECKING:
     from ccsa.blocks import (
@@ -53,6 +53,7 @@ _DETECTRON2_SIDE_MODULES = (
     *("analysis", "checkpoint", "config", "data", "engine", "evaluation", "export", "inference"),
     *("modeling", "utils", "visualization"),
 )
+_DETECTRON2_SIDE_NAMES = {*_DETECTRON2_SIDE, *_DETECTRON2_SIDE_MODULES}
 
 __all__ = [
     "CONTEXT_BLOCK_REGISTRY",
@@ -113,24 +114,41 @@ def _missing_packages(feature: str) -> MissingPackageError | None:
     )
 
 
-class _MissingPackageFinder:
-    """Raise one sentence when a module of the Detectron2 side is imported and a package is missing.
+# Why importing Detectron2 failed when ccsa was imported, or an empty string. A second attempt could
+# fail differently, or end the process.
+_import_failure = ""
 
-    It finds nothing itself. It comes before the other finders, and only if a package was missing
-    when ccsa was imported.
+
+def _unusable(feature: str) -> MissingPackageError | None:
+    """Return the error for a feature of the Detectron2 side that cannot work here, or None."""
+    if _import_failure:
+        return MissingPackageError(
+            f"{feature} needs Detectron2, which is installed, but importing it failed "
+            f"({_import_failure}): reinstall Detectron2 (python tools/install_detectron2.py or an "
+            "official build), then start Python again"
+        )
+    return _missing_packages(feature)
+
+
+class _UnusableFinder:
+    """Raise one sentence when something of the Detectron2 side is imported that cannot work here.
+
+    It finds nothing itself. It comes before the other finders, and only if a package was missing or
+    Detectron2 was broken when ccsa was imported. ``from ccsa import Predictor`` also arrives here,
+    because Python looks for a submodule if a package has no such attribute.
     """
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> None:
         package, _, rest = name.partition(".")
-        if package == __name__ and rest.partition(".")[0] in _DETECTRON2_SIDE_MODULES:
-            error = _missing_packages(name)
+        if package == __name__ and rest.partition(".")[0] in _DETECTRON2_SIDE_NAMES:
+            error = _unusable(name)
             if error is not None:
                 raise error
 
 
-def _import_detectron2() -> bool:
-    """Import what ccsa registers with; if that fails, warn and return False.
+def _import_detectron2() -> str:
+    """Import what ccsa registers with. Return an empty string, or why that failed.
 
     fvcore and Detectron2 call ``torch.jit.script`` on import, and torch 2.14 warns that it is
     deprecated. No user can act on that, so the warning is silenced here, and only here: a script
@@ -142,32 +160,46 @@ def _import_detectron2() -> bool:
             for module in ("config", "data", "modeling"):
                 importlib.import_module(f"detectron2.{module}")
     except (Exception, SystemExit) as error:  # a broken build may raise anything
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return ""
+
+
+def _register() -> None:
+    """Register everything with Detectron2, if it is installed."""
+    global _import_failure
+    missing = _missing_packages("ccsa's registration with Detectron2")
+    if missing is not None:
+        sys.meta_path.insert(0, _UnusableFinder)  # type: ignore[arg-type]
+        if _is_installed("detectron2"):
+            warnings.warn(f"{missing}. Only blocks, operators and insertion work.", stacklevel=3)
+        return
+    _import_failure = _import_detectron2()
+    if _import_failure:
+        sys.meta_path.insert(0, _UnusableFinder)  # type: ignore[arg-type]
         warnings.warn(
-            f"Detectron2 is installed, but importing it failed ({type(error).__name__}: {error}). "
+            f"Detectron2 is installed, but importing it failed ({_import_failure}). "
             "ccsa has registered nothing with it; blocks, operators and insertion work. To fix it, "
             "reinstall Detectron2 (python tools/install_detectron2.py or an official build).",
             RuntimeWarning,
             stacklevel=3,
         )
-        return False
-    return True
-
-
-def _register() -> None:
-    """Register everything with Detectron2, if it is installed."""
-    missing = _missing_packages("ccsa's registration with Detectron2")
-    if missing is not None:
-        sys.meta_path.insert(0, _MissingPackageFinder)  # type: ignore[arg-type]
-        if _is_installed("detectron2"):
-            warnings.warn(f"{missing}. Only blocks, operators and insertion work.", stacklevel=3)
-    elif _import_detectron2():
-        for module in ("blocks", "data", "modeling"):
-            importlib.import_module(f"{__name__}.{module}")
-        __all__.extend(["add_ccsa_config", "data", "modeling"])
+        return
+    for module in ("blocks", "data", "modeling"):
+        importlib.import_module(f"{__name__}.{module}")
+    __all__.extend(["add_ccsa_config", "data", "modeling"])
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name on first use."""
+    """Import a public name on first use.
+
+    Raises:
+        MissingAttributeError: the name belongs to the Detectron2 side, which cannot work here. An
+            import of the same name raises :class:`MissingPackageError`.
+    """
+    if name in _DETECTRON2_SIDE_NAMES:
+        error = _unusable(f"{__name__}.{name}")
+        if error is not None:
+            raise MissingAttributeError(str(error))
     if name in _TORCH_ONLY_MODULES or name in _DETECTRON2_SIDE_MODULES:
         return importlib.import_module(f"{__name__}.{name}")
     module = _TORCH_ONLY.get(name) or _DETECTRON2_SIDE.get(name)
@@ -179,9 +211,9 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Return the public names, including those that have not been imported yet."""
-    modules = (*_TORCH_ONLY_MODULES, *_DETECTRON2_SIDE_MODULES)
-    return sorted({*globals(), *_TORCH_ONLY, *_DETECTRON2_SIDE, *modules})
+    """Return the public names that work here, including those that have not been imported yet."""
+    names = {*globals(), *_TORCH_ONLY, *_TORCH_ONLY_MODULES}
+    return sorted(names if _unusable(__name__) else names | _DETECTRON2_SIDE_NAMES)
 
 
 _register()

@@ -19,6 +19,11 @@ def add_ccsa_config(cfg: CfgNode) -> None:
         >>> add_ccsa_config(cfg)
         >>> cfg.MODEL.CONTEXT.BLOCKS
         []
+
+        Detectron2's ``build_model`` does not know the default device, "auto":
+
+        >>> from ccsa.engine.setup import resolve_device
+        >>> cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     """
     _add_model_keys(cfg)
     _add_backbone_keys(cfg)
@@ -31,7 +36,9 @@ def add_ccsa_config(cfg: CfgNode) -> None:
 def _add_model_keys(cfg: CfgNode) -> None:
     """Add the keys of model, device and run folder."""
     # The device. "auto" uses an accelerator if one is available, and otherwise the CPU. A device
-    # that is named must be available.
+    # that is named must be available. The tools of ccsa and ccsa.engine.setup_cfg resolve "auto";
+    # elsewhere, set cfg.MODEL.DEVICE = ccsa.engine.setup.resolve_device(cfg.MODEL.DEVICE) before
+    # Detectron2's build_model.
     cfg.MODEL.DEVICE = "auto"
     # Whether the model runs in channels-last memory format. Convolutions are then faster, and
     # criss-cross attention does not copy rows and columns.

@@ -23,7 +23,19 @@ class UserError(ValueError):
 
 
 class MissingPackageError(UserError, ImportError):
-    """A feature was used whose package is not installed. The message names the command to run."""
+    """A feature was used whose package is not installed or cannot be imported.
+
+    The message names the command to run.
+    """
+
+
+class MissingAttributeError(UserError, AttributeError):
+    """An attribute of a package was used that needs packages which are missing or broken.
+
+    The message is that of :class:`MissingPackageError`, which an import raises. Attribute access
+    must raise an AttributeError, so that ``hasattr`` returns False and ``inspect`` works; Python
+    allows no class that is both an ImportError and an AttributeError.
+    """
 
 
 def missing_package(feature: str, package: str, install: str) -> MissingPackageError:

@@ -3,6 +3,7 @@
 import argparse
 import math
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from ccsa.analysis.measure import (
 )
 from ccsa.engine import Trainer, setup_cfg
 from ccsa.modeling.layers import resize
+from ccsa.utils.memory import peak_memory
 
 CPU = torch.device("cpu")
 
@@ -91,3 +93,23 @@ def test_long_turns_are_not_repeated_as_often(monkeypatch):
     assert len(calls) == 6
     timing = turns(2.0)
     assert len(calls) == 2 and timing["a"].median == 1.0
+
+
+def test_an_accelerator_that_is_not_cuda_is_measured(monkeypatch):
+    """The calls are those of every accelerator of torch; here a module records them."""
+    calls = []
+    xpu = SimpleNamespace(
+        memory_allocated=lambda device: 100,
+        max_memory_allocated=lambda device=None: 350,
+        reset_peak_memory_stats=lambda device: calls.append("reset"),
+        is_initialized=lambda: True,
+    )
+    monkeypatch.setattr(torch, "get_device_module", lambda device: xpu)
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda device: calls.append("wait"))
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("xpu"))
+    assert peak_bytes(lambda: calls.append("call"), torch.device("xpu")) == 250
+    assert calls == ["wait", "reset", "call", "wait"]
+    calls.clear()
+    median_seconds(lambda: calls.append("call"), torch.device("xpu"), warmup=0, repeats=1)
+    assert calls == ["call", "wait"]
+    assert peak_memory() == 350

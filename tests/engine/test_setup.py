@@ -2,7 +2,10 @@ import argparse
 
 import pytest
 import torch
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
 
+from ccsa import add_ccsa_config
 from ccsa.engine import setup
 from ccsa.engine.setup import resolve_device, setup_cfg
 from ccsa.errors import UserError
@@ -169,6 +172,15 @@ def test_named_devices_must_exist(monkeypatch):
     for name in ("meta", "gpu"):
         with pytest.raises(UserError, match=f"'{name}' is not a device"):
             resolve_device(name)
+
+
+def test_a_config_with_a_resolved_device_suits_detectron2_s_build_model():
+    cfg = get_cfg()
+    add_ccsa_config(cfg)
+    cfg.MODEL.META_ARCHITECTURE = "ContextModel"
+    cfg.MODEL.CONTEXT.BLOCKS = [{"at": "backbone.res4.-2", "block": "CrissCross"}]
+    cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
+    assert build_model(cfg).device == torch.device(cfg.MODEL.DEVICE)
 
 
 def test_the_cpu_has_one_name(config):

@@ -7,18 +7,21 @@ of these must hold for its ``try`` statement:
 * an earlier handler is ``except UserError: raise``;
 * the handler only re-raises: it ends with a bare ``raise`` and cannot leave earlier;
 * the body uses no function or class of this project: every call is to a builtin, to something
-  imported from another package, or to a method of a local object.
+  imported from another package, or to a method whose name no class of this project defines. (The
+  class of a local object is not known here, so a method counts by its name.)
 """
 
 import ast
 import builtins
+import functools
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ccsa.errors import MissingPackageError, UserError
 
 PROJECT = ("ccsa", "benchmarks", "experiments")
+FOLDERS = ("projects", "tools", "benchmarks", "experiments")
 USER_ERRORS = (UserError, MissingPackageError)
 # Functions of other packages that call back into this project.
 CALLBACKS = {"build_model", "launch", "build_backbone", "build_sem_seg_head", "build_roi_heads"}
@@ -45,6 +48,20 @@ def _statements(node: ast.AST, function: str) -> Iterator[tuple[str, Statement]]
         if isinstance(child, Statement):
             yield function, child
         yield from _statements(child, function)
+
+
+@functools.cache
+def _methods(root: Path) -> frozenset[str]:
+    """Return the names of all methods that the classes of the project define."""
+    return frozenset(
+        method.name
+        for folder in FOLDERS
+        for file in (root / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+        for method in node.body
+        if isinstance(method, ast.FunctionDef)
+    )
 
 
 class _Module:
@@ -76,7 +93,7 @@ class _Module:
         for handler in statement.handlers:
             caught = self._exceptions(handler.type)
             if UserError in caught:  # on purpose
-                if ast.unparse(handler.body) == "raise":
+                if [ast.unparse(part) for part in handler.body] == ["raise"]:
                     break  # no UserError reaches the handlers after this one
             elif (
                 _catches_user_errors(caught)
@@ -133,12 +150,24 @@ class _Module:
             return called.id == "super" or not known
         if isinstance(called, ast.Attribute):
             owner = called.value
-            method = isinstance(owner, ast.Name) and owner.id in ("self", "cls")
-            return method or called.attr in CALLBACKS
+            if isinstance(owner, ast.Name) and owner.id in ("self", "cls"):
+                return True
+            return called.attr in CALLBACKS or (
+                called.attr in _methods(self.root) and not self._is_external(owner)
+            )
         return True  # the function is an expression, such as TABLE[name]
 
+    def _is_external(self, owner: ast.expr) -> bool:
+        """Return whether something belongs to another package, such as ``torch.cuda``, a constant,
+        or the result of a builtin or of a function of another package."""
+        while isinstance(owner, ast.Attribute | ast.Call):
+            owner = owner.value if isinstance(owner, ast.Attribute) else owner.func
+        if isinstance(owner, ast.Name):
+            return owner.id in self.external or hasattr(builtins, owner.id)
+        return isinstance(owner, ast.Constant | ast.JoinedStr)
 
-def _catches_user_errors(caught: tuple[type[BaseException], ...]) -> bool:
+
+def _catches_user_errors(caught: Iterable[type[BaseException]]) -> bool:
     return any(issubclass(error, kind) for kind in caught for error in USER_ERRORS)
 
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from ccsa.analysis.flops import count_flops
 from ccsa.inference.predictor import Predictor
+from ccsa.utils.memory import accelerator_statistics
 
 
 class Cost(NamedTuple):
@@ -122,8 +123,7 @@ def side_by_side(
         for name, call in calls.items():
             start = time.perf_counter()
             call()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            synchronize(device)
             times[name].append(time.perf_counter() - start)
     result = {}
     for name, values in times.items():
@@ -132,18 +132,26 @@ def side_by_side(
     return result
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until an accelerator has finished its work; the CPU has nothing to wait for."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
 def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
     """Return the peak of the bytes that a call allocates through PyTorch and has not freed.
 
-    Bytes that were allocated before the call do not count.
+    Bytes that were allocated before the call do not count. On mps, whose peak PyTorch does not
+    record, only the allocations on the CPU count.
     """
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
+    statistics = accelerator_statistics(device)
+    if statistics is not None:
+        synchronize(device)
+        before = statistics.memory_allocated(device)
+        statistics.reset_peak_memory_stats(device)
         call()
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
+        synchronize(device)
+        return statistics.max_memory_allocated(device) - before
     # The CPU allocator does not record its peak, and the peak resident size of the process includes
     # earlier calls. The allocations in the profiler's record are summed instead.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # silences warnings about a missing GPU

@@ -1,4 +1,4 @@
-"""The norms and activations that blocks and semantic heads can be configured with.
+"""The norms of blocks, and the activations of blocks and semantic heads.
 
 The keys are the values that users write in a configuration; see :func:`ccsa.errors.one_of`.
 """
@@ -27,13 +27,15 @@ def group_norm(channels: int) -> nn.Module:
     return nn.GroupNorm(groups // 2 if groups == channels else groups, channels)
 
 
-NORMS: dict[str, Callable[[int], nn.Module]] = {
+BLOCK_NORMS: dict[str, Callable[[int], nn.Module]] = {
     "GN": group_norm,
     "BN": nn.BatchNorm2d,
     "SyncBN": nn.SyncBatchNorm,
     "none": lambda channels: nn.Identity(),
 }
-"""Functions from a number of channels to a norm for feature maps (B, C, H, W)."""
+"""Functions from a number of channels to a norm for feature maps (B, C, H, W). Blocks need only
+torch, so these are torch's norms; those of backbones and semantic heads are Detectron2's, see
+``ccsa.modeling.layers.DETECTRON2_NORMS``."""
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "none": nn.Identity,

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ccsa.blocks.base import GatedBlock
-from ccsa.blocks.layers import ACTIVATIONS, NORMS
+from ccsa.blocks.layers import ACTIVATIONS, BLOCK_NORMS
 from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY
 from ccsa.errors import UserError, at_least, one_of
 
@@ -75,7 +75,7 @@ class SqueezeAttention(GatedBlock):
                 f"out_channels {out_channels} differs from channels {channels}, which needs "
                 "residual=False"
             )
-        make_norm = one_of(NORMS, norm, "norm")
+        make_norm = one_of(BLOCK_NORMS, norm, "norm")
         make_activation = one_of(ACTIVATIONS, activation, "activation")
         inner = max(1, out_channels // reduction)
 

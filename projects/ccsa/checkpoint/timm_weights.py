@@ -142,6 +142,8 @@ def _load_with_timm(
     with torch.random.fork_rng(devices=[]):  # loading must not shift later random numbers
         try:
             network = backbone.create_network(pretrained=True, pretrained_cfg_overlay=overlay)
+        except UserError:
+            raise
         except Exception as error:  # timm raises many kinds of errors for weights that do not fit
             raise source.error(
                 f"timm's {backbone.name} does not accept it: {_one_line(error)}"

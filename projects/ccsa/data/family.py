@@ -29,13 +29,24 @@ class Family:
     def prepare_command(self) -> str:
         return f"python tools/prepare_dataset.py {self.name}"
 
+    def make_plan(self, root: Path) -> Plan:
+        """Return the plan that prepares the dataset.
+
+        Raises:
+            UserError: the files that it starts from do not exist; see :meth:`not_downloaded`.
+        """
+        try:
+            return self.plan(root)
+        except SourceMissing as error:
+            raise self.not_downloaded(root, error.path) from None
+
     def unavailable(self, root: Path, path: Path) -> UserError:
         """Return the error for a ``path`` of the dataset that does not exist: it says whether the
         dataset must be downloaded or prepared."""
         try:
-            self.plan(root)
-        except SourceMissing as error:
-            return self.not_downloaded(root, error.path)
+            self.make_plan(root)
+        except UserError as error:
+            return error
         return UserError(
             f"{self.title} is not prepared: {path.absolute()} does not exist; run "
             f"{self.prepare_command}, and if that does not help, "

@@ -5,10 +5,20 @@ import argparse
 from detectron2.config import CfgNode
 
 from ccsa.engine.checks import check_model
-from ccsa.engine.setup import setup_cfg
+from ccsa.engine.setup import add_config_arguments, setup_cfg
 from ccsa.engine.weights import check_weights
 from ccsa.errors import UserError
 from ccsa.utils.run_folders import overlay_names, run_files
+
+
+def add_trained_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--weights`` and the options of a configuration, as :func:`trained_cfg` reads them."""
+    parser.add_argument(
+        "--weights",
+        metavar="RUN_OR_FILE",
+        help="the folder of a run, or a .pth, .safetensors or .pkl file",
+    )
+    add_config_arguments(parser, help="default: the configuration of the run")
 
 
 def trained_cfg(args: argparse.Namespace, device: str = "") -> CfgNode:

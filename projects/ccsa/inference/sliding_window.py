@@ -8,35 +8,14 @@ Deviation: an image that is smaller than the window along an axis is not padded.
 size of the image instead, so that no prediction depends on padding.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ccsa.errors import UserError, one_of
-
-# What is averaged, by the value of TEST.SEM_SEG_AVERAGE.
-AVERAGES: dict[str, Callable[[Tensor], Tensor]] = {
-    "logits": lambda scores: scores,
-    "softmax": lambda scores: scores.softmax(0),
-}
-
-
-def predict_sem_seg(model: nn.Module, view: dict[str, Any]) -> Tensor:
-    """Return the scores (K, height, width) that a model predicts for one input, as float32.
-
-    Raises:
-        UserError: the model does not return "sem_seg".
-    """
-    output = model([view])[0]
-    if "sem_seg" not in output:
-        raise UserError(
-            "sliding windows, scales and flips need a model with a 'sem_seg' output, but this one "
-            f"gives {', '.join(output)}: leave TEST.SLIDING_WINDOW and TEST.SEM_SEG_AUG disabled"
-        )
-    return output["sem_seg"].float()
+from ccsa.errors import UserError
+from ccsa.inference.averaging import AveragedInference
 
 
 def window_starts(size: int, crop: int, stride: int) -> list[int]:
@@ -50,7 +29,7 @@ def window_starts(size: int, crop: int, stride: int) -> list[int]:
     return [*range(0, last, stride), last]
 
 
-class SlidingWindow(nn.Module):
+class SlidingWindow(AveragedInference):
     """Run a model on overlapping windows and average its predictions.
 
     It is called as the model is, and returns "sem_seg" only.
@@ -66,6 +45,7 @@ class SlidingWindow(nn.Module):
             between windows would have no prediction), or the average is unknown.
 
     Example:
+        >>> import torch
         >>> class Identity(nn.Module):
         ...     def forward(self, inputs):
         ...         return [{"sem_seg": x["image"]} for x in inputs]
@@ -81,7 +61,7 @@ class SlidingWindow(nn.Module):
         stride: Sequence[int],
         average: str = "logits",
     ):
-        super().__init__()
+        super().__init__(model, average)
         for name, pair in (("crop", crop), ("stride", stride)):
             if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
                 raise UserError(f"the window's {name} must be [height, width], not {pair!r}")
@@ -89,21 +69,10 @@ class SlidingWindow(nn.Module):
             raise UserError(
                 f"the window's stride {list(stride)} must be at most its crop {list(crop)}"
             )
-        self.model = model
         self.crop, self.stride = tuple(crop), tuple(stride)
-        self.transform = one_of(AVERAGES, average, "average")
 
-    @torch.no_grad()
-    def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
-        """Return ``{"sem_seg": (K, height, width)}`` for each input.
-
-        Args:
-            batched_inputs: "image" (C, H, W), or (T, C, H, W) for a model that takes clips;
-                optionally "height" and "width" of the output, by default those of the image.
-        """
-        return [{"sem_seg": self._predict(x)} for x in batched_inputs]
-
-    def _predict(self, x: dict[str, Any]) -> Tensor:
+    def predict(self, x: dict[str, Any]) -> Tensor:
+        """Return the scores (K, height, width) of one input, averaged over its windows."""
         image = x["image"]  # (C, H, W) or (T, C, H, W)
         height, width = image.shape[-2:]
         rows, columns = map(window_starts, (height, width), self.crop, self.stride)
@@ -111,7 +80,9 @@ class SlidingWindow(nn.Module):
         for top in rows:
             for left in columns:
                 area = (..., slice(top, top + self.crop[0]), slice(left, left + self.crop[1]))
-                scores = self._predict_window(image[area])
+                window = image[area]
+                size = {"height": window.shape[-2], "width": window.shape[-1]}
+                scores = self.scores({"image": window, **size})
                 if not len(total):
                     total = scores.new_zeros(len(scores), height, width)
                     count = scores.new_zeros(height, width)
@@ -122,9 +93,3 @@ class SlidingWindow(nn.Module):
         if output == (height, width):
             return mean
         return F.interpolate(mean[None], output, mode="bilinear", align_corners=False)[0]
-
-    def _predict_window(self, image: Tensor) -> Tensor:
-        """Return the scores (K, h, w) of one window as float32."""
-        height, width = image.shape[-2:]
-        view = {"image": image, "height": height, "width": width}
-        return self.transform(predict_sem_seg(self.model, view))

@@ -11,16 +11,15 @@ predictions of different sizes. Both are errors and are not reproduced.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ccsa.data.transforms.flips import flip_permutation
-from ccsa.errors import UserError, one_of
-from ccsa.inference.sliding_window import AVERAGES, predict_sem_seg
+from ccsa.data.transforms.flips import check_pairs, flip_permutation
+from ccsa.errors import UserError
+from ccsa.inference.averaging import AveragedInference
 
 
-class SemanticTTA(nn.Module):
+class SemanticTTA(AveragedInference):
     """Average the predictions of a model over scales and horizontal flips.
 
     It is called as the model is, and returns "sem_seg" only.
@@ -37,6 +36,7 @@ class SemanticTTA(nn.Module):
             average is unknown.
 
     Example:
+        >>> import torch
         >>> class Identity(nn.Module):
         ...     def forward(self, inputs):
         ...         size = [inputs[0]["height"], inputs[0]["width"]]
@@ -54,28 +54,14 @@ class SemanticTTA(nn.Module):
         flip_pairs: Sequence[Sequence[int]] = (),
         average: str = "logits",
     ):
-        super().__init__()
+        super().__init__(model, average)
         if not scales or min(scales) <= 0:
             raise UserError(f"scales must be one or more factors above 0, not {list(scales)}")
-        paired = [c for pair in flip_pairs for c in pair]
-        if any(len(pair) != 2 for pair in flip_pairs) or len(set(paired)) < len(paired):
-            raise UserError(f"flip_pairs must be pairs of different classes, not {flip_pairs}")
-        self.model = model
         self.scales, self.flips = tuple(scales), (False, True) if flip else (False,)
-        self.flip_pairs = [(left, right) for left, right in flip_pairs]
-        self.transform = one_of(AVERAGES, average, "average")
+        self.flip_pairs = list(check_pairs(flip_pairs))
 
-    @torch.no_grad()
-    def forward(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Tensor]]:
-        """Return ``{"sem_seg": (K, height, width)}`` for each input.
-
-        Args:
-            batched_inputs: "image" (C, H, W), or (T, C, H, W) for a model that takes clips;
-                optionally "height" and "width" of the output, by default those of the image.
-        """
-        return [{"sem_seg": self._predict(x)} for x in batched_inputs]
-
-    def _predict(self, x: dict[str, Any]) -> Tensor:
+    def predict(self, x: dict[str, Any]) -> Tensor:
+        """Return the scores (K, height, width) of one input, averaged over scales and flips."""
         predictions = self._predictions(x)
         mean = next(predictions).clone()
         for count, scores in enumerate(predictions, start=2):
@@ -94,7 +80,7 @@ class SemanticTTA(nn.Module):
             scaled = rescale(image, scale)
             for flip in self.flips:
                 view = {"image": scaled.flip(-1) if flip else scaled, **size}
-                scores = self.transform(predict_sem_seg(self.model, view))
+                scores = self.scores(view)
                 yield self._flip_back(scores) if flip else scores
 
     def _flip_back(self, scores: Tensor) -> Tensor:

@@ -13,7 +13,16 @@ from ccsa.errors import UserError, one_of
 
 # The names that Detectron2's get_norm knows. Backbones and heads use its norms, so that frozen and
 # synchronized norms are those of Detectron2's models.
-NORMS = ("BN", "SyncBN", "FrozenBN", "GN", "LN", "naiveSyncBN", "naiveSyncBN_N", "nnSyncBN")
+DETECTRON2_NORMS = (
+    "BN",
+    "SyncBN",
+    "FrozenBN",
+    "GN",
+    "LN",
+    "naiveSyncBN",
+    "naiveSyncBN_N",
+    "nnSyncBN",
+)
 
 
 def check_norm(norm: str) -> None:
@@ -22,8 +31,8 @@ def check_norm(norm: str) -> None:
     Raises:
         UserError: it does not.
     """
-    if norm and norm not in NORMS:
-        raise UserError(f'norm must be "" or one of {", ".join(NORMS)}, not {norm!r}')
+    if norm and norm not in DETECTRON2_NORMS:
+        raise UserError(f'norm must be "" or one of {", ".join(DETECTRON2_NORMS)}, not {norm!r}')
 
 
 def conv_norm_act(

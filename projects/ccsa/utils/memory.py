@@ -1,15 +1,32 @@
-"""Memory use of this process."""
+"""Memory use of this process and of its accelerator."""
 
 import sys
+from typing import Any
 
 import torch
 
 
+def accelerator_statistics(device: torch.device | None) -> Any:
+    """Return the module of torch with the memory statistics of an accelerator, such as
+    ``torch.cuda`` or ``torch.xpu``; None for the CPU and for mps, which records no peak.
+
+    Example:
+        >>> accelerator_statistics(torch.device("cuda")) is torch.cuda
+        True
+        >>> accelerator_statistics(torch.device("cpu"))
+    """
+    if device is None or device.type == "cpu":
+        return None
+    module = torch.get_device_module(device)
+    return module if hasattr(module, "max_memory_allocated") else None
+
+
 def peak_memory() -> int | None:
-    """Return the peak memory in bytes: allocated on the GPU if one is in use, otherwise the peak
-    resident size of this process; None where the platform does not report it (Windows)."""
-    if torch.cuda.is_initialized():
-        return torch.cuda.max_memory_allocated()
+    """Return the peak memory in bytes: allocated on the accelerator if one is in use, otherwise the
+    peak resident size of this process; None where the platform does not report it (Windows)."""
+    statistics = accelerator_statistics(torch.accelerator.current_accelerator())
+    if statistics is not None and statistics.is_initialized():
+        return statistics.max_memory_allocated()
     try:
         import resource
     except ImportError:  # Windows has no such module

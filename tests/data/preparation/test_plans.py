@@ -93,6 +93,9 @@ def test_a_source_that_is_not_there_is_named(name, tmp_path):
     with pytest.raises(SourceMissing) as error:
         family.plan(tmp_path)
     assert str(error.value.path).startswith(str(tmp_path))
+    with pytest.raises(UserError, match=r"was not found: .* Get it from") as user_error:
+        family.make_plan(tmp_path)
+    assert str(error.value.path) in str(user_error.value)
 
 
 @pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"ade20k"}))  # Detectron2 loads it

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data.transforms import AugInput, AugmentationList
+from torch import nn
 
 from ccsa.data.semantic.lip import FLIP_PAIRS
 from ccsa.data.transforms.flips import RandomFlipWithSwap, SwapFlipTransform, flip_permutation
+from ccsa.errors import UserError
+from ccsa.inference import SemanticTTA
 
 LABELS = np.array([[0, 14, 15, 255], [16, 17, 18, 19], [13, 14, 14, 15]], np.uint8)
 MIRRORED = np.array([[255, 14, 15, 0], [18, 19, 16, 17], [14, 15, 15, 13]], np.uint8)
@@ -66,3 +69,21 @@ def test_scores_of_a_mirrored_image_come_back_right():
 def test_wrong_pairs_are_refused(pairs):
     with pytest.raises(ValueError, match="got"):
         flip_permutation(20, pairs)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([(1,)], "pairs of different classes"),
+        ([(1, 2, 3)], "pairs of different classes"),
+        ([(1, 2), (2, 3)], "in one pair only"),
+        ([(1, 256)], r"classes 0\.\.255"),
+    ],
+)
+def test_training_and_test_time_augmentation_share_one_check(pairs, message):
+    for use in (
+        lambda: RandomFlipWithSwap(pairs=pairs),
+        lambda: SemanticTTA(nn.Identity(), flip_pairs=pairs),
+    ):
+        with pytest.raises(UserError, match=message):
+            use()

@@ -57,7 +57,7 @@ class RandomFlipWithSwap(Augmentation):
     def __init__(self, prob: float = 0.5, pairs: Pairs = ()):
         super().__init__()
         self.prob = prob
-        self.pairs = check_pairs(pairs, LABELS)
+        self.pairs = check_pairs(pairs)
 
     def get_transform(self, image: np.ndarray) -> Transform:
         """Return a flip of ``image``, (H, W) or (H, W, C), or a transform that does nothing."""
@@ -85,16 +85,33 @@ def flip_permutation(classes: int, pairs: Pairs) -> list[int]:
     return order
 
 
-def check_pairs(pairs: Pairs, classes: int) -> tuple[tuple[int, int], ...]:
+def check_pairs(
+    pairs: Iterable[Iterable[int]], classes: int = LABELS
+) -> tuple[tuple[int, int], ...]:
     """Return ``pairs`` as a tuple of pairs of integers.
 
+    Args:
+        pairs: pairs of labels that a horizontal flip exchanges.
+        classes: the number of labels; by default every label of an 8-bit image is valid.
+
     Raises:
-        UserError: a label occurs twice, or is not one of the classes 0 to ``classes`` - 1.
+        UserError: an element is not a pair, a label occurs twice, or a label is not one of the
+            classes 0 to ``classes`` - 1.
+
+    Example:
+        >>> check_pairs([[1, 3]])
+        ((1, 3),)
     """
-    pairs = tuple((int(left), int(right)) for left, right in pairs)
-    labels = [label for pair in pairs for label in pair]
+    listed = [tuple(pair) for pair in pairs]
+    if any(len(pair) != 2 for pair in listed):
+        raise UserError(f"flip_pairs must be pairs of different classes, not {listed}")
+    checked = tuple((int(left), int(right)) for left, right in listed)
+    labels = [label for pair in checked for label in pair]
     if len(set(labels)) != len(labels):
-        raise UserError(f"flip_pairs: a label may occur in one pair only, got {pairs}")
+        raise UserError(
+            "flip_pairs must be pairs of different classes, and a label may occur in one pair "
+            f"only, got {checked}"
+        )
     if labels and (min(labels) < 0 or max(labels) >= classes):
-        raise UserError(f"flip_pairs: labels must be classes 0..{classes - 1}, got {pairs}")
-    return pairs
+        raise UserError(f"flip_pairs: labels must be classes 0..{classes - 1}, got {checked}")
+    return checked

@@ -22,7 +22,7 @@ from ccsa.modeling.pixel_normalization import check_pixel_constants
 
 LEVELS = tuple(f"res{i}" for i in range(6))
 OUTPUT_STRIDES = (8, 16, 32)
-NORMS = ("", "SyncBN", "FrozenBN")
+TIMM_NORMS = ("", "SyncBN", "FrozenBN")
 
 # What timm raises for arguments and image sizes that a model does not support.
 _TIMM_ERRORS = (TypeError, AssertionError, RuntimeError, ValueError, LookupError)
@@ -67,7 +67,7 @@ class TimmBackbone(Backbone):
     ):
         super().__init__()
         one_of(OUTPUT_STRIDES, output_stride, "output_stride")
-        one_of(NORMS, norm, "the norm of a timm backbone")
+        one_of(TIMM_NORMS, norm, "the norm of a timm backbone")
         if not out_features or list(out_features) != [n for n in LEVELS if n in out_features]:
             listed = ", ".join(LEVELS[1:])
             raise UserError(f"out_features must be among {listed}, in order, not {out_features}")
