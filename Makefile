@@ -2,7 +2,7 @@
 # make train      trains and evaluates the demonstration model
 # make nuclei     trains Mask R-CNN on your own data: a microscopy image, as in docs/OWN_DATA.md
 # make far-cue    measures how far criss-cross attention sees, as a table and a picture
-# make benchmark  measures the time and memory of criss-cross attention next to its peers
+# make benchmark  measures the time and memory of criss-cross attention next to other implementations
 # make docs       builds the documentation as a site, in site/
 # make test       runs lint and all tests
 VENV := .venv

@@ -1,4 +1,4 @@
-"""The suites for the operator and the block, compared with their peers."""
+"""The suites for the operator and the block, compared with other implementations."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -74,7 +74,7 @@ def operator(options: Options) -> Section:
             records.append(record)
     notes = [
         "ours: channels-last operands, as in the block CrissCross; NCHW: the contiguous operands "
-        "that the peers get",
+        "that the other implementations get",
         f"roofline: time of all bytes at {bandwidth / 1e9:.0f} GB/s (a copy) or of all operations "
         f"at {rate / 1e9:.0f} GFLOP/s (a large matrix multiplication), whichever is longer; both "
         "rates were measured in this run",
@@ -96,7 +96,7 @@ def block(options: Options) -> Section:
     notes = [
         f"R = {RECURRENCE} recurrences, C / {cases.REDUCTION} channels of query and key, gamma = "
         "0.5, and the same weights in all blocks",
-        "ours: a channels-last feature map; the peers get a contiguous one",
+        "ours: a channels-last feature map; the other implementations get a contiguous one",
         "memory: peak of a forward and backward pass without weights, feature map and result, in "
         "MiB",
     ]
@@ -246,7 +246,7 @@ def _section(name: str, title: str, records: list[dict], names: list[str], notes
     notes = [
         "median of the turns ± half the interquartile range; 0 if turns are so long that only one "
         "is timed",
-        "speed-up: time of the faster peer / time of ours",
+        "speed-up: time of the faster of the other implementations / time of ours",
         "matmuls: only the matrix multiplications, of the same sizes on contiguous operands; "
         "ours / matmuls: how far ours is from this lower bound",
         *notes,

@@ -6,11 +6,12 @@
     python tools/demo.py --weights $RUN --input a.jpg folder/ '*.png' clip.mp4 --output drawn/
     python tools/demo.py --config-file configs/ccnet_mask_rcnn.yaml --weights model.pth --webcam
 
-Without --output the drawings are shown in a window: Esc or q ends the program, any other key shows
-the next one.
+KEY VALUE pairs at the end override the configuration. Without --output the drawings are
+shown in a window: Esc or q ends the program, any other key shows the next one.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,9 @@ from ccsa.engine.trained_model import add_trained_model_arguments
 from ccsa.errors import UserError, reports_user_errors
 from ccsa.visualization.demo import Demo, Window
 from ccsa.visualization.media import choose_targets, find_inputs, is_video
+
+# A key of the configuration that has a section, such as MODEL.DEVICE.
+CONFIG_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z][A-Z0-9_]*)+")
 
 
 def parse_args() -> argparse.Namespace:
@@ -49,13 +53,36 @@ def parse_args() -> argparse.Namespace:
         help="draw objects with at least this score (default: 0.5)",
     )
     parser.add_argument(
+        "opts",
+        nargs=argparse.REMAINDER,
+        metavar="KEY VALUE",
+        help="override the configuration; INPUT.CLIP.STEP counts the frames of the video, whatever "
+        "INPUT.CLIP.SOURCE is",
+    )
+    parser.add_argument(
         "--opts",
+        dest="more_opts",
         nargs=argparse.REMAINDER,
         default=[],
-        help="KEY VALUE pairs, as the last option; INPUT.CLIP.STEP counts the frames of the video, "
-        "whatever INPUT.CLIP.SOURCE is",
+        help="the same KEY VALUE pairs, as the last option",
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.input, options = split_options(args.input or [])
+    args.opts = [*options, *args.opts, *args.more_opts]
+    return args
+
+
+def split_options(words: list[str]) -> tuple[list[str], list[str]]:
+    """Split the words after --input into inputs and KEY VALUE pairs, which may follow directly.
+
+    Example:
+        >>> split_options(["a.jpg", "folder/", "MODEL.DEVICE", "cpu"])
+        (['a.jpg', 'folder/'], ['MODEL.DEVICE', 'cpu'])
+    """
+    for index, word in list(enumerate(words))[1:]:
+        if CONFIG_KEY.fullmatch(word) and not Path(word).exists():
+            return words[:index], words[index:]
+    return words, []
 
 
 def with_threshold(cfg: CfgNode, confidence: float) -> CfgNode:
@@ -112,7 +139,7 @@ def main() -> None:
     model = Trainer.build_model(cfg)
     checkpointer = Checkpointer(model)
     checkpointer.load(cfg.MODEL.WEIGHTS)
-    if checkpointer.report:
+    if checkpointer.report:  # None for random weights
         print(*checkpointer.report.lines, sep="\n")
     demo = Demo(cfg, model)
     if window is None:

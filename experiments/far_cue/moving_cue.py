@@ -27,7 +27,7 @@ def table(runs: Runs, style: str = "simple") -> str:
         style: a format of tabulate, e.g. ``simple`` or ``github``.
     """
     rows = [[n.name, f"{mean_iou(runs[n.config]):.2f}"] for n in NETWORKS]
-    headers = ["mIoU", "cue: in earlier frames"]
+    headers = ["", "mIoU, cue in earlier frames"]
     return tabulate(rows, headers, style, colalign=["left", "right"], disable_numparse=True)
 
 

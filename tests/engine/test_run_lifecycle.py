@@ -54,7 +54,7 @@ def test_a_platform_that_does_not_report_memory(cfg, tmp_path, capsys, monkeypat
 
 def test_scores_that_are_not_numbers_become_null(cfg, tmp_path, capsys):
     printed = finish(cfg, capsys, {"segm": {"AP": float("nan"), "APs": float("inf"), "AP50": 1.0}})
-    assert "mask AP none (nothing was detected) in 225 s" in printed
+    assert "mask AP: not available, because nothing was detected (225 s" in printed
     scores = json.loads((tmp_path / "results.json").read_text())["results"]["segm"]
     assert scores == {"AP": None, "APs": None, "AP50": 1.0}
 

@@ -207,3 +207,18 @@ def test_a_section_is_not_a_value(config, value):
     with pytest.raises(UserError, match=r"^MODEL .* is a section of keys") as error:
         setup_cfg(args(config, "MODEL", value))
     assert len(str(error.value)) < 200
+
+
+def test_an_option_without_a_value_is_named(config):
+    with pytest.raises(UserError, match=r"the option SOLVER\.MAX_ITER has no value; .* 3 words"):
+        setup_cfg(args(config, "SEED", "1", "SOLVER.MAX_ITER"))
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [("SOLVER.MAXITER", "; did you mean SOLVER.MAX_ITER?"), ("NOTHING.LIKE_IT", "")],
+)
+def test_only_similar_keys_are_suggested(config, key, hint):
+    with pytest.raises(UserError) as caught:
+        setup_cfg(args(config, key, "1"))
+    assert str(caught.value) == f"there is no key {key} (on the command line){hint}"

@@ -183,6 +183,6 @@ def test_it_trains_draws_and_never_overwrites(tmp_path, monkeypatch, capsys):
     }
     assert (folder / "any_ccnet_R2" / "results.json").is_file()
     text = (folder / "table.md").read_text()
-    assert "cue: any" in text and "cue: in earlier frames" in text
+    assert "cue: any" in text and "mIoU, cue in earlier frames" in text
     picture = np.asarray(Image.open(folder / "table.png").convert("RGB"))
     assert min(picture.shape[:2]) > 500 and len(np.unique(picture)) > 50

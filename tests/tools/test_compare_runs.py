@@ -50,8 +50,30 @@ def test_a_line_for_each_configuration(run, runs):
     assert status == 0
     header, _, fcn, wide, *_ = out.splitlines()
     assert "mIoU" in header
-    assert " ".join(fcn.split()) == "fcn 2 60.0 2.8 58.0 to 62.0 - - - 1.00 GiB -"
+    assert " ".join(fcn.split()) == "fcn 2 60.0 2.8 58.0 to 62.0 1.00 GiB"
     assert wide.split()[:5] == ["wide", "1", "70.0", "-", "-"]
+
+
+def test_without_costs_there_are_no_columns_for_them(run, runs):
+    header = run(runs, "--no-cost")[1].splitlines()[0]
+    assert header.split() == ["runs", "mIoU", "std", "min", "to", "max", "memory,", "run"]
+
+
+def test_groups_of_one_configuration_name_the_keys_that_differ(run, runs, make_run):
+    assert " differ in " not in run(runs, "--no-cost")[1]
+    options = ["MODEL.SEM_SEG_HEAD.CONVS_DIM", 128, "SOLVER.BASE_LR", 0.5, "SEED", 3]
+    make_run("digits/fcn/3", {"sem_seg": {"mIoU": 64.0, "pACC": 91.0}}, options=options)
+    _, out, _ = run(runs / "fcn", "--no-cost")
+    keys = "MODEL.SEM_SEG_HEAD.CONVS_DIM, SOLVER.BASE_LR"
+    assert f"note: fcn/1 and fcn/3 differ in {keys}\n" in out
+
+
+def test_a_metric_that_no_run_has_is_explained(run, make_run):
+    nan = float("nan")
+    folder = make_run("digits/fcn/1", {"sem_seg": {"mIoU": nan, "pACC": nan}})
+    status, out, _ = run(folder, "--no-cost")
+    assert status == 0
+    assert "note: no run has a value of mIoU, because its results are nan in every run" in out
 
 
 def test_cost_of_each_configuration(run, runs, scene):

@@ -305,6 +305,35 @@ def test_a_run_from_a_machine_with_another_device_is_drawn_here(demo, run, scene
     assert (tmp_path / "drawn.jpg").is_file()
 
 
+def test_random_weights_are_drawn(demo, run, scenes, tmp_path):
+    status, printed, errors = demo(
+        *("--config-file", run / "config.yaml", "--input", scenes / "000001.jpg"),
+        *("--output", tmp_path / "drawn.jpg", "MODEL.WEIGHTS", ""),
+        weights=None,
+    )
+    assert status == 0, errors
+    assert "weights: random" in printed and (tmp_path / "drawn.jpg").is_file()
+
+
+@pytest.mark.parametrize("form", ["last", "after --input", "--opts"])
+def test_key_value_pairs_override_the_configuration(demo, scenes, tmp_path, monkeypatch, form):
+    seen = []
+    build = demo_tool.Trainer.build_model
+    monkeypatch.setattr(
+        demo_tool.Trainer, "build_model", lambda cfg: seen.append(cfg.SEED) or build(cfg)
+    )
+    scene, out = ["--input", scenes / "000001.jpg"], ["--output", tmp_path / "drawn.jpg"]
+    pairs = ["MODEL.DEVICE", "cpu", "SEED", "7"]
+    arguments = {
+        "last": [*scene, *out, *pairs],
+        "after --input": [*out, *scene, *pairs],
+        "--opts": [*scene, *out, "--opts", *pairs],
+    }[form]
+    status, _, errors = demo(*arguments)
+    assert status == 0, errors
+    assert seen == [7] and (tmp_path / "drawn.jpg").is_file()
+
+
 def test_the_command_itself(run, scenes, tmp_path):
     out = tmp_path / "drawn.png"
     command = [sys.executable, TOOL, "--weights", run, "--input", scenes / "000001.jpg"]

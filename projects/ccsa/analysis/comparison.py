@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog
 from tabulate import tabulate
 
 from ccsa.analysis.measure import Cost, measure
-from ccsa.analysis.runs import Group, Spread
+from ccsa.analysis.runs import Group, Spread, differences
 from ccsa.checkpoint import Checkpointer
 from ccsa.data.image_reader import intensity_range, read_image
 from ccsa.engine.checks import check_dataset, check_model
@@ -20,6 +20,9 @@ from ccsa.errors import UserError
 from ccsa.utils.run_folders import last_weights
 
 ABSENT = "-"
+
+_MEASURED = ("parameters", "FLOPs", "ms per image", "memory, image")
+_COST_HEADERS = ("parameters", "FLOPs", "ms per image", "memory, run", "memory, image")
 
 
 class Row(NamedTuple):
@@ -47,24 +50,26 @@ class Comparison(NamedTuple):
         metric: the name of the metric.
         rows: one row for each group.
         notes: sentences that explain the rows.
+        costs: whether the costs of one image were requested.
     """
 
     metric: str
     rows: list[Row]
     notes: list[str]
-
-    def headers(self) -> list[str]:
-        """Return the headers of the table."""
-        return [
-            *("", "runs", self.metric, "std", "min to max", "parameters", "FLOPs"),
-            *("ms per image", "memory, run", "memory, image"),
-        ]
+    costs: bool = True
 
     def table(self, style: str = "simple") -> str:
-        """Return the table as text in a format of tabulate, e.g. ``simple`` or ``github``."""
-        align = ["left", *["right"] * (len(self.headers()) - 1)]
+        """Return the table as text in a format of tabulate, e.g. ``simple`` or ``github``.
+
+        Without costs, the table has no columns for them.
+        """
+        headers = ["", "runs", self.metric, "std", "min to max", *_COST_HEADERS]
         cells = [_cells(row) for row in self.rows]
-        return tabulate(cells, self.headers(), style, colalign=align, disable_numparse=True)
+        if not self.costs:
+            kept = [i for i, name in enumerate(headers) if name not in _MEASURED]
+            headers, *cells = ([row[i] for i in kept] for row in (headers, *cells))
+        align = ["left", *["right"] * (len(headers) - 1)]
+        return tabulate(cells, headers, style, colalign=align, disable_numparse=True)
 
     def markdown(self) -> str:
         """Return the table and its notes as Markdown."""
@@ -99,6 +104,9 @@ def compare(
             )
         peaks = [run.memory for run in group.runs if run.memory]
         rows.append(Row(group.name, len(group.runs), spread, max(peaks, default=None), cost))
+    if not any(values):
+        notes.append(f"no run has a value of {metric}, because its results are nan in every run")
+    notes += differences(groups)
     if any(row.memory for row in rows):
         notes.append(
             "memory, run: the highest peak that a run recorded in training and evaluation (on a "
@@ -113,7 +121,7 @@ def compare(
             f"measured on {describe_device(cfg.MODEL.DEVICE).removeprefix('device: ')}, "
             f"{platform.machine()}, {os.cpu_count()} CPU cores, torch {torch.__version__}",
         ]
-    return Comparison(metric, rows, notes)
+    return Comparison(metric, rows, notes, costs)
 
 
 def measure_group(group: Group) -> Cost:

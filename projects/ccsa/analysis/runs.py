@@ -12,6 +12,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+from ccsa.engine.config_files import find_value, flat_keys
 from ccsa.engine.setup import setup_cfg
 from ccsa.errors import UserError
 from ccsa.evaluation import main_metric
@@ -168,6 +169,38 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
         groups.setdefault(_without_seed(run.cfg), []).append(run)
     names = _names([members[0].folder for members in groups.values()])
     return [Group(name, members) for name, members in zip(names, groups.values(), strict=True)]
+
+
+def differences(groups: Sequence[Group]) -> list[str]:
+    """Return one sentence for each group of the same configuration file as an earlier group.
+
+    A sentence names the keys that differ between the two, which KEY VALUE pairs have changed.
+    """
+    first: dict[Path, Group] = {}
+    sentences = []
+    for group in groups:
+        other = first.setdefault(group.runs[0].folder.resolve().parent, group)
+        folders = [g.runs[0].folder.resolve() for g in (other, group)]
+        if other is not group and all(folder.name.isdigit() for folder in folders):
+            before, after = other.runs[0].cfg, group.runs[0].cfg
+            keys = sorted({*flat_keys(before), *flat_keys(after)} - set(_RUN_KEYS))
+            changed = [key for key in keys if _value(before, key) != _value(after, key)]
+            names = " and ".join("/".join(folder.parts[-2:]) for folder in folders)
+            sentences.append(f"{names} differ in {_listed(changed)}")
+    return sentences
+
+
+def _listed(keys: Sequence[str], most: int = 8) -> str:
+    more = len(keys) - most
+    return ", ".join(keys[:most]) + (f" and {more} more keys" if more > 0 else "")
+
+
+def _value(cfg: CfgNode, key: str) -> Any:
+    """Return the value of a dotted key, or None if ``cfg`` does not have it."""
+    try:
+        return find_value(cfg, key)
+    except KeyError:
+        return None
 
 
 def choose_metric(groups: Sequence[Group], name: str | None = None) -> tuple[str, list[Spread]]:

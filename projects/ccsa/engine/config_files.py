@@ -224,7 +224,8 @@ def merge_options(cfg: CfgNode, options: list[str]) -> None:
             raise UserError(f"{word} comes too late: put it before the first KEY VALUE pair")
     if len(options) % 2:
         raise UserError(
-            f"options come in pairs KEY VALUE, but there are {len(options)}: {' '.join(options)}"
+            f"the option {options[-1]} has no value; options are given in pairs KEY VALUE, but "
+            f"there are {len(options)} words: {' '.join(options)}"
         )
     for given, value in zip(options[::2], options[1::2], strict=True):
         key = RENAMED_KEYS.get(given, given)
@@ -253,7 +254,7 @@ def check_key(cfg: CfgNode, key: str, where: str) -> None:
     node = cfg
     for part in key.split("."):
         if not isinstance(node, CfgNode) or part not in node:
-            hint = suggestion(key, list(flat_keys(cfg)), listed=0, cutoff=0.5)
+            hint = suggestion(key, list(flat_keys(cfg)), listed=0, cutoff=0.75)
             raise UserError(f"there is no key {key} ({where}){hint}")
         node = node[part]
 

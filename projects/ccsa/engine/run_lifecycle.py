@@ -74,9 +74,12 @@ def finish_run(cfg: CfgNode, model: nn.Module, results: Mapping, seconds: float)
     metric = main_metric(results.get(names[0], {}) if len(names) > 1 else results)
     if metric:
         name, value = metric
-        score = "none (nothing was detected)" if math.isnan(value) else f"{value:.1f}"
         memory = "" if peak is None else f", {peak / 2**30:.1f} GiB"
-        print(f"\n{name} {score} in {seconds:.0f} s{memory}\n")
+        if math.isnan(value):
+            reason = f"not available, because nothing was detected ({seconds:.0f} s{memory})"
+            print(f"\n{name}: {reason}\n")
+        else:
+            print(f"\n{name} {value:.1f} in {seconds:.0f} s{memory}\n")
     if names:
         _draw(cfg, model, names[0], folder / "predictions.png")
     outputs = {

@@ -92,9 +92,9 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     merge_options(cfg, options)
     apply_own_data(cfg, args, _written_keys(args, options))
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
-    _thaw_random_weights(cfg)
+    _unfreeze_random_weights(cfg)
     cfg = resolve_pixel_constants(cfg)
-    _refuse_emulated_bfloat16(cfg)
+    _disable_emulated_bfloat16(cfg)
     cfg.freeze()
     return cfg
 
@@ -159,7 +159,7 @@ def describe_device(device: str) -> str:
     return f"device: {device}"
 
 
-def _thaw_random_weights(cfg: CfgNode) -> None:
+def _unfreeze_random_weights(cfg: CfgNode) -> None:
     """Train all norms and stages of a backbone that has no pretrained weights.
 
     Frozen norms and stages are for pretrained weights. Random ones would stay random, and without
@@ -180,7 +180,7 @@ def _thaw_random_weights(cfg: CfgNode) -> None:
     )
 
 
-def _refuse_emulated_bfloat16(cfg: CfgNode) -> None:
+def _disable_emulated_bfloat16(cfg: CfgNode) -> None:
     """Disable mixed precision on a CPU without bfloat16 instructions.
 
     Emulated, it is many times slower than float32 and does not save a relevant amount of memory.
