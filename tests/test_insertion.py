@@ -268,3 +268,15 @@ def test_torchvision_models_work_without_detectron2():
 def test_arguments_of_other_types_are_refused(model, blocks, said):
     with pytest.raises(UserError, match=said):
         insert_blocks(model, blocks)
+
+
+def test_a_second_call_at_one_location_says_how_to_attach_both():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1))
+    entry = {"at": "0", "block": "CrissCross"}
+    insert_blocks(model, [entry])
+    message = (
+        "^a block is already attached to 0; pass all blocks of one location to one call of "
+        "insert_blocks$"
+    )
+    with pytest.raises(UserError, match=message):
+        insert_blocks(model, [entry])
