@@ -219,7 +219,7 @@ def test_mistakes_are_named_and_leave_the_model_alone(net, spec, words):
 
 def test_a_second_call_at_the_same_place_is_refused(net):
     insert_blocks(net, [{"at": "res4", "block": "CrissCross"}])
-    with pytest.raises(ValueError, match="in one call"):
+    with pytest.raises(ValueError, match="to one call of insert_blocks"):
         insert_blocks(net, [{"at": "res4.3", "block": "CrissCross"}])
 
 

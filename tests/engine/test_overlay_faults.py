@@ -26,8 +26,8 @@ def message(*args, **options):
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        *((name, "overlays that fit: ccl, ") for name in (".", "..", "x" * 5000, "*")),
-        ("criss*", r"did you mean criss_cross\?$"),
+        *((name, "overlays that fit: ccl, ") for name in (".", "..", "x" * 5000, "*", "criss*")),
+        ("cris_cross", r"did you mean criss_cross\?$"),
         ("r3\0", r"did you mean r3\b.*\?$"),
     ],
 )
