@@ -134,9 +134,11 @@ def non_local(options: Options, shape: tuple[int, ...] = (1, 512, 97, 97)) -> Se
     headers = ["", "GFLOPs forward", "forward, ms", "forward + backward, ms", "peak, MiB"]
     headers.append("non-local peak / peak")
     notes = [
-        "non-local: one block that keeps all attention weights in memory, as in the paper; the "
-        f"criss-cross blocks have R = {RECURRENCE} recurrences; GFLOPs are counted as in the "
-        "paper, two per multiply-add",
+        "non-local: one block that keeps all attention weights in memory, as in the paper: "
+        "separate matrix multiplications and a softmax, which hold four matrices of all pairs of "
+        "positions at the peak (NonLocal of ccsa, in `python -m experiments.ccnet_costs`, holds "
+        f"three); the criss-cross blocks have R = {RECURRENCE} recurrences; GFLOPs are counted as "
+        "in the paper, two per multiply-add",
         "peak: of a forward and backward pass without weights, feature map and result",
     ]
     record = {"shape": shape, "memory": memory, "multiply_adds": work}

@@ -58,7 +58,7 @@ def gflops(module: nn.Module) -> float:
 
 
 def training_memory(module: nn.Module) -> float:
-    """Return the peak memory of a forward and backward pass in MB, beyond weights, input and
+    """Return the peak memory of a forward and backward pass in MiB, beyond weights, input and
     output."""
     x = torch.randn(SHAPE).contiguous(memory_format=torch.channels_last)
     grad = torch.ones_like(x)
@@ -69,7 +69,7 @@ def training_memory(module: nn.Module) -> float:
         module.zero_grad()
 
     step()
-    return (peak_bytes(step, torch.device("cpu")) - grad.numel() * grad.element_size()) / 1e6
+    return (peak_bytes(step, torch.device("cpu")) - grad.numel() * grad.element_size()) / 2**20
 
 
 def cost_table() -> str:
@@ -90,7 +90,7 @@ def cost_table() -> str:
         )
     headers = [
         *("", "GFLOPs", "paper", "difference"),
-        *("MB in training, here", "paper"),
+        *("MiB in training, here", "paper, MB"),
     ]
     return tabulate(rows, headers, colalign=["left", *["right"] * 5], disable_numparse=True)
 
@@ -100,6 +100,10 @@ NOTES = [
     "fvcore count it as one",
     "memory measured here is the peak of a forward and backward pass on the CPU, beyond weights, "
     "input and output; the paper read its memory off a GPU, for its own implementation",
+    "the non-local block here is NonLocal of ccsa, whose attention (PyTorch's "
+    "scaled_dot_product_attention, without a fused kernel at these widths) holds three matrices of "
+    "all pairs of positions at its peak; docs/BENCHMARKS.md measures separate matrix "
+    "multiplications and a softmax, which hold four",
 ]
 
 

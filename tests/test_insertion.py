@@ -219,7 +219,7 @@ def test_mistakes_are_named_and_leave_the_model_alone(net, spec, words):
 
 def test_a_second_call_at_the_same_place_is_refused(net):
     insert_blocks(net, [{"at": "res4", "block": "CrissCross"}])
-    with pytest.raises(ValueError, match="in one call"):
+    with pytest.raises(ValueError, match="to one call of insert_blocks"):
         insert_blocks(net, [{"at": "res4.3", "block": "CrissCross"}])
 
 
@@ -287,3 +287,15 @@ def test_a_block_that_changes_the_dtype_does_not_change_the_dtype_of_the_module(
         CONTEXT_BLOCK_REGISTRY._classes.pop("Mean")
     with torch.autocast("cpu", torch.bfloat16):
         assert model(torch.ones(1, 3, 2, 2)).dtype == torch.bfloat16
+
+
+def test_a_second_call_at_one_location_says_how_to_attach_both():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1))
+    entry = {"at": "0", "block": "CrissCross"}
+    insert_blocks(model, [entry])
+    message = (
+        "^a block is already attached to 0; pass all blocks of one location to one call of "
+        "insert_blocks$"
+    )
+    with pytest.raises(UserError, match=message):
+        insert_blocks(model, [entry])

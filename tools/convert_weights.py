@@ -15,6 +15,7 @@ import argparse
 from pathlib import Path
 
 from ccsa.checkpoint.conversion import CCSA, SOURCES, convert_state_dict, model_options
+from ccsa.checkpoint.load_report import BATCH_COUNTER
 from ccsa.checkpoint.weight_files import WeightsSource, check_suffix, read_weights, save_weights
 from ccsa.errors import reports_user_errors
 from ccsa.utils.files import check_new_file
@@ -56,7 +57,11 @@ def main() -> None:
         print(f"{len(converted)} tensors written under their own keys")
     else:
         options = " ".join(f"{key} {value}" for key, value in model_options(converted).items())
-        print(f"{len(converted)} tensors converted, none left over, none missing")
+        counters = sum(key.endswith(BATCH_COUNTER) for key in converted)
+        print(
+            f"{len(converted)} tensors converted, of which {counters} are batch counters of norms, "
+            "which a load report does not count; none is left over or missing"
+        )
         print(f"model:   {options}")
     print(f"weights: {args.output}")
 

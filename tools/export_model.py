@@ -56,8 +56,8 @@ def check(part: Part, name: str, file: Path) -> str:
             f"{height}x{width}; try another --format, or omit --check"
         )
     return (
-        f"checked at {height}x{width}, another size than it was written with: differs from the "
-        f"model by {largest:.1e} of the largest value"
+        f"checked at {height}x{width}, another size than it was written with: largest difference "
+        f"from the model: {largest:.1e} of the largest value"
     )
 
 

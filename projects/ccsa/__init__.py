@@ -89,7 +89,7 @@ _REQUIRED = {
 
 
 def _is_installed(package: str) -> bool:
-    """Return whether a top-level package can be found; a finder that raises counts as a no."""
+    """Return whether a top-level package can be found; it cannot if a finder raises."""
     if sys.modules.get(package) is not None:
         return True
     try:

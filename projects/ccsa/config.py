@@ -61,9 +61,10 @@ def _add_model_keys(cfg: CfgNode) -> None:
 def _add_backbone_keys(cfg: CfgNode) -> None:
     """Add the keys of backbones.
 
-    ``STEM_TYPE`` and ``RES5_MULTI_GRID`` of ``build_dilated_resnet_backbone`` mean the same as
-    in Detectron2's DeepLab project. ``MODEL.PLAIN`` belongs to ``PlainBackbone``, and
-    ``MODEL.TIMM`` to ``build_timm_backbone`` and ``build_timm_fpn_backbone``; see docs/TIMM.md.
+    The keys below belong to the backbones. ``STEM_TYPE`` and ``RES5_MULTI_GRID`` of
+    ``build_dilated_resnet_backbone`` mean the same as in Detectron2's DeepLab project.
+    ``MODEL.PLAIN`` belongs to ``PlainBackbone``, and ``MODEL.TIMM`` to ``build_timm_backbone`` and
+    ``build_timm_fpn_backbone``; see docs/TIMM.md.
     """
     keys = cfg.MODEL.RESNETS
     # The stride of res5: 8 or 16 with dilation, or 32 without.
@@ -109,10 +110,9 @@ def _add_backbone_keys(cfg: CfgNode) -> None:
 def _add_semantic_keys(cfg: CfgNode) -> None:
     """Add the keys of semantic heads.
 
-    They belong to ``CCNetHead``, ``SANetHead`` and ``FCNHead``, which also use these keys of
-    Detectron2: ``IN_FEATURES`` (the last feature map of the backbone in a list; all stages for
-    ``SANetHead``), ``CONVS_DIM``, ``NORM``, ``NUM_CLASSES``, ``IGNORE_VALUE`` and
-    ``LOSS_WEIGHT``.
+    The keys below belong to ``CCNetHead``, ``SANetHead`` and ``FCNHead``, which also use these keys
+    of Detectron2: ``IN_FEATURES`` (the last feature map of the backbone in a list; all stages for
+    ``SANetHead``), ``CONVS_DIM``, ``NORM``, ``NUM_CLASSES``, ``IGNORE_VALUE`` and ``LOSS_WEIGHT``.
     """
     keys = cfg.MODEL.SEM_SEG_HEAD
     # The activation: "relu", or "leaky_relu" with slope 0.01 as in the official CCNet code.
@@ -157,8 +157,8 @@ def _add_semantic_keys(cfg: CfgNode) -> None:
     # The number of channels after the 1x1 convolution before the loss. With 0 there is no
     # convolution. The "16" of the paper may also be a ratio, CONVS_DIM // 16.
     keys.CCL.CHANNELS = 16
-    # The feature map that the loss takes: "context_output" or "context_input". The sources do not
-    # settle it.
+    # The feature map that the loss is computed on: "context_output", the output of the context
+    # blocks, or "context_input", their input. Paper and code do not specify it.
     keys.CCL.AT = "context_output"
     # Which classes are compared: those of the "batch" of one process, or those of each "image".
     keys.CCL.SCOPE = "batch"
@@ -257,8 +257,8 @@ def _add_input_keys(cfg: CfgNode) -> None:
     keys.CLIP = CfgNode()
     # VideoSemanticSegmentor: the number of frames of a clip (T).
     keys.CLIP.FRAMES = 5
-    # The frame that is labeled and predicted: "last" or "middle". CCNet's paper does not specify
-    # it.
+    # Which frame of a clip has the label and is predicted: "last" or "middle". CCNet's paper does
+    # not specify it.
     keys.CLIP.LABELLED = "last"
     # The distance between two frames of a clip, in frames. CCNet's paper does not specify it.
     keys.CLIP.STEP = 1
@@ -291,7 +291,7 @@ def _add_input_keys(cfg: CfgNode) -> None:
 def _add_inference_keys(cfg: CfgNode) -> None:
     """Add the keys of evaluation and semantic inference.
 
-    Those of semantic inference apply to any model with a ``sem_seg`` output.
+    The keys of semantic inference apply to any model with a ``sem_seg`` output.
     """
     keys = cfg.TEST
     # Whether the panoptic predictions of a test set are written to inference/<test set>, as COCO's

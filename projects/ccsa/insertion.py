@@ -157,7 +157,8 @@ def insert_blocks(model: nn.Module, blocks: Iterable[Mapping[str, Any]]) -> list
             seen.add(id(target))
             if hasattr(target, CHILD):
                 raise UserError(
-                    f"{path} already has a '{CHILD}'; list all blocks of one location in one call"
+                    f"a block is already attached to {path}; pass all blocks of one location to "
+                    "one call of insert_blocks"
                 )
             width = spec.channels or declared_channels(named, spec.layout.channel_axis == -1)
             if width is None:

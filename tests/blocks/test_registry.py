@@ -1,5 +1,7 @@
 """The registry of blocks, and its messages for wrong entries of a configuration."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -147,3 +149,21 @@ def test_bad_values_are_refused_by_the_class_itself(cls):
 def test_the_name_of_a_block_is_a_string(name):
     with pytest.raises(UserError, match=r"name of a context block is a string, not .*; use Criss"):
         build_block(name, 16)
+
+
+@pytest.mark.parametrize(
+    "name", ["CrissCross", "NonLocal", "SqueezeAttention", "SqueezeExcitation"]
+)
+def test_another_number_of_channels_is_named(name):
+    block = build_block(name, 64)
+    message = f"^{name} was built for 64 channels, but x has 32$"
+    with pytest.raises(UserError, match=message):
+        block(torch.zeros(1, 32, 5, 7))
+    with pytest.raises(UserError, match=message), torch.no_grad():
+        block.eval()(torch.zeros(1, 32, 5, 7))
+    x = torch.randn(1, 64, 5, 7)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "", torch.jit.TracerWarning, module=r"ccsa\.blocks\.base")
+        traced = torch.jit.trace(block, x, check_trace=False)
+    torch.testing.assert_close(traced(x), block(x))
+    torch.testing.assert_close(torch.export.export(block, (x,)).module()(x), block(x))

@@ -23,9 +23,16 @@ def message(*args, **options):
     return text
 
 
-@pytest.mark.parametrize("name", [".", "..", "x" * 5000, "*", "criss*", "r3\0"])
-def test_a_name_must_be_the_name_of_an_overlay(root, name):
-    with pytest.raises(UserError, match=r"there is no such overlay in .*vailable: 20ep, "):
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        *((name, "overlays that fit: ccl, ") for name in (".", "..", "x" * 5000, "*", "criss*")),
+        ("cris_cross", r"did you mean criss_cross\?$"),
+        ("r3\0", r"did you mean r3\b.*\?$"),
+    ],
+)
+def test_a_name_must_be_the_name_of_an_overlay(root, name, hint):
+    with pytest.raises(UserError, match=rf"there is no such overlay in .*; {hint}"):
         load(root, "digits/ccnet", name)
 
 

@@ -47,7 +47,11 @@ def test_one_name_has_a_file_for_each_kind_of_base(root):
         ("mask_rcnn", "r3", ["--with r3 does not fit", "no context block", "criss_cross"]),
         ("nonlocal_mask_rcnn", "r3", ["the model has only NonLocal"]),
         ("mask_rcnn_R_101", "R_101", ["MODEL.RESNETS.DEPTH is 101", "overlays that fit"]),
-        ("mask_rcnn", "sa,se", ["--with se", "mask_rcnn.yaml with sa", "sa is a block overlay"]),
+        (
+            "mask_rcnn",
+            "sa,se",
+            ["--with sa,se: both overlays change the block; use only one of them"],
+        ),
         ("mask_rcnn", "no_block", ["has no effect on", "would change nothing that the model uses"]),
         (
             "ccnet_mask_rcnn",
@@ -66,7 +70,14 @@ def test_one_name_has_a_file_for_each_kind_of_base(root):
         (
             "digits/fcn",
             "cls",
-            ["no such overlay in", "; did you mean 60cls or ccl? Available: 20ep,"],
+            ["no such overlay in", "; did you mean 60cls or ccl?"],
+        ),
+        ("digits/ccnet", "r2", ["R = 2 is the default of", "overlays that fit: ccl, ", ", r3"]),
+        ("digits/ccnet", "nothing", ["no such overlay in", "; overlays that fit: ccl, "]),
+        (
+            "digits/ccnet_mask_rcnn",
+            "no_block,non_local",
+            ["--with no_block,non_local: both overlays change the block; use only one of them"],
         ),
         ("digits/fcn", "gone.yaml", ["--with gone.yaml does not exist"]),
     ],

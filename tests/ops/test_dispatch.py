@@ -221,7 +221,7 @@ def test_the_choice_is_logged_once(caplog):
             criss_cross_attention(*qkv)
         criss_cross_attention(*qkv, backend="reference")
     assert [r.getMessage() for r in caplog.records] == [
-        "criss-cross attention on cpu, torch.float64: tiled"
+        "criss-cross attention uses the backend 'tiled' (cpu, float64)"
     ]
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ccsa.errors import true_or_false
+from ccsa.errors import UserError, true_or_false
 
 CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 """Convolutions by number of spatial axes."""
@@ -39,6 +39,9 @@ class GatedBlock(nn.Module):
         >>> block(x).flatten().tolist()
         [1.5, 2.5, 3.5, 4.5]
     """
+
+    channels: int | None = None
+    """The number of channels C that x must have; None if a subclass does not set it."""
 
     recurrence: int = 1
     """How many times the gate is applied, always with the same weights."""
@@ -81,7 +84,17 @@ class GatedBlock(nn.Module):
 
         Returns:
             (B, C, *spatial) with the dtype of x.
+
+        Raises:
+            UserError: x has another number of channels than the block was built for.
         """
+        # A trace would make a constant of the comparison, and warn about it.
+        known = self.channels is not None and isinstance(x, Tensor) and not torch.jit.is_tracing()
+        if known and x.dim() > 1 and x.shape[1] != self.channels:
+            raise UserError(
+                f"{type(self).__name__} was built for {self.channels} channels, but x has "
+                f"{x.shape[1]}"
+            )
         for _ in range(self.recurrence):
             x = self.gate(x)
         return x

@@ -70,6 +70,7 @@ class CrissCross(GatedBlock):
         true_or_false(checkpoint=checkpoint)
         conv = one_of(CONV, dims, "dims")
         inner = max(1, channels // reduction)
+        self.channels = channels
         self.recurrence = recurrence
         self.checkpoint = checkpoint
         self.memory_format = CHANNELS_LAST[dims]

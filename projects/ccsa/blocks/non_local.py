@@ -59,6 +59,7 @@ class NonLocal(GatedBlock):
             )
         conv = one_of(CONV, dims, "dims")
         inner, value = max(1, channels // reduction), max(1, channels // value_reduction)
+        self.channels = channels
         self.theta = conv(channels, inner, 1)
         self.phi = conv(channels, inner, 1)
         self.g = conv(channels, value, 1)

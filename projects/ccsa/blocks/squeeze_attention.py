@@ -89,6 +89,7 @@ class SqueezeAttention(GatedBlock):
                 *(conv(inner, out_channels), make_norm(out_channels)),
             )
 
+        self.channels = channels
         self.pool = pool
         self.attention = branch()
         self.attention.append(one_of(ACTIVATIONS, attention_activation, "attention_activation")())

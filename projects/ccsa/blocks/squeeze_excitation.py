@@ -33,6 +33,7 @@ class SqueezeExcitation(GatedBlock):
         super().__init__(residual)
         at_least(1, channels=channels, reduction=reduction)
         inner = max(1, channels // reduction)
+        self.channels = channels
         self.fc1 = nn.Linear(channels, inner)
         self.fc2 = nn.Linear(inner, channels)
 

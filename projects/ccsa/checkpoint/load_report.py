@@ -14,7 +14,7 @@ Shape = tuple[int, ...]
 
 
 class LoadReport(NamedTuple):
-    """The tensors of a model and of a weight file, by name; counters of batch norms are left out.
+    """The tensors of a model and of a weight file, by name, without batch counters of norms.
 
     Attributes:
         loaded: how many of the model's tensors were loaded.
@@ -31,7 +31,7 @@ class LoadReport(NamedTuple):
 
     @property
     def lines(self) -> list[str]:
-        """The report as text: the number of loaded tensors, then one entry per kind of the rest."""
+        """Return the report as text: the number of loaded tensors, then one entry per problem."""
         return [text for _, text in self._messages()]
 
     def log(self, logger: logging.Logger) -> None:

@@ -146,6 +146,7 @@ def apply_overlays(cfg: CfgNode, names: Sequence[str], config_file: str) -> CfgN
     used: list[Overlay] = []
     first, base = cfg, config_file
     for name in names:
+        _check_name(cfg, name, folder, used)
         used.append(_choose(cfg, _read_overlay(folder, name), name, base, folder, used))
         cfg = used[-1].applied(cfg)
         base = f"{config_file} with {','.join(o.name for o in used)}"
@@ -201,6 +202,40 @@ def _check_with_others(
         )
 
 
+def _check_name(cfg: CfgNode, name: str, folder: Path, used: list[Overlay]) -> None:
+    """Raise a UserError if a name is not that of an overlay; a path is checked when it is read.
+
+    The message has the most similar names, or else the overlays that fit.
+    """
+    known = _overlay_names(folder)
+    if is_overlay_path(name) or name in known:
+        return
+    if not known:
+        raise UserError(
+            f"--with {name}: there is no folder {folder}, because an installed package does not "
+            "include the overlays of this project; use a --config-file in a clone of the project, "
+            "or give the path of a YAML file, e.g. --with ./mine.yaml"
+        )
+    default = (
+        "; R = 2 is the default of criss-cross attention, so leave it out"
+        if name.lower() == "r2"
+        else ""
+    )
+    near = "" if default else suggestion(name, known, listed=0)
+    hint = near or f"{default}{_fitting_overlays(cfg, folder, used)}"
+    raise UserError(f"--with {name}: there is no such overlay in {folder}{hint}")
+
+
+def _fitting_overlays(cfg: CfgNode, folder: Path, used: list[Overlay]) -> str:
+    """Return the end of a message that lists the overlays that can be applied to ``cfg``."""
+    fitting = [
+        name
+        for name, files in read_overlays(folder).items()
+        if any(not o.mismatches(cfg) and not _refusal(cfg, o, used) for o in files)
+    ]
+    return f"; overlays that fit: {', '.join(fitting)}" if fitting else "; no overlay fits"
+
+
 def _overlay_names(folder: Path) -> list[str]:
     """Return the names of the overlays in a folder."""
     paths = (p for p in folder.glob("*") if p.suffix == ".yaml" or any(p.glob("*.yaml")))
@@ -222,15 +257,6 @@ def _read_overlay(folder: Path, name: str) -> list[Overlay]:
                 f"--with {name} does not exist; did you mean {stem}, the overlay in {folder}?"
             )
         return [_read(name, existing_file(name, "--with"))]
-    if not known:
-        raise UserError(
-            f"--with {name}: there is no folder {folder}, because an installed package does not "
-            "include the overlays of this project; use a --config-file in a clone of the project, "
-            "or give the path of a YAML file, e.g. --with ./mine.yaml"
-        )
-    if name not in known:
-        hint = suggestion(name, known, listed=len(known))
-        raise UserError(f"--with {name}: there is no such overlay in {folder}{hint}")
     files = [folder / f"{name}.yaml", *sorted((folder / name).glob("*.yaml"))]
     return [_read(name, str(file)) for file in files if file.is_file()]
 
@@ -291,12 +317,13 @@ def _choose(
     refusal = _refusal(cfg, fitting[0], used) if fitting else ""
     if fitting and not refusal:
         return fitting[0]
-    others = [
-        other
-        for other, files in read_overlays(folder).items()
-        if any(not o.mismatches(cfg) and not _refusal(cfg, o, used) for o in files)
-    ]
-    listed = f"; overlays that fit: {', '.join(others)}" if others else "; no overlay fits"
+    for other in used:
+        if fitting and fitting[0].kind and fitting[0].kind == other.kind:
+            raise UserError(
+                f"--with {other.name},{name}: both overlays change the {other.kind}; use only one "
+                "of them"
+            )
+    listed = _fitting_overlays(cfg, folder, used)
     if fitting:
         raise UserError(f"--with {name} {refusal.format(base=base)}{listed}")
     bases = " or ".join(o.bases for o in candidates if o.bases)

@@ -38,8 +38,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Build the optimizer that ``SOLVER.OPTIMIZER`` names.
 
     Parameters outside ``model.backbone`` get ``SOLVER.HEAD_LR_FACTOR`` times ``SOLVER.BASE_LR``.
-    This is the one place that checks the settings of the solver, those of the schedule included:
-    a schedule always belongs to an optimizer.
+    It checks all settings of the solver, including those of the schedule, because a schedule always
+    belongs to an optimizer.
 
     Raises:
         UserError: a setting of the solver is wrong; see :func:`check_solver`.

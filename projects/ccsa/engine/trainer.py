@@ -168,7 +168,7 @@ class Trainer(DefaultTrainer):
 
     @property
     def results(self) -> dict | None:
-        """Results of the last evaluation of this run (on the main process), or None."""
+        """Return the results of the last evaluation (on the main process), or None."""
         return getattr(self, "_last_eval_results", None)
 
     def train(self) -> dict | None:

@@ -33,7 +33,9 @@ def write_split(folder: Path, split: str, count: int, seed: int) -> None:
     images: list[dict[str, Any]] = []
     instances: list[dict[str, Any]] = []
     panoptic: list[dict[str, Any]] = []
-    for number in tqdm(range(1, count + 1), desc=f"drawing digits_{split}", unit="scene"):
+    for number in tqdm(
+        range(1, count + 1), desc=f"generating dataset digits_{split}", unit="scene"
+    ):
         rng = np.random.default_rng([seed, split == "val", number])
         scene = draw_scene(rng, scans, classes)
         name = f"{number:06d}"

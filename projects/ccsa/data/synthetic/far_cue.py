@@ -103,7 +103,9 @@ def write_far_cue(folder: Path, counts: dict[str, int] = COUNTS, seed: int = SEE
             images.mkdir(parents=True)
             semantic.mkdir()
             rng = np.random.default_rng([seed, number, split == "val"])
-            for index in tqdm(range(1, count + 1), desc=f"drawing far_cue_{name}", unit="image"):
+            for index in tqdm(
+                range(1, count + 1), desc=f"generating dataset far_cue_{name}", unit="image"
+            ):
                 image, labels = draw_image(rng, variant)
                 write_image(images / f"{index:04d}.png", image)
                 write_image(semantic / f"{index:04d}.png", labels)

@@ -77,7 +77,9 @@ def write_moving_cue(folder: Path, counts: dict[str, int] = COUNTS, seed: int = 
         images.mkdir(parents=True)
         semantic.mkdir()
         rng = np.random.default_rng([seed, split == "val"])
-        for index in tqdm(range(1, count + 1), desc=f"drawing moving_cue_{split}", unit="clip"):
+        for index in tqdm(
+            range(1, count + 1), desc=f"generating dataset moving_cue_{split}", unit="clip"
+        ):
             clip, labels = draw_clip(rng)
             for number, frame in enumerate(clip, 1):
                 write_image(images / f"{index:04d}_{number}.png", frame)

@@ -106,7 +106,7 @@ class TimmBackbone(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """The number that image sizes must be divisible by; Detectron2 pads images accordingly.
+        """Return the number that image sizes must be divisible by; Detectron2 pads images to it.
 
         It is 0 if an incomplete stride at the border gives a position, as with the padding of a
         ResNet. Otherwise padding keeps the network from cutting off the border.

@@ -85,7 +85,7 @@ class VideoCCNetHead(CCNetHead):
         return self._split_clips(x)[:, self.labelled], reduced, attended
 
     def _split_clips(self, x: Tensor) -> Tensor:
-        """(B * T, C, h, w) -> (B, T, C, h, w)."""
+        """Return (B * T, C, h, w) as (B, T, C, h, w)."""
         return x.unflatten(0, (-1, self.frames))
 
 

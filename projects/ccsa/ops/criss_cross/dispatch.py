@@ -257,5 +257,8 @@ _capability._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 @cache
 def _log(name: str, device: str, dtype: torch.dtype, reason: str | None) -> None:
-    because = f" (not triton: {reason})" if reason and device != "cpu" else ""
-    logger.info(f"criss-cross attention on {device}, {dtype}: {name}{because}")
+    because = f"; not triton: {reason}" if reason and device != "cpu" else ""
+    dtype_name = str(dtype).removeprefix("torch.")
+    logger.info(
+        f"criss-cross attention uses the backend '{name}' ({device}, {dtype_name}){because}"
+    )

@@ -157,23 +157,24 @@ class _Axis(NamedTuple):
 
     @property
     def length(self) -> int:
+        """Return the size of the axis."""
         return self.size[self.dim]
 
     @property
     def others(self) -> list[int]:
-        """The two other spatial axes."""
+        """Return the two other spatial axes."""
         return [i for i in (1, 2, 3) if i != self.dim]
 
     def sizes(self, kernels: Any) -> tuple[Any, Any]:
-        """The kernel arguments ``others`` and ``length``."""
+        """Return the kernel arguments ``others`` and ``length``."""
         return tuple(self.size[i] for i in self.others), kernels.loop_bound(self.length)
 
     def strides(self, *tensors: Tensor) -> list[tuple[int, ...]]:
-        """The kernel arguments ``*_strides``."""
+        """Return the kernel arguments ``*_strides``."""
         return [tuple(x.stride(i) for i in (0, *self.others, self.dim)) for x in tensors]
 
     def grid(self, block_m: int, channels: int = 1, block_d: int = 1) -> tuple[int]:
-        """One program per row, tile of positions and tile of channels."""
+        """Return the grid: one program per row, tile of positions and tile of channels."""
         rows = self.size[0] * math.prod(self.size[i] for i in self.others)
         return (rows * math.ceil(self.length / block_m) * math.ceil(channels / block_d),)
 
