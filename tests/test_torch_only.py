@@ -103,7 +103,8 @@ USE_THE_REST = (
     """
 def check(text):
     assert "needs the packages detectron2, opencv-python, " in text, text
-    assert "run pip install 'ccsa[train]' and python tools/install_detectron2.py" in text, text
+    steps = "pip install '.[train]' in a clone of ccsa and python tools/install_detectron2.py"
+    assert f"run {steps}" in text, text
     assert "official build" in text and "\\n" not in text, text
 """
     + CHECK_THE_REST
@@ -155,7 +156,7 @@ def test_a_missing_package_beside_detectron2_gives_one_warning(run):
     """
     done = run(script, mode="none", visible=("detectron2", "torchvision"))
     sentence = "needs the packages opencv-python, safetensors, which are not installed"
-    assert f"ccsa.modeling {sentence}: run pip install 'ccsa[train]'" in done.stdout
+    assert f"ccsa.modeling {sentence}: run pip install '.[train]' in a clone of ccsa" in done.stdout
     assert "detectron2" not in done.stdout
     assert done.stderr.count("Warning") == 1 and sentence in done.stderr, done.stderr
 
@@ -277,7 +278,7 @@ def test_every_module_of_the_package_is_known_to_its_init(root):
 def test_packages_that_few_features_need_are_named_when_they_are_used(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(ccsa.MissingPackageError, match=r"scikit-learn.*'ccsa\[train\]'"):
+    with pytest.raises(ccsa.MissingPackageError, match=r"scikit-learn.*'\.\[train\]' in a clone"):
         load_scans("train")
-    with pytest.raises(ccsa.MissingPackageError, match=r"scipy.*'ccsa\[train\]'"):
+    with pytest.raises(ccsa.MissingPackageError, match=r"scipy.*'\.\[train\]' in a clone"):
         read_sbd(tmp_path / "a.mat")

@@ -76,7 +76,7 @@ assert net[0].context.gamma.grad is not None
 try:
     import ccsa.engine
 except ccsa.MissingPackageError as error:
-    assert "ccsa[train]" in str(error)
+    assert "pip install '.[train]' in a clone of ccsa" in str(error)
 else:
     raise AssertionError
 """

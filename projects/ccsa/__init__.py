@@ -103,7 +103,7 @@ def _missing_packages(feature: str) -> MissingPackageError | None:
     missing = [name for package, name in _REQUIRED.items() if not _is_installed(package)]
     if not missing:
         return None
-    steps = ["pip install 'ccsa[train]'"] if missing != ["detectron2"] else []
+    steps = ["pip install '.[train]' in a clone of ccsa"] if missing != ["detectron2"] else []
     if "detectron2" in missing:
         steps.append("python tools/install_detectron2.py (or install an official build)")
     subject = "the package" if len(missing) == 1 else "the packages"

@@ -16,21 +16,23 @@ V = TypeVar("V")
 
 
 class UserError(ValueError):
-    """A mistake that the user can fix. The message says what is wrong, where, and how to fix it.
+    """Raised for a mistake that the user can fix.
+
+    The message says what is wrong, where, and how to fix it.
 
     Command lines print the message and exit with status 2; see :func:`reports_user_errors`.
     """
 
 
 class MissingPackageError(UserError, ImportError):
-    """A feature was used whose package is not installed or cannot be imported.
+    """Raised if a feature is used whose package is not installed or cannot be imported.
 
     The message names the command to run.
     """
 
 
 class MissingAttributeError(UserError, AttributeError):
-    """An attribute of a package was used that needs packages which are missing or broken.
+    """Raised if an attribute of a package is used that needs packages which are missing or broken.
 
     The message is that of :class:`MissingPackageError`, which an import raises. Attribute access
     must raise an AttributeError, so that ``hasattr`` returns False and ``inspect`` works; Python
@@ -47,8 +49,8 @@ def missing_package(feature: str, package: str, install: str) -> MissingPackageE
         install: the command that installs it.
 
     Example:
-        >>> print(missing_package("A timm backbone", "timm", "pip install 'ccsa[timm]'"))
-        A timm backbone needs the package timm, which is not installed: run pip install 'ccsa[timm]'
+        >>> print(missing_package("Drawing", "pillow", "pip install pillow"))
+        Drawing needs the package pillow, which is not installed: run pip install pillow
     """
     return MissingPackageError(
         f"{feature} needs the package {package}, which is not installed: run {install}"

@@ -40,7 +40,7 @@ class Placement(NamedTuple):
 
 
 class PlacementError(UserError):
-    """A block follows a module that does not return a feature map of its number of channels.
+    """Raised if a module does not return a feature map with the channels of the block after it.
 
     Only a forward pass can detect this.
     """

@@ -112,7 +112,8 @@ def test_a_package_that_is_not_there_is_named(typed, tmp_path, monkeypatch, kind
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *a: None if name == package else find(name, *a)
     )
-    message = rf"Evaluator needs the package {package}, .* run pip install 'ccsa\[evaluation\]'"
+    install = r"run pip install '\.\[evaluation\]' in a clone of ccsa"
+    message = rf"Evaluator needs the package {package}, .* {install}"
     with pytest.raises(MissingPackageError, match=message):
         build_evaluator(typed(kind), tmp_path)
 

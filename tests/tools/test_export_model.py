@@ -91,7 +91,10 @@ def test_what_a_check_needs_is_asked_for_before_anything_is_built(
     arguments = ["--weights", run, "--format", "onnx", "--output", tmp_path / "model.onnx"]
     status, _, errors = export(*arguments, "--check")
     assert status == 2
-    assert "needs onnxruntime, which is not installed: run pip install 'ccsa[export]'" in errors
+    assert (
+        "needs onnxruntime, which is not installed: run pip install '.[export]' in a clone of ccsa"
+        in errors
+    )
 
 
 def test_mistakes_end_with_one_message_that_names_the_cure(export, run, root, tmp_path):

@@ -176,4 +176,4 @@ class Checkpointer(DetectionCheckpointer):
         )
 
     def _log_incompatible_keys(self, incompatible: Any) -> None:
-        """Log nothing: the load report has everything."""
+        """Log nothing, because the load report lists all of them."""

@@ -139,7 +139,7 @@ def _cityscapes_panoptic_evaluators(
         return [CityscapesSemSegEvaluator(name), CityscapesInstanceEvaluator(name), panoptic]
     logger.warning(
         "The package %s is not installed: panoptic quality is measured, but mIoU and AP are not. "
-        "To measure them, run pip install 'ccsa[evaluation]'",
+        "To measure them, run pip install '.[evaluation]' in a clone of ccsa",
         _CITYSCAPES,
     )
     return [panoptic]
@@ -148,5 +148,6 @@ def _cityscapes_panoptic_evaluators(
 def _require(package: str, evaluator: type) -> type:
     """Return the evaluator if its package is installed, otherwise raise an error."""
     if importlib.util.find_spec(package) is None:
-        raise missing_package(evaluator.__name__, package, "pip install 'ccsa[evaluation]'")
+        install = "pip install '.[evaluation]' in a clone of ccsa"
+        raise missing_package(evaluator.__name__, package, install)
     return evaluator

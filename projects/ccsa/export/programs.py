@@ -117,7 +117,7 @@ def check_packages(name: str, *uses: str) -> None:
         verb = "is" if len(missing) == 1 else "are"
         raise MissingPackageError(
             f"the format {name} needs {' and '.join(missing)}, which {verb} not installed: run "
-            "pip install 'ccsa[export]'"
+            "pip install '.[export]' in a clone of ccsa"
         )
 
 

@@ -382,7 +382,9 @@ def test_an_fpn_on_a_dilated_network_is_refused(config):
 
 def test_without_timm_the_command_that_gets_it_is_named(config, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(UserError, match=r"not installed: run pip install 'ccsa\[timm\]'"):
+    with pytest.raises(
+        UserError, match=r"not installed: run pip install '\.\[timm\]' in a clone of ccsa"
+    ):
         config()
     code = "import sys; sys.modules['timm'] = None; import ccsa"
     subprocess.run([sys.executable, "-c", code], check=True)

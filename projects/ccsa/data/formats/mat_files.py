@@ -31,7 +31,8 @@ def _read(path: Path, select: Callable[[dict[str, Any]], Any], key: str) -> np.n
     try:
         from scipy.io import loadmat  # imported here, because only these two datasets need SciPy
     except ModuleNotFoundError as error:
-        raise missing_package("A MATLAB file", "scipy", "pip install 'ccsa[train]'") from error
+        install = "pip install '.[train]' in a clone of ccsa"
+        raise missing_package("A MATLAB file", "scipy", install) from error
 
     try:
         values = np.asarray(select(loadmat(path)))

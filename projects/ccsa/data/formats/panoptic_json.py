@@ -94,7 +94,7 @@ _FORMAT = (
 
 
 class _FormatError(Exception):
-    """A message that says what is wrong with the content of a file."""
+    """Raised if the content of a file is wrong; the message says what is wrong with it."""
 
 
 def _expect(condition: bool, message: str) -> None:

@@ -33,7 +33,7 @@ def load_scans(split: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     try:
         from sklearn.datasets import load_digits  # imported here, because it takes a second
     except ModuleNotFoundError as error:
-        install = "pip install 'ccsa[train]'"
+        install = "pip install '.[train]' in a clone of ccsa"
         raise missing_package("A dataset of digit scenes", "scikit-learn", install) from error
 
     digits = load_digits()

@@ -19,7 +19,7 @@ def import_timm() -> Any:
     Raises:
         MissingPackageError: it is not installed, or cannot be imported.
     """
-    install = "pip install 'ccsa[timm]'"
+    install = "pip install '.[timm]' in a clone of ccsa"
     try:
         import timm
     except ModuleNotFoundError as error:
