@@ -207,7 +207,7 @@ def test_damaged_files_are_named(tmp_path):
     for file in damaged_files(tmp_path):
         with pytest.raises(UserError, match=rf"cannot read image .*{file.name}"):
             read_image(file)
-        with pytest.raises(UserError, match=rf"cannot read the label file .*{file.name}"):
+        with pytest.raises(UserError, match=rf"cannot read .*{file.name}"):
             read_label_image(file)
         if file.name != "half.png":  # whose header is complete
             with pytest.raises(OSError):

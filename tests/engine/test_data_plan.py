@@ -166,7 +166,7 @@ def test_images_of_both_orientations_keep_their_longer_side(root):
 
 
 def test_iterations_follow_from_images_and_epochs(root):
-    cfg = configure(root, "own/mask_rcnn")
+    cfg = configure(root, "own/mask_rcnn", "SOLVER.IMS_PER_BATCH", "4")
     values = decide(cfg, data(100), 10)
     assert values["SOLVER.MAX_ITER"] == 250  # batches of 4
     assert values["SOLVER.STEPS"] == (166, 222)

@@ -55,19 +55,24 @@ def test_a_corrupt_image_is_named(root, place):
     shutil.copytree(place / "datasets", datasets)
     for image in (datasets / "digits/train").glob("*.jpg"):
         image.write_bytes(image.read_bytes()[:200])
-    done = subprocess.run(
-        command(
-            *(root, "train_net.py", "--config-file", root / CONFIG, *NO_TEST),
-            *("DATALOADER.NUM_WORKERS", 1),  # the error comes from another process
-        ),
-        cwd=place,
-        env={**os.environ, "DETECTRON2_DATASETS": str(datasets)},
-        text=True,
-        capture_output=True,
-    )
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert re.search(r"error: cannot read .*digits/train/\d+\.jpg", done.stderr)
+    for allowed, message in (
+        ([], r"error: .*digits/train/\d+\.jpg"),  # found before training
+        (["unreadable_image"], r"error: cannot read .*digits/train/\d+\.jpg"),
+    ):
+        done = subprocess.run(
+            command(
+                *(root, "train_net.py", "--config-file", root / CONFIG, *NO_TEST),
+                *("DATALOADER.NUM_WORKERS", 1),  # the second error comes from another process
+                *("DATASETS.ALLOW", allowed),
+            ),
+            cwd=place,
+            env={**os.environ, "DETECTRON2_DATASETS": str(datasets)},
+            text=True,
+            capture_output=True,
+        )
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+        assert re.search(message, done.stderr), done.stderr[-500:]
 
 
 def test_two_gloo_processes_train_one_model(root, place):

@@ -40,7 +40,7 @@ def read_label_image(
     path = Path(path)
     if not is_file(path):  # opening a named pipe would wait forever
         state = "is not a regular file" if os.path.lexists(path) else "does not exist"
-        raise UserError(f"cannot read the label file {path} (it {state}); {fix}")
+        raise UserError(f"cannot read {path} (it {state}); {fix}")
     try:
         image, deep = decode_image(path, upright=False)
         values = np.array(image if deep is None else deep)
@@ -48,7 +48,7 @@ def read_label_image(
     except UserError:
         raise
     except Exception as error:  # Pillow's plug-ins raise many kinds for damaged files
-        raise UserError(f"cannot read the label file {path} ({error}); {fix}") from error
+        raise UserError(f"cannot read {path} ({error}); {fix}") from error
     if pages > 1:
         raise UserError(f"{path} is not a label image: it has {pages} pages; save one page")
     if values.ndim == 3 and (deep is not None or image.mode in ("RGB", "RGBA", "LA", "PA")):
