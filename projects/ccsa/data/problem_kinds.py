@@ -130,6 +130,11 @@ KINDS: dict[str, Kind] = {
         "use one list of categories for all splits",
     ),
     # Boxes
+    "normalized_coordinates": Kind(
+        ERROR,
+        "all boxes or polygons of a file have coordinates from 0 to 1, but COCO's are in pixels",
+        "multiply x and width by the width of the image, y and height by its height",
+    ),
     "invalid_box": Kind(
         ERROR,
         "a box is not four finite numbers [x, y, width, height]",
@@ -203,8 +208,9 @@ KINDS: dict[str, Kind] = {
     ),
     "masks_marked_crowd": Kind(
         WARNING,
-        "masks are marked iscrowd: 1, as CVAT does; they are read as single objects",
-        "write iscrowd: 0 in the annotations",
+        "masks are marked iscrowd: 1, as CVAT does; in its file instances_*.json they are read as "
+        "single objects, elsewhere as crowd regions, which are not trained",
+        "write iscrowd: 0 for single objects",
     ),
     "all_crowd": Kind(
         ERROR,
