@@ -135,6 +135,7 @@ def test_yolo_images_without_labels(tmp_path, labeled, reported):
         "train: ../train/images\nval: ../valid/images",
         "train: nowhere/a\nval: nowhere/b",
         "train: images\nval: images/val",
+        "train: .\nval: ./images/val",
         "train: /data/x/images/train\nval: C:\\x\\images\\val",
     ],
 )

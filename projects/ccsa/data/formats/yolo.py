@@ -187,9 +187,10 @@ def _inside(folder: Path, base: str, name: str, accepts: Any) -> Path | None:
             p for p in PurePosixPath(text.replace("\\", "/")).parts if p not in ("..", ".", "/")
         ]
         last = max((i for i, part in enumerate(parts) if split_of(part)), default=len(parts) - 1)
-        for start in range(last + 1):
+        for start in range(max(last, 0) + 1):
             place = folder.joinpath(*parts[start:])
-            if accepts(place) and len(split_folders(place)) < (1 if start else 2):
+            splits = {**split_folders(place), **split_folders(place / "images")}
+            if accepts(place) and len(splits) < (1 if start else 2):
                 return place
     return None
 
