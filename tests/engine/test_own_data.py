@@ -185,6 +185,17 @@ def test_contradictions_are_rejected(load, scenes, config, words, more, expected
         load(config, scenes / "coco_mixed", *words, **more)
 
 
+def test_epochs_and_iterations_of_a_file_are_rejected_with_its_name(load, scenes, root, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"_BASE_: {root}/configs/own/mask_rcnn.yaml\nSOLVER:\n  MAX_ITER: 5\n")
+    for config, words, expected in (
+        (file, [], "MAX_ITER .in .*mine.yaml. both"),
+        ("own/mask_rcnn", ["SOLVER.MAX_ITER", 5], "MAX_ITER .on the command line. both"),
+    ):
+        with pytest.raises(UserError, match=expected):
+            load(config, scenes / "coco_mixed", *words, epochs=3)
+
+
 @pytest.mark.parametrize("option", ["images", "val", "val_images", "data_format", "epochs"])
 def test_options_without_data_are_rejected(load, option):
     value = 3 if option == "epochs" else "x"

@@ -64,6 +64,12 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
             f"{cfg.MODEL.META_ARCHITECTURE} does not attach any: set MODEL.META_ARCHITECTURE to "
             f"ContextModel and MODEL.CONTEXT.META_ARCHITECTURE to {cfg.MODEL.META_ARCHITECTURE}"
         )
+    if cfg.TEST.AUG.ENABLED:
+        raise UserError(
+            "TEST.AUG.ENABLED True has no effect, because the evaluation of this project does not "
+            "augment detections; remove it, or for a semantic model use TEST.SEM_SEG_AUG.ENABLED "
+            "True"
+        )
     model = check_model(cfg)
     if not args.eval_only:
         build_optimizer(cfg, model)

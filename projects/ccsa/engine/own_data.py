@@ -22,10 +22,13 @@ from ccsa.data.own import (
 )
 from ccsa.data.statistics import statistics
 from ccsa.data.tasks import SEMANTIC, derive
+from ccsa.engine.config_files import user_keys
 from ccsa.engine.data_plan import Decision, plan
 from ccsa.engine.data_settings import data_settings, model_kind
 from ccsa.engine.data_table import data_table, settings_table
+from ccsa.engine.overlays import overlay_files
 from ccsa.errors import UserError
+from ccsa.utils.run_folders import overlay_names
 
 __all__ = ["add_data_arguments", "apply_own_data", "data_table", "model_kind"]
 
@@ -167,8 +170,19 @@ def _epochs(
     if given is None:
         raise UserError("--epochs needs --data; without it, set SOLVER.MAX_ITER")
     if "SOLVER.MAX_ITER" in written:
-        raise UserError("--epochs and SOLVER.MAX_ITER both set the length of the run; remove one")
+        raise UserError(
+            f"--epochs and SOLVER.MAX_ITER ({_origin(args, 'SOLVER.MAX_ITER')}) both set the "
+            "length of the run; remove one"
+        )
     return epochs
+
+
+def _origin(args: argparse.Namespace, key: str) -> str:
+    """Return where the user wrote a key: the command line, or the name of a file."""
+    if key in (getattr(args, "opts", None) or [])[::2]:
+        return "on the command line"
+    files = [args.config_file, *overlay_files(overlay_names(args), args.config_file)]
+    return next((f"in {file}" for file in reversed(files) if key in user_keys(file)), "in a file")
 
 
 def _given_source(args: argparse.Namespace, cfg: CfgNode) -> Source | None:
