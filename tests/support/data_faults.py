@@ -214,6 +214,15 @@ def _(folder: Path) -> None:
 
 
 # Classes
+@fault("normalized_coordinates", "coco", JSON)
+def _(folder: Path) -> None:
+    def change(content: dict) -> None:
+        for entry in content["annotations"]:
+            entry["bbox"] = [0.1, 0.2, 0.5, 0.25]
+
+    edit(folder, change)
+
+
 @fault("dropped_category", "roboflow", "_annotations.coco.json")
 def _(folder: Path) -> None:
     pass  # Roboflow always writes it

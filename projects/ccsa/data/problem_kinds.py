@@ -141,6 +141,11 @@ KINDS: dict[str, Kind] = {
         "use one list of categories for all splits",
     ),
     # Boxes
+    "normalized_coordinates": Kind(
+        ERROR,
+        "all boxes or polygons of a file have coordinates from 0 to 1, but COCO's are in pixels",
+        "multiply x and width by the width of the image, y and height by its height",
+    ),
     "invalid_box": Kind(
         ERROR,
         "a box is not four finite numbers [x, y, width, height]",
@@ -220,8 +225,9 @@ KINDS: dict[str, Kind] = {
     ),
     "masks_marked_crowd": Kind(
         WARNING,
-        "masks are marked iscrowd: 1, as CVAT does; they are read as single objects",
-        "write iscrowd: 0 in the annotations",
+        "masks are marked iscrowd: 1, as CVAT does; in its file instances_*.json they are read as "
+        "single objects, elsewhere as crowd regions, which are not trained",
+        "write iscrowd: 0 for single objects",
     ),
     "all_crowd": Kind(
         ERROR,
@@ -277,17 +283,13 @@ KINDS: dict[str, Kind] = {
     ),
     "intensity_range": Kind(
         WARNING,
-        "more than 5 % of the pixels of a split are outside INPUT.INTENSITY_RANGE; they become "
-        "black or white",
-        "set INPUT.INTENSITY_RANGE '[low, high]' to a range that suits all splits, or scale the "
-        "images alike",
+        "more than 5 % of the pixels of a split are outside INPUT.INTENSITY_RANGE and clipped",
+        "scale the images alike, or set INPUT.INTENSITY_RANGE '[low, high]' for all splits",
     ),
     "mostly_outside_range": Kind(
         ERROR,
-        "more than half of the pixels of a split are outside INPUT.INTENSITY_RANGE; they become "
-        "black or white",
-        "set INPUT.INTENSITY_RANGE '[low, high]' to a range that suits all splits, or scale the "
-        "images alike",
+        "more than half of the pixels of a split are outside INPUT.INTENSITY_RANGE and clipped",
+        "scale the images alike, or set INPUT.INTENSITY_RANGE '[low, high]' for all splits",
     ),
     "not_finite": Kind(
         WARNING,
@@ -381,7 +383,8 @@ KINDS: dict[str, Kind] = {
     "single_class": Kind(
         ERROR,
         "the labels have one class, which cannot be learned",
-        "write background as the first line of classes.txt, so that the class has the number 1",
+        "write background as the first line of classes.txt; if the values number objects, use "
+        "--data-format instance_labels",
         can_be_allowed=False,
     ),
     "only_ignored_pixels": Kind(

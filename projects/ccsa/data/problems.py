@@ -87,6 +87,14 @@ class Problems:
         """Return the first files with a problem of a kind, each once."""
         return list(dict.fromkeys(p.file for p in self._stored.get(kind, ())))[:limit]
 
+    def first(self, kind: str, limit: int = 3) -> list[Problem]:
+        """Return the first problems of a kind, one of each file or, of a folder, each message."""
+        found = {
+            (p.file, "" if Path(p.file).suffix else p.message): p
+            for p in self._stored.get(kind, ())
+        }
+        return list(found.values())[:limit]
+
     def kinds(self, severity: str | None = None) -> list[str]:
         """Return the kinds that occur, errors first, in the order of :data:`KINDS`."""
         found = [k for k in KINDS if self.counts[k]]
@@ -116,7 +124,11 @@ class Problems:
         kind = KINDS[first.kind]
         kinds = [k for k in self.kinds(ERROR) if k not in allowed]
         fatal = [k for k in kinds if not KINDS[k].can_be_allowed]
-        if fatal:
+        allow = f'DATASETS.ALLOW "{[*allowed, first.kind]}"'
+        if fatal and kind.can_be_allowed:
+            listed = ", ".join(fatal)
+            nevertheless = f"{allow} lets it pass, but training needs this to be fixed: {listed}"
+        elif fatal:
             nevertheless = f"Training needs this to be fixed: {', '.join(fatal)}"
         else:
             nevertheless = f'To train nevertheless: DATASETS.ALLOW "{[*allowed, *kinds]}"'
