@@ -384,7 +384,7 @@ def test_training_data_with_crowd_regions_only_is_rejected(load, scenes, tmp_pat
     check_objects(cfg)
     for record in task_data(cfg).splits["train"]:
         record["annotations"] = []
-    with pytest.raises(UserError, match="no image of .*_train has an object"):
+    with pytest.raises(UserError, match=r"no image of .*_train has an object"):
         check_objects(cfg)
     cfg, _ = load("own/ccnet", tmp_path / "data")
     check_objects(cfg)

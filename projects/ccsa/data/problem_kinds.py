@@ -4,11 +4,19 @@ from typing import NamedTuple
 
 
 class Kind(NamedTuple):
-    """A kind of problem: its severity, what it means, and how to fix it."""
+    """A kind of problem.
+
+    Attributes:
+        severity: ``error`` or ``warning``.
+        meaning: what is wrong.
+        fix: how to fix it.
+        can_be_allowed: whether training works if ``DATASETS.ALLOW`` names the kind.
+    """
 
     severity: str
     meaning: str
     fix: str
+    can_be_allowed: bool = True
 
 
 ERROR, WARNING = "error", "warning"
@@ -130,6 +138,11 @@ KINDS: dict[str, Kind] = {
         "use one list of categories for all splits",
     ),
     # Boxes
+    "normalized_coordinates": Kind(
+        ERROR,
+        "all boxes or polygons of a file have coordinates from 0 to 1, but COCO's are in pixels",
+        "multiply x and width by the width of the image, y and height by its height",
+    ),
     "invalid_box": Kind(
         ERROR,
         "a box is not four finite numbers [x, y, width, height]",
@@ -154,6 +167,12 @@ KINDS: dict[str, Kind] = {
         WARNING,
         "a box and the mask of the same annotation do not overlap as they should",
         "check whether the box is [x, y, width, height] rather than [x1, y1, x2, y2]",
+    ),
+    "area_mismatch": Kind(
+        WARNING,
+        "the area of most annotations differs from that of their masks by more than a factor of 2, "
+        "so AP by size is wrong",
+        "write the area of the mask in pixels, or remove the field",
     ),
     # Masks
     "invalid_polygon": Kind(
@@ -203,8 +222,9 @@ KINDS: dict[str, Kind] = {
     ),
     "masks_marked_crowd": Kind(
         WARNING,
-        "masks are marked iscrowd: 1, as CVAT does; they are read as single objects",
-        "write iscrowd: 0 in the annotations",
+        "masks are marked iscrowd: 1, as CVAT does; in its file instances_*.json they are read as "
+        "single objects, elsewhere as crowd regions, which are not trained",
+        "write iscrowd: 0 for single objects",
     ),
     "all_crowd": Kind(
         ERROR,
@@ -251,6 +271,25 @@ KINDS: dict[str, Kind] = {
         WARNING,
         "an image has unusual channels (alpha, CMYK or several pages); it is converted to RGB",
         "convert the images to RGB yourself if colors matter",
+    ),
+    "intensity_range": Kind(
+        WARNING,
+        "more than 5 % of the pixels of a split are outside INPUT.INTENSITY_RANGE; they become "
+        "black or white",
+        "set INPUT.INTENSITY_RANGE '[low, high]' to a range that suits all splits, or scale the "
+        "images alike",
+    ),
+    "mostly_outside_range": Kind(
+        ERROR,
+        "more than half of the pixels of a split are outside INPUT.INTENSITY_RANGE; they become "
+        "black or white",
+        "set INPUT.INTENSITY_RANGE '[low, high]' to a range that suits all splits, or scale the "
+        "images alike",
+    ),
+    "not_finite": Kind(
+        WARNING,
+        "an image contains NaN or infinite values; they become black or white",
+        "replace these values in the image",
     ),
     "mixed_channels": Kind(
         WARNING,
@@ -313,13 +352,25 @@ KINDS: dict[str, Kind] = {
         ERROR,
         "a label file contains a value that is not a class",
         "correct the labels, add the class to classes.txt, or map the value: "
-        "DATASETS.LABEL_MAPPING {value: class}",
+        "DATASETS.LABEL_MAPPING {value: class}; if the values number objects, use --data-format "
+        "instance_labels",
     ),
     "ignored_class": Kind(
         ERROR,
-        "labels contain only 0 and 255, and 255 means 'ignore', so the second class would never "
-        "be trained or scored",
+        "most labels of a split contain only 0 and 255, and 255 means 'ignore', so their objects "
+        "would not be trained or scored",
         "map the value: DATASETS.LABEL_MAPPING {255: 1}",
+    ),
+    "class_or_ignored": Kind(
+        WARNING,
+        "a class has no pixel in a split whose labels contain 255, which means 'ignore'; 255 may "
+        "stand for the class",
+        "if it does, map the value: DATASETS.LABEL_MAPPING {255: class}",
+    ),
+    "single_class": Kind(
+        ERROR,
+        "the labels have one class, which cannot be learned",
+        "write background as the first line of classes.txt, so that the class has the number 1",
     ),
     "only_ignored_pixels": Kind(
         WARNING, "a label file contains the ignore value only", "label it, or remove it"

@@ -112,10 +112,12 @@ class Problems:
         if count > 1:
             plural = "s" if count > 2 else ""
             more = f" ({count - 1} more error{plural}: tools/check_dataset.py lists all)"
-        raise UserError(
-            f"{first.file}: {first.message}; {KINDS[first.kind].fix}{more}. "
-            f"To train nevertheless: DATASETS.ALLOW \"['{first.kind}']\""
-        )
+        kind = KINDS[first.kind]
+        if kind.can_be_allowed:
+            nevertheless = f"To train nevertheless: DATASETS.ALLOW \"['{first.kind}']\""
+        else:
+            nevertheless = f"Training would fail on it ({first.kind})"
+        raise UserError(f"{first.file}: {first.message}; {kind.fix}{more}. {nevertheless}")
 
 
 def check_allowed(allowed: Collection[str]) -> None:
