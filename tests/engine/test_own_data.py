@@ -17,7 +17,7 @@ from ccsa.data.mapper import SemanticMapper
 from ccsa.data.own import label_mapping, task_data
 from ccsa.data.tasks import semantic_label
 from ccsa.engine import setup_cfg, start_run
-from ccsa.engine.checks import check_dataset, check_model
+from ccsa.engine.checks import check_dataset, check_model, check_objects
 from ccsa.engine.config_files import user_keys
 from ccsa.engine.data_settings import model_kind
 from ccsa.engine.own_data import add_data_arguments, data_table
@@ -376,3 +376,15 @@ def test_code_that_was_not_imported_is_named(load, config, words, expected):
 def test_a_dataset_that_was_not_imported_is_named():
     with pytest.raises(UserError, match=r"there is no dataset 'mine_train'.*--import FILE"):
         check_dataset("mine_train")
+
+
+def test_training_data_with_crowd_regions_only_is_rejected(load, scenes, tmp_path):
+    shutil.copytree(scenes / "coco_mixed", tmp_path / "data")
+    cfg, _ = load("own/mask_rcnn", tmp_path / "data")
+    check_objects(cfg)
+    for record in task_data(cfg).splits["train"]:
+        record["annotations"] = []
+    with pytest.raises(UserError, match=r"no image of .*_train has an object"):
+        check_objects(cfg)
+    cfg, _ = load("own/ccnet", tmp_path / "data")
+    check_objects(cfg)

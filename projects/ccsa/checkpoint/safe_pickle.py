@@ -61,7 +61,7 @@ def _check_memo(file: BinaryIO) -> None:
     file.seek(start)
     try:
         indices = (arg for op, arg, _ in pickletools.genops(file) if op.name in _PUT)
-        too_large = any(index > size for index in indices)
+        too_large = any((index or 0) > size for index in indices)
     except (ValueError, UnicodeError, IndexError):
         too_large = False  # a damaged file, which the unpickler reports
     file.seek(start)

@@ -27,11 +27,13 @@ KINDS: dict[str, Kind] = {
         ERROR,
         "an image that the annotations name does not exist",
         "copy the file there, or remove its record from the annotations",
+        can_be_allowed=False,
     ),
     "unreadable_image": Kind(
         ERROR,
         "an image cannot be decoded",
         "replace the file by a good copy, or remove its record",
+        can_be_allowed=False,
     ),
     "outside": Kind(
         ERROR,
@@ -43,6 +45,7 @@ KINDS: dict[str, Kind] = {
         ERROR,
         "a name leads to something that is not a regular file (a folder, a pipe or a device)",
         "replace it by a regular file",
+        can_be_allowed=False,
     ),
     "unlisted_image": Kind(
         WARNING,
@@ -231,6 +234,7 @@ KINDS: dict[str, Kind] = {
         ERROR,
         "every annotation of the training set is marked iscrowd: 1, so nothing would be trained",
         "write iscrowd: 0 for single objects",
+        can_be_allowed=False,
     ),
     "crowd_only_image": Kind(
         WARNING,
@@ -239,7 +243,10 @@ KINDS: dict[str, Kind] = {
     ),
     # Splits
     "empty_split": Kind(
-        ERROR, "a split has no image with annotations", "add annotated images to the split"
+        ERROR,
+        "a split has no image with annotations",
+        "add annotated images to the split",
+        can_be_allowed=False,
     ),
     "image_in_two_splits": Kind(
         WARNING,
@@ -252,11 +259,13 @@ KINDS: dict[str, Kind] = {
         ERROR,
         "an image has another size than its record says",
         "correct width and height, or restore the image that was annotated",
+        can_be_allowed=False,
     ),
     "exif_rotation": Kind(
         ERROR,
         "an image is rotated by its EXIF tag, but the annotations were made without the rotation",
         "save the image without the EXIF orientation, or annotate it as it is displayed",
+        can_be_allowed=False,
     ),
     "exif_orientation": Kind(
         WARNING,
@@ -275,17 +284,13 @@ KINDS: dict[str, Kind] = {
     ),
     "intensity_range": Kind(
         WARNING,
-        "more than 5 % of the pixels of a split are outside INPUT.INTENSITY_RANGE; they become "
-        "black or white",
-        "set INPUT.INTENSITY_RANGE '[low, high]' to a range that suits all splits, or scale the "
-        "images alike",
+        "more than 5 % of the pixels of a split are outside INPUT.INTENSITY_RANGE and clipped",
+        "scale the images alike, or set INPUT.INTENSITY_RANGE '[low, high]' for all splits",
     ),
     "mostly_outside_range": Kind(
         ERROR,
-        "more than half of the pixels of a split are outside INPUT.INTENSITY_RANGE; they become "
-        "black or white",
-        "set INPUT.INTENSITY_RANGE '[low, high]' to a range that suits all splits, or scale the "
-        "images alike",
+        "more than half of the pixels of a split are outside INPUT.INTENSITY_RANGE and clipped",
+        "scale the images alike, or set INPUT.INTENSITY_RANGE '[low, high]' for all splits",
     ),
     "not_finite": Kind(
         WARNING,
@@ -309,6 +314,7 @@ KINDS: dict[str, Kind] = {
         ERROR,
         "an image has so many pixels that the image reader refuses it (more than 178 megapixels)",
         "cut it into tiles, or resize it",
+        can_be_allowed=False,
     ),
     "giant_image": Kind(
         WARNING,
@@ -320,6 +326,7 @@ KINDS: dict[str, Kind] = {
         ERROR,
         "an image has no label file of the same name",
         "add the label file, or move the image away",
+        can_be_allowed=False,
     ),
     "unpaired_label": Kind(
         WARNING,
@@ -332,12 +339,16 @@ KINDS: dict[str, Kind] = {
         "give every label the name of its image, and every image its label",
     ),
     "unreadable_label": Kind(
-        ERROR, "a label file cannot be decoded", "replace the file by a good copy"
+        ERROR,
+        "a label file cannot be decoded",
+        "replace the file by a good copy",
+        can_be_allowed=False,
     ),
     "label_channels": Kind(
         ERROR,
         "a label file has several different channels instead of one of class indices",
         "save the labels as one channel (gray or palette) of class indices",
+        can_be_allowed=False,
     ),
     "label_rgb": Kind(
         WARNING,
@@ -348,6 +359,7 @@ KINDS: dict[str, Kind] = {
         ERROR,
         "a label file has another size than its image",
         "export the labels at the size of the images",
+        can_be_allowed=False,
     ),
     "label_out_of_range": Kind(
         ERROR,
@@ -355,6 +367,7 @@ KINDS: dict[str, Kind] = {
         "correct the labels, add the class to classes.txt, or map the value: "
         "DATASETS.LABEL_MAPPING {value: class}; if the values number objects, use --data-format "
         "instance_labels",
+        can_be_allowed=False,
     ),
     "ignored_class": Kind(
         ERROR,
@@ -371,7 +384,9 @@ KINDS: dict[str, Kind] = {
     "single_class": Kind(
         ERROR,
         "the labels have one class, which cannot be learned",
-        "write background as the first line of classes.txt, so that the class has the number 1",
+        "write background as the first line of classes.txt; if the values number objects, use "
+        "--data-format instance_labels",
+        can_be_allowed=False,
     ),
     "only_ignored_pixels": Kind(
         WARNING, "a label file contains the ignore value only", "label it, or remove it"
@@ -383,10 +398,3 @@ KINDS: dict[str, Kind] = {
         "export both files again",
     ),
 }
-
-
-def kinds_table() -> str:
-    """Return the table of all kinds of problems in Markdown, for the documentation."""
-    rows = ["| kind | severity | meaning | how to fix it |", "|---|---|---|---|"]
-    rows += [f"| `{name}` | {k.severity} | {k.meaning} | {k.fix} |" for name, k in KINDS.items()]
-    return "\n".join(rows)

@@ -27,6 +27,7 @@ from ccsa.engine.data_plan import Decision, plan
 from ccsa.engine.data_settings import data_settings, model_kind
 from ccsa.engine.data_table import data_table, settings_table
 from ccsa.engine.overlays import overlay_files
+from ccsa.engine.stored_classes import in_stored_order, stored_classes
 from ccsa.errors import UserError
 from ccsa.utils.run_folders import overlay_names
 
@@ -128,7 +129,10 @@ def apply_own_data(cfg: CfgNode, args: argparse.Namespace, written: Collection[s
     if is_recorded:
         reorder(task, list(own.CLASSES), list(own.STUFF_CLASSES), given.data)
     else:
-        own.CLASSES, own.STUFF_CLASSES = list(task.thing_classes), list(task.stuff_classes)
+        found = task.thing_classes, task.stuff_classes
+        stored = stored_classes(cfg.MODEL.WEIGHTS)
+        own.CLASSES, own.STUFF_CLASSES = map(in_stored_order, found, stored)
+        reorder(task, list(own.CLASSES), list(own.STUFF_CLASSES), given.data)
         own.NAME, own.KIND, own.SPLITS = dataset_name(data), kind, list(task.splits)
     own.ROOT, own.FORMAT, own.IMAGES = given.data, given.format, given.images
     own.VAL, own.VAL_IMAGES = given.val, given.val_images
@@ -136,7 +140,12 @@ def apply_own_data(cfg: CfgNode, args: argparse.Namespace, written: Collection[s
     if is_recorded:
         return
     _set_datasets(cfg, written)
-    decisions = data_settings(cfg, data, task, written)
+    decisions = [
+        Decision(f"DATASETS.OWN.{key}", own[key], "numbered as in MODEL.WEIGHTS")
+        for key, names in zip(("CLASSES", "STUFF_CLASSES"), found, strict=True)
+        if own[key] != names
+    ]
+    decisions += data_settings(cfg, data, task, written)
     decisions += plan(
         cfg, statistics(task), epochs, detector=kind != SEMANTIC, written=set(written)
     )

@@ -82,7 +82,10 @@ def test_the_table_names_the_folder_of_a_file():
     problems = Problems()
     problems.add("tiny_image", "/data/train/000002.png", "small")
     problems.add("tiny_image", "/data/val/000002.png", "small")
+    problems.add("class_without_objects", "/data", "class a has no pixel")
+    problems.add("class_without_objects", "/data", "class b has no pixel")
     table = Checked(problems).table()
+    assert "class a has" in table and "class b has" in table
     assert "train/000002.png" in table and "val/000002.png" in table and "data/" not in table
 
 

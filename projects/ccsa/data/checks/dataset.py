@@ -24,7 +24,7 @@ from ccsa.data.checks.pixels import (
     check_segments,
 )
 from ccsa.data.checks.records import check_fields
-from ccsa.data.problems import ERROR, KINDS, Problems
+from ccsa.data.problems import ERROR, KINDS, Problem, Problems
 from ccsa.data.records import Header
 
 WORKERS = 4
@@ -49,10 +49,13 @@ class Checked:
     decoded: int = 0
 
     def table(self) -> str:
-        """Return the table of problems: kind, severity, count, first three files, fix."""
+        """Return the table of problems: kind, severity, count, first three files, fix.
+
+        Of a problem that is not about one file, the message is shown instead of the file.
+        """
         rows = []
         for kind in self.problems.kinds():
-            files = ["/".join(Path(file).parts[-2:]) for file in self.problems.files(kind)]
+            files = [_shown(problem) for problem in self.problems.first(kind)]
             entry = KINDS[kind]
             rows.append(
                 (kind, entry.severity, self.problems.counts[kind], "\n".join(files), entry.fix)
@@ -69,6 +72,12 @@ class Checked:
             text += f" (a sample of {self.decoded:,} was decoded)"
         found = [f"{n:,} {name}{'' if n == 1 else 's'}" for n, name in _pairs(errors, warnings)]
         return f"{text}: {' and '.join(found) or 'no problems found'}"
+
+
+def _shown(problem: Problem) -> str:
+    path = Path(problem.file)
+    one_file = path.suffix and not path.is_dir()
+    return "/".join(path.parts[-2:]) if one_file else problem.message
 
 
 def _pairs(errors: int, warnings: int) -> list[tuple[int, str]]:
