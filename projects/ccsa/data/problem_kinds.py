@@ -37,7 +37,8 @@ KINDS: dict[str, Kind] = {
     ),
     "outside": Kind(
         ERROR,
-        "a file name leads outside the folder of the dataset",
+        "a file name, or a link to a file, leads outside the folder of the dataset; only the links "
+        "(as in data of DVC or git-annex) are read if this is allowed",
         "move the file into the folder and use a relative name",
     ),
     "not_a_file": Kind(

@@ -42,7 +42,7 @@ def read(folder: Path, problems: Problems) -> list[Split]:
         raise UserError(f"{folder} has no data.yaml with 'names'; add it, it lists the classes")
     settings = _settings(file, problems)
     classes = _class_names(settings, file)
-    splits = []
+    splits: list[Split] = []
     for split, aliases in SPLIT_NAMES.items():
         images, source = _split_images(folder, file, settings, aliases, problems)
         if images:
@@ -139,7 +139,9 @@ def _split_images(
             common = os.path.commonpath([image.parent for image in images])
             return list(dict.fromkeys(images)), Path(common)
         if entries:
-            logger.warning("%s: '%s' (%s) has no images.", file, alias, shown(value))
+            logger.warning(
+                "%s: '%s' (%s) has no images; usual folders are tried.", file, alias, shown(value)
+            )
             missing = (
                 f"{file}: '{alias}' ({shown(value)}) does not exist or has no images of its own"
             )
