@@ -88,11 +88,12 @@ class Problems:
         return list(dict.fromkeys(p.file for p in self._stored.get(kind, ())))[:limit]
 
     def first(self, kind: str, limit: int = 3) -> list[Problem]:
-        """Return the first problems of a kind, one of each file or, of a folder, each message."""
-        found = {
-            (p.file, "" if Path(p.file).suffix else p.message): p
-            for p in self._stored.get(kind, ())
-        }
+        """Return the first problems of a kind: one of each file, and of a folder each message."""
+        found: dict[tuple[str, str], Problem] = {}
+        for problem in self._stored.get(kind, ()):
+            path = Path(problem.file)
+            one_file = path.suffix and not path.is_dir()
+            found.setdefault((problem.file, "" if one_file else problem.message), problem)
         return list(found.values())[:limit]
 
     def kinds(self, severity: str | None = None) -> list[str]:
