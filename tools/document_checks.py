@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ccsa.data.problem_kinds import kinds_table
+from ccsa.data.problems import kinds_table
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "docs" / "OWN_DATA.md"

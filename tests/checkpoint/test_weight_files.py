@@ -252,3 +252,26 @@ def test_a_file_that_is_not_there_is_said_not_to_be(tmp_path):
     with pytest.raises(UserError) as error:
         read_weights(file, WeightsSource(file, "--input"))
     assert str(error.value) == f"weights {file} do not exist; name another file with --input"
+
+
+@pytest.mark.parametrize("suffix", ["pkl", "pth"])
+def test_weights_that_contain_themselves_are_rejected(tmp_path, suffix):
+    content: dict = {}
+    content["model"] = content
+    file = tmp_path / f"w.{suffix}"
+    if suffix == "pth":
+        torch.save(content, file)
+    else:
+        file.write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(UserError, match=f"{file} cannot be loaded.*model is a dict"):
+        Checkpointer(net()).load(str(file))
+
+
+def test_small_files_cannot_fill_the_memory(tmp_path):
+    pickled, expanded = tmp_path / "w.pkl", tmp_path / "w.pth"
+    pickled.write_bytes(b"\x80\x02}r\x00\x00\x00\x20.")  # the memo would have 2**29 entries
+    with pytest.raises(UserError, match="damaged"):
+        read_weights(pickled)
+    torch.save({"model": {"a": torch.zeros(1).expand(2**20, 2**14)}}, expanded)
+    with pytest.raises(UserError, match=r"a has shape \(1048576, 16384\), but fewer values"):
+        read_weights(expanded)

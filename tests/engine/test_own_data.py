@@ -17,7 +17,7 @@ from ccsa.data.mapper import SemanticMapper
 from ccsa.data.own import label_mapping, task_data
 from ccsa.data.tasks import semantic_label
 from ccsa.engine import setup_cfg, start_run
-from ccsa.engine.checks import check_dataset, check_model
+from ccsa.engine.checks import check_dataset, check_model, check_objects
 from ccsa.engine.config_files import user_keys
 from ccsa.engine.data_settings import model_kind
 from ccsa.engine.own_data import add_data_arguments, data_table
@@ -183,6 +183,17 @@ def test_keys_of_the_user_are_those_of_files_outside_configs(root, tmp_path):
 def test_contradictions_are_rejected(load, scenes, config, words, more, expected):
     with pytest.raises(UserError, match=expected):
         load(config, scenes / "coco_mixed", *words, **more)
+
+
+def test_epochs_and_iterations_of_a_file_are_rejected_with_its_name(load, scenes, root, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"_BASE_: {root}/configs/own/mask_rcnn.yaml\nSOLVER:\n  MAX_ITER: 5\n")
+    for config, words, expected in (
+        (file, [], "MAX_ITER .in .*mine.yaml. both"),
+        ("own/mask_rcnn", ["SOLVER.MAX_ITER", 5], "MAX_ITER .on the command line. both"),
+    ):
+        with pytest.raises(UserError, match=expected):
+            load(config, scenes / "coco_mixed", *words, epochs=3)
 
 
 @pytest.mark.parametrize("option", ["images", "val", "val_images", "data_format", "epochs"])
@@ -365,3 +376,15 @@ def test_code_that_was_not_imported_is_named(load, config, words, expected):
 def test_a_dataset_that_was_not_imported_is_named():
     with pytest.raises(UserError, match=r"there is no dataset 'mine_train'.*--import FILE"):
         check_dataset("mine_train")
+
+
+def test_training_data_with_crowd_regions_only_is_rejected(load, scenes, tmp_path):
+    shutil.copytree(scenes / "coco_mixed", tmp_path / "data")
+    cfg, _ = load("own/mask_rcnn", tmp_path / "data")
+    check_objects(cfg)
+    for record in task_data(cfg).splits["train"]:
+        record["annotations"] = []
+    with pytest.raises(UserError, match=r"no image of .*_train has an object"):
+        check_objects(cfg)
+    cfg, _ = load("own/ccnet", tmp_path / "data")
+    check_objects(cfg)

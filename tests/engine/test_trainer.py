@@ -6,9 +6,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.engine import DefaultTrainer
+from detectron2.solver import LRMultiplier
 from detectron2.utils.events import EventStorage
+from fvcore.common.param_scheduler import ConstantParamScheduler
 from torch import nn
 
+from ccsa.checkpoint import Checkpointer
 from ccsa.engine import trainer as trainer_module
 from ccsa.engine.trainer import BFloat16Trainer, Trainer
 from ccsa.errors import UserError
@@ -102,3 +105,42 @@ def test_channels_last_applies_to_weights_of_images_and_clips(monkeypatch):
     assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert model[1].weight.is_contiguous(memory_format=torch.channels_last_3d)
     assert model[2].weight.is_contiguous()
+
+
+def test_a_resumed_run_uses_the_settings_of_its_configuration(tmp_path, caplog):
+    """Both the learning rate at once, and the one after the next step of the schedule."""
+
+    def make(lr, decay):
+        trainer = Trainer.__new__(Trainer)
+        model = nn.Linear(2, 2)
+        optimizer = torch.optim.SGD(model.parameters(), lr=lr, weight_decay=decay)
+        trainer._trainer = SimpleNamespace(optimizer=optimizer, model=model)
+        trainer.optimizer, trainer.iter = optimizer, 0
+        trainer.scheduler = LRMultiplier(optimizer, ConstantParamScheduler(0.5), max_iter=10)
+        trainer.cfg = SimpleNamespace(MODEL=SimpleNamespace(WEIGHTS=""))
+        trainer.checkpointer = Checkpointer(
+            model, str(tmp_path), optimizer=optimizer, scheduler=trainer.scheduler
+        )
+        return trainer
+
+    make(0.1, 0.2).checkpointer.save("model")
+    trainer = make(0.01, 0.3)
+    trainer.resume_or_load(resume=True)
+    (group,) = trainer.optimizer.param_groups
+    assert (group["lr"], group["initial_lr"]) == pytest.approx((0.005, 0.01))
+    assert group["weight_decay"] == 0.3
+    trainer.optimizer.step()
+    trainer.scheduler.step()
+    assert group["lr"] == pytest.approx(0.005)
+    for change in ("initial_lr 0.1 -> 0.01", "weight_decay 0.2 -> 0.3"):
+        assert change in caplog.text
+
+
+def test_training_sets_without_objects_are_one_sentence(monkeypatch):
+    def fail(cfg):
+        raise AssertionError("No valid data found in mine_train.")
+
+    monkeypatch.setattr(trainer_module, "build_train_loader", fail)
+    cfg = SimpleNamespace(DATASETS=SimpleNamespace(TRAIN=("mine_train",)))
+    with pytest.raises(UserError, match="no image of mine_train has an object"):
+        Trainer.build_train_loader(cfg)

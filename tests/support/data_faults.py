@@ -105,11 +105,18 @@ def label(change: Callable[[np.ndarray], np.ndarray], split: str = "train") -> C
     return plant
 
 
-def every_label(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
-    """Return a function that changes all labels of class masks."""
+def _binary(values: np.ndarray) -> np.ndarray:
+    """Return 255 for every class but 0, as many programs draw masks."""
+    return np.uint8(255) * (values > 0)
+
+
+def every_label(
+    change: Callable[[np.ndarray], np.ndarray], split: str = "*"
+) -> Callable[[Path], None]:
+    """Return a function that changes all labels of class masks, or those of one split."""
 
     def plant(folder: Path) -> None:
-        for file in folder.glob("*_labels/*.png"):
+        for file in folder.glob(f"{split}_labels/*.png"):
             Image.fromarray(change(np.array(Image.open(file)))).save(file)
 
     return plant
@@ -207,6 +214,15 @@ def _(folder: Path) -> None:
 
 
 # Classes
+@fault("normalized_coordinates", "coco", JSON)
+def _(folder: Path) -> None:
+    def change(content: dict) -> None:
+        for entry in content["annotations"]:
+            entry["bbox"] = [0.1, 0.2, 0.5, 0.25]
+
+    edit(folder, change)
+
+
 @fault("dropped_category", "roboflow", "_annotations.coco.json")
 def _(folder: Path) -> None:
     pass  # Roboflow always writes it
@@ -348,7 +364,17 @@ fault("label_out_of_range", "class_masks", "val_labels/scene 007.png")(
     label(lambda v: v + np.uint8(9), "val")
 )
 fault("only_ignored_pixels", "class_masks", LABEL)(label(lambda v: np.full_like(v, 255)))
-fault("ignored_class", "class_masks", "")(every_label(lambda v: np.uint8(255) * (v > 0)))
+fault("ignored_class", "class_masks", "")(every_label(_binary))
+fault("ignored_class", "class_masks", "")(every_label(_binary, "val"))
+fault("ignored_class", "class_masks", "")(
+    lambda f: (every_label(_binary)(f), label(lambda v: np.uint8(1) * (v > 0))(f))
+)
+fault("class_or_ignored", "class_masks", "")(
+    every_label(lambda v: np.where(v == 1, np.uint8(255), v))
+)
+fault("single_class", "class_masks", "")(
+    lambda f: (every_label(lambda v: v * np.uint8(0))(f), (f / "classes.txt").write_text("cell\n"))
+)
 fault("class_without_objects", "class_masks", "")(every_label(lambda v: v % np.uint8(3)))
 fault("unpaired_label", "class_masks", "train_labels/other.png")(
     lambda f: shutil.copy(f / LABEL, f / "train_labels/other.png")

@@ -14,7 +14,7 @@ def test_the_table_is_up_to_date():
     table = text.partition(document_checks.START)[2].partition(document_checks.END)[0]
     rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| `")]
     assert [row[0].strip("| `") for row in rows] == list(KINDS)
-    assert all(len(row) == 4 for row in rows)
+    assert all(len(row) == 5 for row in rows)
 
 
 def test_a_table_that_is_out_of_date_is_reported(tmp_path, monkeypatch):

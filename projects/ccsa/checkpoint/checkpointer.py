@@ -1,6 +1,7 @@
 """The checkpointer: complete files on disk, and a report of every tensor that did not load."""
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class Checkpointer(DetectionCheckpointer):
             the model must be loaded.
 
     Attributes:
+        left_out: keys of tensors that are not loaded, although a file may have them.
         report: the :class:`LoadReport` of the last :meth:`load`; ``None`` before.
 
     Example:
@@ -51,6 +53,7 @@ class Checkpointer(DetectionCheckpointer):
     ):
         super().__init__(model, save_dir, **others)
         self.training = training
+        self.left_out: Collection[str] = ()
         self.report: LoadReport | None = None
         self._source = WeightsSource("")
 
@@ -143,6 +146,7 @@ class Checkpointer(DetectionCheckpointer):
         problem = state_problem(state)
         if problem:
             raise self._source.error(problem)
+        state = checkpoint["model"] = {k: v for k, v in state.items() if k not in self.left_out}
         file_keys = list(state)  # Detectron2 renames some of them in place
         incompatible = super()._load_model(checkpoint)
         keys = {key for key in self.model.state_dict() if not key.endswith(BATCH_COUNTER)}

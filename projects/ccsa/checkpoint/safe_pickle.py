@@ -6,7 +6,9 @@ replacements defined below. numpy's own functions are not among them, because th
 bytes as such. Only arrays of numbers are accepted.
 """
 
+import os
 import pickle
+import pickletools
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -14,6 +16,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
+_PUT = ("PUT", "BINPUT", "LONG_BINPUT")
 _NUMBERS = re.compile(r"b1|[iufc]\d+|[?bBhHiIlLqQefdFD]")
 
 
@@ -43,7 +46,27 @@ def load(file: BinaryIO) -> Any:
             numbers, ``OrderedDict``, ``set`` and ``frozenset``.
         Exception: a damaged pickle can raise errors of any type.
     """
+    _check_memo(file)
     return _Unpickler(file, encoding="latin1").load()
+
+
+def _check_memo(file: BinaryIO) -> None:
+    """Reject a pickle whose memo would be larger than the file: the unpickler would allocate it.
+
+    Raises:
+        pickle.UnpicklingError: an index of the memo is larger than the file.
+    """
+    start = file.tell()
+    size = file.seek(0, os.SEEK_END) - start
+    file.seek(start)
+    try:
+        indices = (arg for op, arg, _ in pickletools.genops(file) if op.name in _PUT)
+        too_large = any((index or 0) > size for index in indices)
+    except (ValueError, UnicodeError, IndexError):
+        too_large = False  # a damaged file, which the unpickler reports
+    file.seek(start)
+    if too_large:
+        raise pickle.UnpicklingError("the memo of the pickle is larger than the file")
 
 
 class _Unpickler(pickle.Unpickler):

@@ -29,6 +29,8 @@ SUFFIX = ".safetensors"
 # First bytes of files written by torch.save, since torch 1.6 and before.
 _ZIP_MAGIC, _LEGACY_MAGIC = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
+_LARGEST_EXPANDED = 2**28  # bytes of a tensor whose elements share memory
+
 # Raised for damaged files; their messages do not help a user.
 _DAMAGED_FILE_ERRORS = (
     *(pickle.UnpicklingError, SafetensorError, zipfile.BadZipFile, EOFError, MemoryError),
@@ -82,6 +84,7 @@ def read_weights(path: str | Path, source: WeightsSource | None = None) -> Mappi
             _check_archive(file, source)
         if start.startswith((_ZIP_MAGIC, _LEGACY_MAGIC)):
             content = torch.load(path, map_location="cpu", weights_only=True)
+            _check_sizes(content, source)
         elif start[8:9] == b"{" or Path(path).suffix == SUFFIX:  # JSON after the header's size
             content = load_file(path)
         else:
@@ -111,6 +114,28 @@ def _check_archive(file: BinaryIO, source: WeightsSource) -> None:
         )
 
 
+def _check_sizes(content: Any, source: WeightsSource) -> None:
+    """Check that no large tensor has more elements than are stored, which would fill the memory
+    when it is copied.
+
+    Raises:
+        UserError: naming the tensor.
+    """
+    remaining, followed = [content], set()
+    while remaining:
+        entries = remaining.pop()
+        if not isinstance(entries, Mapping) or id(entries) in followed:
+            continue
+        followed.add(id(entries))
+        for key, value in entries.items():
+            if isinstance(value, Mapping):
+                remaining.append(value)
+            elif isinstance(value, Tensor) and value.layout == torch.strided:
+                size = value.numel() * value.element_size()
+                if size > max(value.untyped_storage().nbytes(), _LARGEST_EXPANDED):
+                    raise source.error(f"{key} has shape {tuple(value.shape)}, but fewer values")
+
+
 def state_within(data: Any, names: Sequence[str] = ("state_dict", "model")) -> Any:
     """Return the state dict inside a checkpoint.
 
@@ -120,13 +145,15 @@ def state_within(data: Any, names: Sequence[str] = ("state_dict", "model")) -> A
             checkpoints are followed to the innermost one.
 
     Returns:
-        The state dict; ``data`` itself if it has none of these keys.
+        The state dict; ``data`` itself if it has none of these keys, or contains itself.
 
     Example:
         >>> state_within({"epoch": 3, "model": {"weight": 1}})
         {'weight': 1}
     """
-    while isinstance(data, Mapping):
+    followed: set[int] = set()
+    while isinstance(data, Mapping) and id(data) not in followed:
+        followed.add(id(data))  # a pickle can contain itself
         inner = next((data[name] for name in names if isinstance(data.get(name), Mapping)), None)
         if inner is None:
             break

@@ -221,6 +221,9 @@ def _merge_classes(splits: Sequence[Split], problems: Problems) -> list[str]:
         if new or lacking:
             only = [f"only in {split.name}: {', '.join(new)}"] if new else []
             only += [f"only in {first.name}: {', '.join(lacking)}"] if lacking else []
+            spelled = {"".join(c.split()).casefold(): c for c in lacking}
+            pairs = [(c, spelled.get("".join(c.split()).casefold())) for c in new]
+            only += [f"{c!r} and {o!r} differ only by case or spaces" for c, o in pairs if o]
             problems.add("classes_differ", split.source, "; ".join(only))
         elif split.classes != first.classes:
             problems.add(

@@ -17,7 +17,16 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ccsa.data.colors import class_colors
 from ccsa.data.folder import FolderDataset, read_coco_files, read_folder
-from ccsa.data.tasks import DETECTION, IGNORE, PANOPTIC, SEMANTIC, TaskData, derive
+from ccsa.data.tasks import (
+    BACKGROUND,
+    DETECTION,
+    IGNORE,
+    PANOPTIC,
+    SEMANTIC,
+    THINGS,
+    TaskData,
+    derive,
+)
 from ccsa.errors import UserError
 
 EVALUATORS = {DETECTION: "coco", SEMANTIC: "sem_seg", PANOPTIC: "coco_panoptic_seg"}
@@ -253,5 +262,6 @@ def _stuff_colors(stuff: Sequence[str], things: Sequence[str]) -> list[list[int]
     colors = class_colors(len(things) + len(stuff))[len(things) :]
     gray = [128, 128, 128]
     return [
-        gray if n in ("background", "things") else c for n, c in zip(stuff, colors, strict=True)
+        gray if n.partition(" (")[0] in (BACKGROUND, THINGS) else c
+        for n, c in zip(stuff, colors, strict=True)
     ]

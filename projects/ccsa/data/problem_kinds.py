@@ -4,11 +4,19 @@ from typing import NamedTuple
 
 
 class Kind(NamedTuple):
-    """A kind of problem: its severity, what it means, and how to fix it."""
+    """A kind of problem.
+
+    Attributes:
+        severity: ``error`` or ``warning``.
+        meaning: what is wrong.
+        fix: how to fix it.
+        can_be_allowed: whether training works if ``DATASETS.ALLOW`` names the kind.
+    """
 
     severity: str
     meaning: str
     fix: str
+    can_be_allowed: bool = True
 
 
 ERROR, WARNING = "error", "warning"
@@ -19,21 +27,25 @@ KINDS: dict[str, Kind] = {
         ERROR,
         "an image that the annotations name does not exist",
         "copy the file there, or remove its record from the annotations",
+        can_be_allowed=False,
     ),
     "unreadable_image": Kind(
         ERROR,
         "an image cannot be decoded",
         "replace the file by a good copy, or remove its record",
+        can_be_allowed=False,
     ),
     "outside": Kind(
         ERROR,
-        "a file name leads outside the folder of the dataset",
+        "a file name, or a link to a file, leads outside the folder of the dataset; only the links "
+        "(as in data of DVC or git-annex) are read if this is allowed",
         "move the file into the folder and use a relative name",
     ),
     "not_a_file": Kind(
         ERROR,
         "a name leads to something that is not a regular file (a folder, a pipe or a device)",
         "replace it by a regular file",
+        can_be_allowed=False,
     ),
     "unlisted_image": Kind(
         WARNING,
@@ -130,6 +142,11 @@ KINDS: dict[str, Kind] = {
         "use one list of categories for all splits",
     ),
     # Boxes
+    "normalized_coordinates": Kind(
+        ERROR,
+        "all boxes or polygons of a file have coordinates from 0 to 1, but COCO's are in pixels",
+        "multiply x and width by the width of the image, y and height by its height",
+    ),
     "invalid_box": Kind(
         ERROR,
         "a box is not four finite numbers [x, y, width, height]",
@@ -154,6 +171,12 @@ KINDS: dict[str, Kind] = {
         WARNING,
         "a box and the mask of the same annotation do not overlap as they should",
         "check whether the box is [x, y, width, height] rather than [x1, y1, x2, y2]",
+    ),
+    "area_mismatch": Kind(
+        WARNING,
+        "the area of most annotations differs from that of their masks by more than a factor of 2, "
+        "so AP by size is wrong",
+        "write the area of the mask in pixels, or remove the field",
     ),
     # Masks
     "invalid_polygon": Kind(
@@ -203,13 +226,15 @@ KINDS: dict[str, Kind] = {
     ),
     "masks_marked_crowd": Kind(
         WARNING,
-        "masks are marked iscrowd: 1, as CVAT does; they are read as single objects",
-        "write iscrowd: 0 in the annotations",
+        "masks are marked iscrowd: 1, as CVAT does; in its file instances_*.json they are read as "
+        "single objects, elsewhere as crowd regions, which are not trained",
+        "write iscrowd: 0 for single objects",
     ),
     "all_crowd": Kind(
         ERROR,
         "every annotation of the training set is marked iscrowd: 1, so nothing would be trained",
         "write iscrowd: 0 for single objects",
+        can_be_allowed=False,
     ),
     "crowd_only_image": Kind(
         WARNING,
@@ -218,7 +243,10 @@ KINDS: dict[str, Kind] = {
     ),
     # Splits
     "empty_split": Kind(
-        ERROR, "a split has no image with annotations", "add annotated images to the split"
+        ERROR,
+        "a split has no image with annotations",
+        "add annotated images to the split",
+        can_be_allowed=False,
     ),
     "image_in_two_splits": Kind(
         WARNING,
@@ -231,11 +259,13 @@ KINDS: dict[str, Kind] = {
         ERROR,
         "an image has another size than its record says",
         "correct width and height, or restore the image that was annotated",
+        can_be_allowed=False,
     ),
     "exif_rotation": Kind(
         ERROR,
         "an image is rotated by its EXIF tag, but the annotations were made without the rotation",
         "save the image without the EXIF orientation, or annotate it as it is displayed",
+        can_be_allowed=False,
     ),
     "exif_orientation": Kind(
         WARNING,
@@ -251,6 +281,21 @@ KINDS: dict[str, Kind] = {
         WARNING,
         "an image has unusual channels (alpha, CMYK or several pages); it is converted to RGB",
         "convert the images to RGB yourself if colors matter",
+    ),
+    "intensity_range": Kind(
+        WARNING,
+        "more than 5 % of the pixels of a split are outside INPUT.INTENSITY_RANGE and clipped",
+        "scale the images alike, or set INPUT.INTENSITY_RANGE '[low, high]' for all splits",
+    ),
+    "mostly_outside_range": Kind(
+        ERROR,
+        "more than half of the pixels of a split are outside INPUT.INTENSITY_RANGE and clipped",
+        "scale the images alike, or set INPUT.INTENSITY_RANGE '[low, high]' for all splits",
+    ),
+    "not_finite": Kind(
+        WARNING,
+        "an image contains NaN or infinite values; they become black or white",
+        "replace these values in the image",
     ),
     "mixed_channels": Kind(
         WARNING,
@@ -269,6 +314,7 @@ KINDS: dict[str, Kind] = {
         ERROR,
         "an image has so many pixels that the image reader refuses it (more than 178 megapixels)",
         "cut it into tiles, or resize it",
+        can_be_allowed=False,
     ),
     "giant_image": Kind(
         WARNING,
@@ -280,6 +326,7 @@ KINDS: dict[str, Kind] = {
         ERROR,
         "an image has no label file of the same name",
         "add the label file, or move the image away",
+        can_be_allowed=False,
     ),
     "unpaired_label": Kind(
         WARNING,
@@ -292,12 +339,16 @@ KINDS: dict[str, Kind] = {
         "give every label the name of its image, and every image its label",
     ),
     "unreadable_label": Kind(
-        ERROR, "a label file cannot be decoded", "replace the file by a good copy"
+        ERROR,
+        "a label file cannot be decoded",
+        "replace the file by a good copy",
+        can_be_allowed=False,
     ),
     "label_channels": Kind(
         ERROR,
         "a label file has several different channels instead of one of class indices",
         "save the labels as one channel (gray or palette) of class indices",
+        can_be_allowed=False,
     ),
     "label_rgb": Kind(
         WARNING,
@@ -308,18 +359,34 @@ KINDS: dict[str, Kind] = {
         ERROR,
         "a label file has another size than its image",
         "export the labels at the size of the images",
+        can_be_allowed=False,
     ),
     "label_out_of_range": Kind(
         ERROR,
         "a label file contains a value that is not a class",
         "correct the labels, add the class to classes.txt, or map the value: "
-        "DATASETS.LABEL_MAPPING {value: class}",
+        "DATASETS.LABEL_MAPPING {value: class}; if the values number objects, use --data-format "
+        "instance_labels",
+        can_be_allowed=False,
     ),
     "ignored_class": Kind(
         ERROR,
-        "labels contain only 0 and 255, and 255 means 'ignore', so the second class would never "
-        "be trained or scored",
+        "most labels of a split contain only 0 and 255, and 255 means 'ignore', so their objects "
+        "would not be trained or scored",
         "map the value: DATASETS.LABEL_MAPPING {255: 1}",
+    ),
+    "class_or_ignored": Kind(
+        WARNING,
+        "a class has no pixel in a split whose labels contain 255, which means 'ignore'; 255 may "
+        "stand for the class",
+        "if it does, map the value: DATASETS.LABEL_MAPPING {255: class}",
+    ),
+    "single_class": Kind(
+        ERROR,
+        "the labels have one class, which cannot be learned",
+        "write background as the first line of classes.txt; if the values number objects, use "
+        "--data-format instance_labels",
+        can_be_allowed=False,
     ),
     "only_ignored_pixels": Kind(
         WARNING, "a label file contains the ignore value only", "label it, or remove it"
@@ -331,10 +398,3 @@ KINDS: dict[str, Kind] = {
         "export both files again",
     ),
 }
-
-
-def kinds_table() -> str:
-    """Return the table of all kinds of problems in Markdown, for the documentation."""
-    rows = ["| kind | severity | meaning | how to fix it |", "|---|---|---|---|"]
-    rows += [f"| `{name}` | {k.severity} | {k.meaning} | {k.fix} |" for name, k in KINDS.items()]
-    return "\n".join(rows)

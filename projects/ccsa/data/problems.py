@@ -2,7 +2,8 @@
 
 Readers never stop at the first problem. They add a :class:`Problem` and go on, so that one run of
 ``tools/check_dataset.py`` shows everything. A problem of severity ``error`` stops training unless
-``DATASETS.ALLOW`` names its kind; a ``warning`` is printed.
+``DATASETS.ALLOW`` names its kind; that helps only where training can do without the damaged part
+(``Kind.can_be_allowed``). A ``warning`` is printed.
 """
 
 from collections import Counter
@@ -10,7 +11,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ccsa.data.problem_kinds import ERROR, KINDS, WARNING, Kind, kinds_table
+from ccsa.data.problem_kinds import ERROR, KINDS, WARNING, Kind
 from ccsa.errors import UserError, suggestion
 
 __all__ = [
@@ -86,6 +87,15 @@ class Problems:
         """Return the first files with a problem of a kind, each once."""
         return list(dict.fromkeys(p.file for p in self._stored.get(kind, ())))[:limit]
 
+    def first(self, kind: str, limit: int = 3) -> list[Problem]:
+        """Return the first problems of a kind: one of each file, and of a folder each message."""
+        found: dict[tuple[str, str], Problem] = {}
+        for problem in self._stored.get(kind, ()):
+            path = Path(problem.file)
+            one_file = path.suffix and not path.is_dir()
+            found.setdefault((problem.file, "" if one_file else problem.message), problem)
+        return list(found.values())[:limit]
+
     def kinds(self, severity: str | None = None) -> list[str]:
         """Return the kinds that occur, errors first, in the order of :data:`KINDS`."""
         found = [k for k in KINDS if self.counts[k]]
@@ -112,10 +122,18 @@ class Problems:
         if count > 1:
             plural = "s" if count > 2 else ""
             more = f" ({count - 1} more error{plural}: tools/check_dataset.py lists all)"
-        raise UserError(
-            f"{first.file}: {first.message}; {KINDS[first.kind].fix}{more}. "
-            f"To train nevertheless: DATASETS.ALLOW \"['{first.kind}']\""
-        )
+        kind = KINDS[first.kind]
+        kinds = [k for k in self.kinds(ERROR) if k not in allowed]
+        fatal = [k for k in kinds if not KINDS[k].can_be_allowed]
+        allow = f'DATASETS.ALLOW "{[*allowed, first.kind]}"'
+        if fatal and kind.can_be_allowed:
+            listed = ", ".join(fatal)
+            nevertheless = f"{allow} lets it pass, but training needs this to be fixed: {listed}"
+        elif fatal:
+            nevertheless = f"Training needs this to be fixed: {', '.join(fatal)}"
+        else:
+            nevertheless = f'To train nevertheless: DATASETS.ALLOW "{[*allowed, *kinds]}"'
+        raise UserError(f"{first.file}: {first.message}; {kind.fix}{more}. {nevertheless}")
 
 
 def check_allowed(allowed: Collection[str]) -> None:
@@ -130,3 +148,15 @@ def check_allowed(allowed: Collection[str]) -> None:
                 f"DATASETS.ALLOW: there is no kind of problem '{kind}'"
                 f"{suggestion(kind, list(KINDS), listed=0)}"
             )
+
+
+def kinds_table() -> str:
+    """Return the table of all kinds of problems in Markdown, for the documentation."""
+    rows = [
+        "| kind | severity | meaning | how to fix it | can be allowed |",
+        "|---|---|---|---|---|",
+    ]
+    for name, kind in KINDS.items():
+        can = ("yes" if kind.can_be_allowed else "no") if kind.severity == ERROR else ""
+        rows.append(f"| `{name}` | {kind.severity} | {kind.meaning} | {kind.fix} | {can} |")
+    return "\n".join(rows)

@@ -20,7 +20,7 @@ from ccsa.data.records import rle_of_polygons
 from ccsa.errors import UserError, one_of
 
 IGNORE = 255
-BACKGROUND = "background"
+BACKGROUND, THINGS = "background", "things"
 DETECTION, SEMANTIC, PANOPTIC = "detection", "semantic", "panoptic"
 
 
@@ -52,6 +52,17 @@ def derive(data: FolderDataset, kind: str) -> TaskData:
     Raises:
         UserError: the data does not contain what such a model needs.
     """
+    task = _derive(data, kind)
+    if len(task.stuff_classes) > IGNORE:
+        raise UserError(
+            f"{data.root} gives {len(task.stuff_classes)} classes of pixels, but labels of 8 bits "
+            f"hold at most {IGNORE}, because {IGNORE} is ignored; merge or remove classes, or "
+            "train a detector, e.g. configs/own/mask_rcnn.yaml"
+        )
+    return task
+
+
+def _derive(data: FolderDataset, kind: str) -> TaskData:
     things = _things(data)
     if kind == DETECTION:
         if not data.has_boxes:
@@ -95,10 +106,12 @@ def semantic_label(record: Mapping[str, Any], *, fix: str = FIX) -> np.ndarray:
         return result
     size = record["height"], record["width"]
     result = np.full(size, labels["background"], np.uint8)
-    for annotation in largest_first(record.get("objects", record.get("annotations", ()))):
+    objects = record.get("objects", record.get("annotations", ()))
+    for annotation, rle in largest_first(objects, size):
         crowd = annotation["iscrowd"]
-        mask = decode_mask(annotation, size)
-        result[mask] = IGNORE if crowd else classes[annotation["category_id"]]
+        result[coco_mask.decode(rle).astype(bool)] = (
+            IGNORE if crowd else classes[annotation["category_id"]]
+        )
     return result
 
 
@@ -157,8 +170,8 @@ def panoptic_segments(
     size = record["height"], record["width"]
     ids = np.ones(size, np.int64)
     segments = [{"id": 1, "category_id": labels["background"], "isthing": False, "iscrowd": 0}]
-    for number, annotation in enumerate(largest_first(record["annotations"]), 2):
-        ids[decode_mask(annotation, size)] = number
+    for number, (annotation, rle) in enumerate(largest_first(record["annotations"], size), 2):
+        ids[coco_mask.decode(rle).astype(bool)] = number
         segments.append(
             {
                 "id": number,
@@ -171,18 +184,44 @@ def panoptic_segments(
     return ids, [segment for segment in segments if segment["id"] in shown]
 
 
-def largest_first(annotations: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return annotations with masks in the order in which they are drawn: crowd regions first,
-    then by area, so that smaller objects are on top."""
-    masked = [a for a in annotations if "segmentation" in a]
-    return sorted(masked, key=lambda a: (-a["iscrowd"], -a["area"]))
+def largest_first(
+    annotations: Sequence[Mapping[str, Any]], size: tuple[int, int]
+) -> list[tuple[Mapping[str, Any], Any]]:
+    """Return annotations that have masks, with their RLEs, in the order in which they are drawn:
+    crowd regions first, then by the area of the mask, so that smaller objects are on top. (The
+    ``area`` of a file may be missing or wrong.)
+
+    Args:
+        annotations: in Detectron2's standard form.
+        size: (height, width) of the image.
+    """
+    masked = [(a, encoded_mask(a, size)) for a in annotations if "segmentation" in a]
+    return sorted(masked, key=lambda pair: (-pair[0]["iscrowd"], -int(coco_mask.area(pair[1]))))
+
+
+def encoded_mask(annotation: Mapping[str, Any], size: tuple[int, int]) -> Any:
+    """Return the mask of an annotation with polygons or a compressed RLE as a compressed RLE."""
+    segmentation = annotation["segmentation"]
+    return segmentation if isinstance(segmentation, dict) else rle_of_polygons(segmentation, size)
 
 
 def decode_mask(annotation: Mapping[str, Any], size: tuple[int, int]) -> np.ndarray:
     """Return the mask (H, W), bool, of an annotation with polygons or a compressed RLE."""
-    segmentation = annotation["segmentation"]
-    rle = segmentation if isinstance(segmentation, dict) else rle_of_polygons(segmentation, size)
-    return coco_mask.decode(rle).astype(bool)
+    return coco_mask.decode(encoded_mask(annotation, size)).astype(bool)
+
+
+def unused_name(name: str, names: Sequence[str]) -> str:
+    """Return the name of a class that is added to others, which may have the same name.
+
+    Example:
+        >>> unused_name("background", ["cell"]), unused_name("background", ["background"])
+        ('background', 'background (2)')
+    """
+    number, result = 1, name
+    while result in names:
+        number += 1
+        result = f"{name} ({number})"
+    return result
 
 
 def _things(data: FolderDataset) -> list[str]:
@@ -233,7 +272,7 @@ def _semantic(data: FolderDataset) -> TaskData:
         classes = list(data.classes)
     else:
         _require_masks(data, "a semantic model")
-        classes = [BACKGROUND, *data.classes]
+        classes = [unused_name(BACKGROUND, data.classes), *data.classes]
         labels = {"source": "annotations", "classes": {i: i + 1 for i in identity}, "background": 0}
     splits = {
         name: [
@@ -255,7 +294,7 @@ def _panoptic(data: FolderDataset, things: list[str]) -> TaskData:
                 "panoptic model needs; train a semantic model, e.g. configs/own/ccnet.yaml"
             )
         _require_masks(data, "a panoptic model")
-    stuff = list(data.stuff) if data.has_segments else [BACKGROUND]
+    stuff = list(data.stuff) if data.has_segments else [unused_name(BACKGROUND, things)]
     numbers = {data.classes.index(name): i for i, name in enumerate(things)}
     classes = dict.fromkeys(numbers, 0)
     classes |= {data.classes.index(n): i + 1 for i, n in enumerate(stuff) if n in data.classes}
@@ -270,7 +309,7 @@ def _panoptic(data: FolderDataset, things: list[str]) -> TaskData:
             if data.has_segments:
                 record["pan_seg_file_name"] = original["pan_seg_file_name"]
                 record["segments_info"] = original["segments_info"]
-    return TaskData(PANOPTIC, things, ["things", *stuff], splits)
+    return TaskData(PANOPTIC, things, [unused_name(THINGS, [*things, *stuff]), *stuff], splits)
 
 
 def _require_masks(data: FolderDataset, model: str) -> None:

@@ -15,9 +15,12 @@ from torch import nn
 
 from ccsa.blocks import CONTEXT_BLOCK_REGISTRY, CrissCross
 from ccsa.data.loaders import build_train_mapper, clip_records
+from ccsa.data.own import task_data
 from ccsa.engine.dataset_checks import check_classes, check_contents, check_evaluation
 from ccsa.engine.overlays import block_lists
 from ccsa.engine.solver import build_optimizer
+from ccsa.engine.stored_classes import check_stored_classes
+from ccsa.engine.trainer import no_training_images
 from ccsa.engine.weights import check_weights
 from ccsa.errors import UserError, suggestion
 from ccsa.inference import build_semantic_inference
@@ -64,6 +67,12 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
             f"{cfg.MODEL.META_ARCHITECTURE} does not attach any: set MODEL.META_ARCHITECTURE to "
             f"ContextModel and MODEL.CONTEXT.META_ARCHITECTURE to {cfg.MODEL.META_ARCHITECTURE}"
         )
+    if cfg.TEST.AUG.ENABLED:
+        raise UserError(
+            "TEST.AUG.ENABLED True has no effect, because the evaluation of this project does not "
+            "augment detections; remove it, or for a semantic model use TEST.SEM_SEG_AUG.ENABLED "
+            "True"
+        )
     model = check_model(cfg)
     if not args.eval_only:
         build_optimizer(cfg, model)
@@ -73,7 +82,30 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     training = not args.eval_only
     check_contents(cfg, training=training, report=not getattr(args, "machine_rank", 0))
     check_classes(cfg, model, training=training)
+    if training:
+        check_objects(cfg)
+    elif not args.resume:
+        check_stored_classes(cfg)
     check_evaluation(cfg)
+
+
+def check_objects(cfg: CfgNode) -> None:
+    """Check that the user's training data has an object, if images without objects are left out.
+
+    Raises:
+        UserError: no image would remain.
+    """
+    if not (cfg.DATASETS.OWN.ROOT and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS):
+        return
+    splits = task_data(cfg).splits
+    own = {f"{cfg.DATASETS.OWN.NAME}_{split}": records for split, records in splits.items()}
+    records = [r for name in cfg.DATASETS.TRAIN for r in own.get(name, ())]
+    is_used = (
+        "annotations" not in r or any(not a.get("iscrowd") for a in r["annotations"])
+        for r in records
+    )
+    if records and not any(is_used):
+        raise UserError(no_training_images(cfg))
 
 
 def check_processes(cfg: CfgNode, args: argparse.Namespace) -> None:

@@ -90,8 +90,8 @@ def _class_counts(cfg: CfgNode, task: TaskData, written: Collection[str]) -> lis
     """
     things, stuff = task.thing_classes, task.stuff_classes
     decisions = []
-    for section in _used_heads(cfg):
-        names = stuff if section == _SEMANTIC_HEAD or not things else things
+    for section, field in class_sections(cfg, bool(things)).items():
+        names = things if field == "things" else stuff
         key = f"MODEL.{section}.NUM_CLASSES"
         if names and key in written and len(names) != cfg.MODEL[section].NUM_CLASSES:
             raise UserError(
@@ -115,6 +115,20 @@ def _class_counts(cfg: CfgNode, task: TaskData, written: Collection[str]) -> lis
             f"({_shown(stuff)}); give one weight per class, or remove the key"
         )
     return decisions
+
+
+def class_sections(cfg: CfgNode, has_things: bool) -> dict[str, str]:
+    """Return which classes the heads of a model predict: ``things`` or ``stuff``, by the section of
+    ``MODEL`` that has their number.
+
+    Args:
+        cfg: the configuration.
+        has_things: whether the data has classes of objects.
+    """
+    return {
+        section: "stuff" if section == _SEMANTIC_HEAD or not has_things else "things"
+        for section in _used_heads(cfg)
+    }
 
 
 def _used_heads(cfg: CfgNode) -> list[str]:

@@ -12,6 +12,7 @@ from torch import nn
 from ccsa.data.checks.dataset import Checked, check_records
 from ccsa.data.checks.own import check_folder
 from ccsa.data.checks.registered import check_categories, load_registered
+from ccsa.data.image_reader import intensity_range
 from ccsa.data.loaders import build_test_mapper, load_records
 from ccsa.data.own import read_source, source_of, task_data
 from ccsa.data.problems import Problems, check_allowed
@@ -55,7 +56,13 @@ def check_own_data(cfg: CfgNode) -> Checked:
     start, task = time.monotonic(), task_data(cfg)
     masks = cfg.DATASETS.OWN.KIND != "detection" or _needs_masks(cfg)
     seconds = _budget(sum(map(len, task.splits.values())), start)
-    return check_folder(read_source(source_of(cfg)), task, masks=masks, seconds=seconds)
+    return check_folder(
+        read_source(source_of(cfg)),
+        task,
+        masks=masks,
+        intensity_range=intensity_range(cfg.INPUT.INTENSITY_RANGE),
+        seconds=seconds,
+    )
 
 
 def check_registered(cfg: CfgNode, training: bool) -> Checked:
@@ -76,6 +83,7 @@ def check_registered(cfg: CfgNode, training: bool) -> Checked:
         ignore=metadata.get("ignore_label", 255),
         source=", ".join(names),
         masks=_needs_masks(cfg),
+        intensity_range=intensity_range(cfg.INPUT.INTENSITY_RANGE),
         seconds=_budget(sum(map(len, splits.values())), start),
     )
     problems.extend(checked.problems)

@@ -22,10 +22,14 @@ from ccsa.data.own import (
 )
 from ccsa.data.statistics import statistics
 from ccsa.data.tasks import SEMANTIC, derive
+from ccsa.engine.config_files import user_keys
 from ccsa.engine.data_plan import Decision, plan
 from ccsa.engine.data_settings import data_settings, model_kind
 from ccsa.engine.data_table import data_table, settings_table
+from ccsa.engine.overlays import overlay_files
+from ccsa.engine.stored_classes import in_stored_order, stored_classes
 from ccsa.errors import UserError
+from ccsa.utils.run_folders import overlay_names
 
 __all__ = ["add_data_arguments", "apply_own_data", "data_table", "model_kind"]
 
@@ -125,7 +129,10 @@ def apply_own_data(cfg: CfgNode, args: argparse.Namespace, written: Collection[s
     if is_recorded:
         reorder(task, list(own.CLASSES), list(own.STUFF_CLASSES), given.data)
     else:
-        own.CLASSES, own.STUFF_CLASSES = list(task.thing_classes), list(task.stuff_classes)
+        found = task.thing_classes, task.stuff_classes
+        stored = stored_classes(cfg.MODEL.WEIGHTS)
+        own.CLASSES, own.STUFF_CLASSES = map(in_stored_order, found, stored)
+        reorder(task, list(own.CLASSES), list(own.STUFF_CLASSES), given.data)
         own.NAME, own.KIND, own.SPLITS = dataset_name(data), kind, list(task.splits)
     own.ROOT, own.FORMAT, own.IMAGES = given.data, given.format, given.images
     own.VAL, own.VAL_IMAGES = given.val, given.val_images
@@ -133,7 +140,12 @@ def apply_own_data(cfg: CfgNode, args: argparse.Namespace, written: Collection[s
     if is_recorded:
         return
     _set_datasets(cfg, written)
-    decisions = data_settings(cfg, data, task, written)
+    decisions = [
+        Decision(f"DATASETS.OWN.{key}", own[key], "numbered as in MODEL.WEIGHTS")
+        for key, names in zip(("CLASSES", "STUFF_CLASSES"), found, strict=True)
+        if own[key] != names
+    ]
+    decisions += data_settings(cfg, data, task, written)
     decisions += plan(
         cfg, statistics(task), epochs, detector=kind != SEMANTIC, written=set(written)
     )
@@ -167,8 +179,19 @@ def _epochs(
     if given is None:
         raise UserError("--epochs needs --data; without it, set SOLVER.MAX_ITER")
     if "SOLVER.MAX_ITER" in written:
-        raise UserError("--epochs and SOLVER.MAX_ITER both set the length of the run; remove one")
+        raise UserError(
+            f"--epochs and SOLVER.MAX_ITER ({_origin(args, 'SOLVER.MAX_ITER')}) both set the "
+            "length of the run; remove one"
+        )
     return epochs
+
+
+def _origin(args: argparse.Namespace, key: str) -> str:
+    """Return where the user wrote a key: the command line, or the name of a file."""
+    if key in (getattr(args, "opts", None) or [])[::2]:
+        return "on the command line"
+    files = [args.config_file, *overlay_files(overlay_names(args), args.config_file)]
+    return next((f"in {file}" for file in reversed(files) if key in user_keys(file)), "in a file")
 
 
 def _given_source(args: argparse.Namespace, cfg: CfgNode) -> Source | None:

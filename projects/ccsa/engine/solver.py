@@ -5,6 +5,7 @@ the pretrained backbone (``SOLVER.HEAD_LR_FACTOR``), and the poly schedule of De
 project, learning rate = base * (1 - iteration / max_iter) ** power.
 """
 
+import logging
 from typing import Any
 
 import torch
@@ -18,7 +19,10 @@ from torch import nn
 
 from ccsa.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 OPTIMIZERS = ("SGD", "AdamW")
+_LOGGED = ("initial_lr", "weight_decay", "momentum", "nesterov", "betas", "eps")
 SCHEDULERS = ("WarmupPolyLR", "WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR")
 
 
@@ -102,3 +106,38 @@ def check_solver(cfg: CfgNode) -> None:
     for key in ("HEAD_LR_FACTOR", "POLY_LR_POWER"):
         if solver[key] <= 0:
             raise UserError(f"SOLVER.{key} must be above 0, not {solver[key]}")
+
+
+def solver_settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Return the settings of every group of parameters that do not change during training."""
+    return [
+        {key: value for key, value in group.items() if key not in ("params", "lr")}
+        for group in optimizer.param_groups
+    ]
+
+
+def restore_solver_settings(
+    optimizer: torch.optim.Optimizer, scheduler: LRScheduler, settings: list[dict[str, Any]]
+) -> None:
+    """Undo that loading a checkpoint has replaced the settings of the solver, and log differences.
+
+    Args:
+        optimizer: with the state of the checkpoint; changed in place.
+        scheduler: of this optimizer; changed in place.
+        settings: of :func:`solver_settings`, before the checkpoint was loaded.
+    """
+    changes: dict[str, str] = {}
+    for group, wanted in zip(optimizer.param_groups, settings, strict=True):
+        for key, value in wanted.items():
+            if key in _LOGGED and group.get(key) != value:
+                changes.setdefault(key, f"{key} {group.get(key)} -> {value}")
+        before = group.get("initial_lr")
+        if before and before != wanted["initial_lr"]:
+            group["lr"] *= wanted["initial_lr"] / before
+        group.update(wanted)
+    scheduler.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+    if changes:
+        logger.warning(
+            "The checkpoint was written with other settings of the solver; those of the "
+            f"configuration take effect: {', '.join(changes.values())}"
+        )

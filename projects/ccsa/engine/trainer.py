@@ -24,7 +24,13 @@ from torch import nn
 from ccsa.checkpoint import Checkpointer
 from ccsa.data.loaders import build_test_loader, build_train_loader
 from ccsa.engine.hooks import LogGamma, TerminalWriter
-from ccsa.engine.solver import build_lr_scheduler, build_optimizer
+from ccsa.engine.solver import (
+    build_lr_scheduler,
+    build_optimizer,
+    restore_solver_settings,
+    solver_settings,
+)
+from ccsa.engine.stored_classes import class_layers_to_restart
 from ccsa.errors import UserError
 from ccsa.evaluation import build_evaluator
 from ccsa.inference import build_semantic_inference
@@ -43,6 +49,15 @@ class _OmitReportedTracebacks(logging.Filter):
 
 
 logging.getLogger("detectron2.engine.train_loop").addFilter(_OmitReportedTracebacks())
+
+
+def no_training_images(cfg: CfgNode) -> str:
+    """Return the message for training sets of which every image is left out."""
+    return (
+        f"no image of {', '.join(cfg.DATASETS.TRAIN)} has an object that can be trained, and "
+        "images without objects are left out; annotate objects that are not crowd regions, or set "
+        "DATALOADER.FILTER_EMPTY_ANNOTATIONS False"
+    )
 
 
 class BFloat16Trainer(SimpleTrainer):
@@ -124,7 +139,17 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
-        return build_train_loader(cfg)
+        """Return the loader of the training sets.
+
+        Raises:
+            UserError: no image has an object that can be trained.
+        """
+        try:
+            return build_train_loader(cfg)
+        except AssertionError as error:
+            if "No valid data found" not in str(error):
+                raise
+            raise UserError(no_training_images(cfg)) from error
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
@@ -149,6 +174,23 @@ class Trainer(DefaultTrainer):
         """
         with autocast(cfg):
             return super().test(cfg, build_semantic_inference(cfg, model), evaluators)
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Continue from the last checkpoint, or load ``MODEL.WEIGHTS``.
+
+        The settings of the solver are those of the configuration, also if a checkpoint was written
+        with other ones. Layers for classes that the weights were not trained on are not loaded.
+
+        Args:
+            resume: whether to continue from the last checkpoint, if there is one.
+        """
+        settings = solver_settings(self.optimizer)
+        if resume and self.checkpointer.has_checkpoint():
+            super().resume_or_load(resume=True)
+            restore_solver_settings(self.optimizer, self.scheduler, settings)
+        else:
+            self.checkpointer.left_out = class_layers_to_restart(self.cfg)
+            super().resume_or_load(resume=False)
 
     def run_step(self) -> None:
         super().run_step()

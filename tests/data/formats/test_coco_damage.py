@@ -136,7 +136,7 @@ def test_images(case, tmp_path):
 
 def test_annotations_of_a_missing_image_are_not_reported_again(tmp_path):
     data = read(tmp_path, lambda content: content["images"][0].update(file_name="none.png"))
-    assert data.problems.counts == {"missing_image": 1, "empty_split": 1}
+    assert data.problems.counts == {"missing_image": 1, "empty_split": 1, "unlisted_image": 1}
 
 
 @pytest.mark.parametrize("case", CATEGORIES)

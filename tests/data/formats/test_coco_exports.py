@@ -214,7 +214,7 @@ def test_images_that_cannot_be_used(tmp_path):
     assert sorted(found) == ["missing_image", "not_a_file", "outside"]
     assert data.problems.counts == {"missing_image": 3, "not_a_file": 1, "outside": 2}
     assert any("2 files have the name twice.png" in p.message for p in data.problems)
-    assert sorted(files(data) + files(data, "val")) == ["a.png", "b.png"]
+    assert sorted(files(data) + files(data, "val")) == ["a.png", "b.png", "link.png"]
 
 
 def test_an_image_is_not_taken_from_another_split(tmp_path):

@@ -15,6 +15,8 @@ Records = Sequence[Mapping[str, Any]]
 
 _TOLERANCE = 1.0  # pixels by which a box or a polygon may exceed its image
 _OVERLAP = 0.25  # a box and its mask overlap less than that only if one of them is wrong
+_AREA_FACTOR = 2  # between the area of an annotation and that of its mask
+_SMALL = 16  # pixels; outlines of smaller masks differ much from their pixels
 _FEW = 5  # annotations that must disagree, and at least a tenth of all
 
 
@@ -27,6 +29,7 @@ def check_annotations(split: str, records: Records, problems: Problems) -> None:
         problems: where problems are reported.
     """
     mismatches: list[tuple[str, str]] = []
+    areas: list[tuple[str, str] | None] = []
     count = 0
     for record in records:
         if "annotations" not in record:
@@ -50,11 +53,18 @@ def check_annotations(split: str, records: Records, problems: Problems) -> None:
             if mask and _overlap(box, mask) < _OVERLAP:
                 shown = [round(float(v), 1) for v in box]
                 mismatches.append((file, f"{where}: the box (x1, y1, x2, y2) is {shown}"))
+            if mask and "area" in annotation:
+                text = _area_problem(annotation["area"], mask)
+                areas.append((file, f"{where}: {text}") if text else None)
         if annotations and all(a.get("iscrowd") for a in annotations):
             problems.add("crowd_only_image", file, f"{split}: all annotations are crowd regions")
     if len(mismatches) >= max(_FEW, count / 10) or 0 < count == len(mismatches):
         for file, text in mismatches:
             problems.add("box_mask_mismatch", file, text)
+    wrong = [found for found in areas if found]
+    if 2 * len(wrong) > len(areas):
+        for file, text in wrong:
+            problems.add("area_mismatch", file, text)
 
 
 def check_splits(
@@ -142,6 +152,27 @@ def _overlap(box: Sequence[float], mask: Any) -> float:
     common = max(0.0, min(x2, x + w) - max(x1, x)) * max(0.0, min(y2, y + h) - max(y1, y))
     union = (x2 - x1) * (y2 - y1) + w * h - common
     return common / union if union > 0 else 1.0  # boxes without area are reported elsewhere
+
+
+def _area_problem(area: Any, mask: Any) -> str:
+    """Return what is wrong with the area of an annotation; empty if it suits the mask."""
+    if isinstance(mask, list):  # overlapping polygons count twice, which a factor of 2 allows
+        found = sum(abs(_signed_area(polygon)) for polygon in mask)
+    else:
+        found = float(coco_mask.area(_compressed(mask)))
+    if found < _SMALL or not isinstance(area, int | float):
+        return ""
+    if found / _AREA_FACTOR <= area <= found * _AREA_FACTOR:
+        return ""
+    return f"the area is {area:.4g}, but the mask has {found:.4g} pixels"
+
+
+def _signed_area(polygon: Sequence[float]) -> float:
+    """Return the area of a polygon by the shoelace formula."""
+    xs, ys = list(polygon[0::2]), list(polygon[1::2])
+    points = zip(xs, ys, strict=True)
+    following = zip(xs[1:] + xs[:1], ys[1:] + ys[:1], strict=True)
+    return sum(x * v - u * y for (x, y), (u, v) in zip(points, following, strict=True)) / 2
 
 
 def _compressed(rle: Mapping[str, Any]) -> Mapping[str, Any]:

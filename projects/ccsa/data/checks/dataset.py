@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tabulate import tabulate
 
 from ccsa.data.checks import cache as cached
 from ccsa.data.checks.annotations import check_annotations, check_splits
+from ccsa.data.checks.intensity import IntensityCheck
 from ccsa.data.checks.pairs import check_pairs
 from ccsa.data.checks.pixels import (
     LabelCheck,
@@ -22,7 +24,7 @@ from ccsa.data.checks.pixels import (
     check_segments,
 )
 from ccsa.data.checks.records import check_fields
-from ccsa.data.problems import ERROR, KINDS, Problems
+from ccsa.data.problems import ERROR, KINDS, Problem, Problems
 from ccsa.data.records import Header
 
 WORKERS = 4
@@ -47,10 +49,13 @@ class Checked:
     decoded: int = 0
 
     def table(self) -> str:
-        """Return the table of problems: kind, severity, count, first three files, fix."""
+        """Return the table of problems: kind, severity, count, first three files, fix.
+
+        Of a problem that is not about one file, the message is shown instead of the file.
+        """
         rows = []
         for kind in self.problems.kinds():
-            files = [Path(file).name for file in self.problems.files(kind)]
+            files = [_shown(problem) for problem in self.problems.first(kind)]
             entry = KINDS[kind]
             rows.append(
                 (kind, entry.severity, self.problems.counts[kind], "\n".join(files), entry.fix)
@@ -69,6 +74,12 @@ class Checked:
         return f"{text}: {' and '.join(found) or 'no problems found'}"
 
 
+def _shown(problem: Problem) -> str:
+    path = Path(problem.file)
+    one_file = path.suffix and not path.is_dir()
+    return "/".join(path.parts[-2:]) if one_file else problem.message
+
+
 def _pairs(errors: int, warnings: int) -> list[tuple[int, str]]:
     return [(n, name) for n, name in ((errors, "error"), (warnings, "warning")) if n]
 
@@ -82,6 +93,7 @@ def check_records(
     source: str | Path = "",
     masks: bool = True,
     validated: bool = False,
+    intensity_range: Sequence[float] | None = None,
     seconds: float | None = None,
     cache: bool = True,
 ) -> Checked:
@@ -96,6 +108,7 @@ def check_records(
         source: what messages about a whole split name.
         masks: whether the model needs masks.
         validated: whether a reader of this project made the records, which has checked every mask.
+        intensity_range: (low, high) that maps images of more than 8 bits; None if not known.
         seconds: limit for reading files. All annotations are checked in any case; of the files, as
             many as the time allows, in a random order that is the same every time.
         cache: take the result for unchanged files from an earlier check.
@@ -108,7 +121,8 @@ def check_records(
     """
     key = ""
     if cache:
-        settings = (things, stuff, ignore, str(source), masks, validated)
+        known = tuple(intensity_range) if intensity_range else None
+        settings = (things, stuff, ignore, str(source), masks, validated, known)
         key = cached.records_key(splits, *settings)
         if stored := cached.load(key):
             return Checked(stored[0], **stored[1])
@@ -123,7 +137,10 @@ def check_records(
         check_pairs(records, problems)
     check_splits(usable, things, source, problems, masks=masks)
     items = [(name, record) for name, records in usable.items() for record in records]
-    checked.decoded = _check_files(items, stuff, ignore, source, problems, seconds)
+    labels, intensities = LabelCheck(len(stuff), ignore), IntensityCheck(intensity_range)
+    checked.decoded = _check_files(items, labels, intensities, problems, seconds)
+    labels.finish(source, stuff, checked.decoded == len(items), problems)
+    intensities.finish(source, problems)
     checked.decoded += checked.images - len(items)  # nothing of these could be read
     if cache and checked.decoded == checked.images:
         cached.store(key, problems, images=checked.images, decoded=checked.decoded)
@@ -132,9 +149,8 @@ def check_records(
 
 def _check_files(
     items: Sequence[Item],
-    stuff: Sequence[str],
-    ignore: int,
-    source: str | Path,
+    labels: LabelCheck,
+    intensities: IntensityCheck,
     problems: Problems,
     seconds: float | None,
 ) -> int:
@@ -150,12 +166,12 @@ def _check_files(
         opened.append((split, record, header))
     train = [(str(r["file_name"]), h) for split, r, h in opened if split == "train" and h]
     check_channels(train, problems)
-    labels = LabelCheck(len(stuff), ignore)
 
     def decode(item: tuple[str, Record, Header | None]) -> tuple[Problems, bytes]:
         found, (split, record, header) = Problems(), item
-        digest = check_image(str(record["file_name"]), header, found) if header else b""
-        if stuff and "sem_seg_file_name" in record:
+        file, see = str(record["file_name"]), partial(intensities, split)
+        digest = check_image(file, header, found, see) if header else b""
+        if labels.classes and "sem_seg_file_name" in record:
             labels(split, record, header, found)
         if "pan_seg_file_name" in record and "labels" not in record:
             check_segments(record, header, found)
@@ -171,7 +187,6 @@ def _check_files(
         if other[0] != split and "train" in (split, other[0]):
             text = f"the image is also in {other[0]}: {other[1]}"
             problems.add("image_in_two_splits", file, text)
-    labels.finish(source, stuff, decoded == len(items), problems)
     return decoded
 
 

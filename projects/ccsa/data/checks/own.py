@@ -1,5 +1,7 @@
 """Checks of a user's own data, which this project's readers have read."""
 
+from collections.abc import Sequence
+
 from ccsa.data.checks.dataset import Checked, check_records
 from ccsa.data.folder import FolderDataset
 from ccsa.data.problems import Problems
@@ -21,7 +23,8 @@ def check_folder(
     data: FolderDataset,
     task: TaskData | None = None,
     *,
-    masks: bool = False,
+    masks: bool | None = None,
+    intensity_range: Sequence[float] | None = None,
     seconds: float | None = None,
     cache: bool = True,
 ) -> Checked:
@@ -30,7 +33,8 @@ def check_folder(
     Args:
         data: of :func:`ccsa.data.read_folder`.
         task: what a model is trained on; by default that of :func:`natural_kind`.
-        masks: whether the model needs masks.
+        masks: whether the model needs masks; None if it is not known.
+        intensity_range: (low, high) that maps images of more than 8 bits; None if not known.
         seconds: limit for reading files, see :func:`ccsa.data.checks.dataset.check_records`.
         cache: take the result for unchanged files from an earlier check.
 
@@ -43,12 +47,13 @@ def check_folder(
         things=task.thing_classes,
         stuff=task.stuff_classes,
         source=data.root,
-        masks=masks,
+        masks=bool(masks),
+        intensity_range=intensity_range,
         validated=True,
         seconds=seconds,
         cache=cache,
     )
     problems = Problems()
-    problems.extend(data.problems)
+    problems.extend(data.problems, without=["missing_mask"] if masks is False else [])
     problems.extend(checked.problems, without=[k for k in _BY_BOTH if data.problems.counts[k]])
     return Checked(problems, checked.images, checked.decoded)

@@ -3,7 +3,7 @@
 import hashlib
 import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,19 +69,32 @@ def check_header(record: Mapping[str, Any], problems: Problems) -> Header | None
     return header
 
 
-def check_image(file: str, header: Header, problems: Problems) -> bytes:
+def check_image(
+    file: str,
+    header: Header,
+    problems: Problems,
+    see: Callable[[np.ndarray], None] | None = None,
+) -> bytes:
     """Decode an image completely, because damage in its middle shows only then.
+
+    Args:
+        file: the image.
+        header: its header.
+        problems: where problems are reported.
+        see: called with the values of an image of more than 8 bits.
 
     Returns:
         A hash of its pixels; empty if it cannot be decoded.
     """
     if header.width * header.height > GIANT:
         with _one_giant:
-            return _decoded(file, problems)
-    return _decoded(file, problems)
+            return _decoded(file, problems, see)
+    return _decoded(file, problems, see)
 
 
-def _decoded(file: str, problems: Problems) -> bytes:
+def _decoded(
+    file: str, problems: Problems, see: Callable[[np.ndarray], None] | None = None
+) -> bytes:
     try:
         image, deep = open_image(file)
     except UserError as error:
@@ -89,6 +102,10 @@ def _decoded(file: str, problems: Problems) -> bytes:
         return b""
     if deep is not None and deep.ndim == 3:
         problems.add("bit_depth", file, f"the image has color in {deep.dtype}")
+    if deep is not None and (bad := int(deep.size - np.isfinite(deep).sum())):
+        problems.add("not_finite", file, f"{bad:,} of {deep.size:,} values are NaN or infinite")
+    if deep is not None and see is not None:
+        see(deep)
     pixels = np.ascontiguousarray(image if deep is None else deep)
     digest = hashlib.sha256(f"{pixels.shape} {pixels.dtype}".encode())
     digest.update(pixels.data)
@@ -137,7 +154,8 @@ class LabelCheck:
 
     def __init__(self, classes: int, ignore: int = 255):
         self.classes, self.ignore = classes, ignore
-        self.values: dict[str, set[int]] = defaultdict(set)  # of all labels of each split
+        self.values: dict[str, list[frozenset[int]]] = defaultdict(list)  # of labels, by split
+        self.only_labels = True  # no record has objects or segments as well
 
     def __call__(
         self, split: str, record: Mapping[str, Any], header: Header | None, problems: Problems
@@ -160,7 +178,9 @@ class LabelCheck:
             pass  # reported above if it matters
         _check_size(file, values, header, problems)
         found = set(np.unique(values).tolist())
-        self.values[split] |= found
+        self.values[split].append(frozenset(found))
+        if "annotations" in record or "pan_seg_file_name" in record:
+            self.only_labels = False
         wrong = sorted(v for v in found if v != self.ignore and not 0 <= v < self.classes)
         if wrong:
             listed = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
@@ -180,25 +200,38 @@ class LabelCheck:
             complete: whether all labels were read, so that a class may be said to be missing.
             problems: where problems are reported.
         """
-        used = set().union(*self.values.values())
-        if used == {0, self.ignore} and self.classes > 1:
-            problems.add(
-                "ignored_class",
-                source,
-                f"the labels contain only 0 and {self.ignore}, but {self.classes} classes exist",
-            )
+        if self.values and self.classes == 1 and self.only_labels:
+            problems.add("single_class", source, f"{names[0]} is the only class")
+        ignored = [split for split in self.values if self._ignores_class(split, source, problems)]
+        if ignored or not complete:
             return
-        if not complete or "train" not in self.values:
+        used = {split: set().union(*values) for split, values in self.values.items()}
+        for split, values in used.items():
+            for index, name in enumerate(names if self.ignore in values else ()):
+                if index not in values:
+                    text = f"{split} contains {self.ignore}, but no pixel of class {name} ({index})"
+                    problems.add("class_or_ignored", source, text)
+        if "train" not in used:
             return
         for index, name in enumerate(names):
-            splits = [split for split, values in self.values.items() if index in values]
+            splits = [split for split, values in used.items() if index in values]
             if "train" not in splits:
                 where = f", only in {' and '.join(splits)}" if splits else ""
                 text = f"class {name} has no pixel{where}"
                 problems.add("class_without_objects", source, text)
-            elif len(self.values) > 1 and splits == ["train"]:
+            elif len(used) > 1 and splits == ["train"]:
                 text = f"class {name} has pixels in train only"
                 problems.add("class_in_one_split", source, text)
+
+    def _ignores_class(self, split: str, source: str | Path, problems: Problems) -> bool:
+        """Report a split of which most labels with anything but 0 contain just 0 and ignore."""
+        marked = [values for values in self.values[split] if values != {0}]
+        binary = sum(values == {0, self.ignore} for values in marked)
+        if 2 * binary <= len(marked):
+            return False
+        text = f"{split}: {binary} of {len(marked)} labels with objects contain only 0 and "
+        problems.add("ignored_class", source, f"{text}{self.ignore}")
+        return True
 
 
 def check_channels(headers: Sequence[tuple[str, Header]], problems: Problems) -> None:

@@ -3,6 +3,7 @@
 The images are gray, palette or 1-bit PNGs. ``classes.txt`` lists the names, that of value 0 first.
 """
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from ccsa.data.formats.layout import find_pairs, matched, read_class_names
 from ccsa.data.problems import Problems
 from ccsa.data.records import Split, image_header
 from ccsa.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 FOLDER_NAMES = ("labels", "masks", "annotations", "semantic", "gt")
 IGNORE = 255
@@ -23,7 +26,17 @@ def matches(folder: Path) -> bool:
     do not number objects."""
     from ccsa.data.formats import instance_labels  # the two formats exclude each other
 
-    return bool(find_pairs(folder, FOLDER_NAMES)) and not instance_labels.matches(folder)
+    if not find_pairs(folder, FOLDER_NAMES):
+        return False
+    numbered = instance_labels.number_objects(folder)
+    if numbered is None:
+        logger.warning(
+            "The labels in %s have too few values to show whether they are classes or numbers of "
+            "objects; they are read as classes. If they number objects, use --data-format "
+            "instance_labels.",
+            folder,
+        )
+    return numbered is not True
 
 
 def read(folder: Path, problems: Problems) -> list[Split]:

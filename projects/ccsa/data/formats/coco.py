@@ -5,16 +5,22 @@ Understood are plain COCO, Roboflow (``train/_annotations.coco.json``), CVAT
 (``result.json``, file names with a prefix) and VIA (flat polygons, ids in quotes).
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ccsa.data.formats.coco_conventions import (
+    as_integer,
+    masks_are_marked_crowd,
+    report_normalized,
+    report_unlisted,
+)
 from ccsa.data.formats.image_files import ImageIndex
 from ccsa.data.formats.masks import (
     FAR,
     LARGEST_SIDE,
     MaskError,
+    covers_no_pixel,
     is_image_size,
     parse_segmentation,
 )
@@ -22,9 +28,6 @@ from ccsa.data.formats.text_files import read_json, shown
 from ccsa.data.problems import Problems
 from ccsa.data.records import Split, image_header, is_number, make_annotation
 from ccsa.errors import UserError
-
-_INTEGER = re.compile(r"\s*[+-]?\d{1,18}\s*")
-_CVAT = re.compile(r"instances_\w+\.json")
 
 
 class CocoReader:
@@ -40,12 +43,13 @@ class CocoReader:
     def __init__(self, file: Path, images: ImageIndex, name: str, problems: Problems):
         self.file, self.images, self.name, self.problems = file, images, name, problems
         self.content = _structure(read_json(file, problems), file)
+        self.unusable: set[str] = set()  # names of images whose record has been reported
         self.categories = self._read_categories()  # names by id; several ids may have one name
 
     def used_categories(self) -> set[Any]:
         """Return the category ids that annotations use."""
         entries = (e for e in self.content["annotations"] if isinstance(e, dict))
-        return {_as_integer(e.get("category_id")) for e in entries}
+        return {as_integer(e.get("category_id")) for e in entries}
 
     def supercategories(self) -> set[str]:
         """Return the names that categories give as their supercategory."""
@@ -58,10 +62,12 @@ class CocoReader:
         index = {number: names.index(name) for number, name in self.categories.items()}
         split = Split(self.name, names, source=self.file)
         records = self._read_images()
-        cvat = bool(_CVAT.fullmatch(self.file.name)) and self._masks_are_marked_crowd()
+        entries = self.content["annotations"]
+        cvat = masks_are_marked_crowd(entries, self.file, self.problems)
+        report_normalized(entries, self.file, self.problems)
         seen: dict[Any, set[str]] = {}
         numbers: set[Any] = set()
-        for position, entry in enumerate(self.content["annotations"]):
+        for position, entry in enumerate(entries):
             where = f"annotation {position + 1} of the list"
             if not isinstance(entry, dict):
                 self._report("wrong_type", f"{where} is {shown(entry)}, not an object")
@@ -98,7 +104,7 @@ class CocoReader:
     def _integer(self, entry: Mapping, key: str, where: str, text: bool = False) -> Any:
         """Return an integer field (one in quotes is reported); with ``text``, also other text."""
         value = entry.get(key)
-        number = _as_integer(value)
+        number = as_integer(value)
         if isinstance(value, str) and isinstance(number, int):
             self._report("quoted_number", f"{where}: '{key}' is {shown(value)}")
         if isinstance(number, int) or (text and isinstance(number, str)):
@@ -106,7 +112,7 @@ class CocoReader:
         return None
 
     def _check_number(self, value: Any, numbers: set[Any], where: str) -> None:
-        number = _as_integer(value)
+        number = as_integer(value)
         if not isinstance(number, int | str):
             kind = "null_field" if value is None else "wrong_type"
             self._report(kind, f"{where}: 'id' is {shown(value)}")
@@ -164,6 +170,7 @@ class CocoReader:
             if number is None:
                 kind = "wrong_type" if "id" in entry else "missing_field"
                 self._report(kind, f"{where}: 'id' is {shown(entry.get('id'))}")
+                self.unusable.add(str(file_name))
                 continue
             where = f"image {number}"
             if not isinstance(file_name, str) or not file_name.strip():
@@ -173,9 +180,12 @@ class CocoReader:
                 continue
             if number in found:
                 self._report("duplicate_image_id", f"{where} ({file_name}) has the id of another")
+                self.unusable.add(str(file_name))
                 continue
             found[number] = record = self._image(entry, file_name, where)
-            if record is not None:
+            if record is None:
+                self.unusable.add(str(file_name))
+            else:
                 if record["file_name"] in files:
                     self._report("duplicate_image_file", f"{where}: {file_name} occurs twice")
                 files.add(record["file_name"])
@@ -192,6 +202,7 @@ class CocoReader:
             kind, reason = self.images.failure(file_name)
             self._report(kind, f"{where} ({shown(file_name, 200)}): {reason}")
             return None
+        self.images.report_outside(path, self.file, self.problems)
         record: dict[str, Any] = {"file_name": str(path), "annotations": []}
         size = self._size(entry, where)
         if size is None:
@@ -208,7 +219,7 @@ class CocoReader:
     def _size(self, entry: Mapping, where: str) -> tuple[int, int] | None:
         values = []
         for key in ("width", "height"):
-            value = _as_integer(entry.get(key))
+            value = as_integer(entry.get(key))
             if (value is None and not isinstance(entry.get(key), bool | list | dict)) or value == 0:
                 return None
             if isinstance(entry[key], str) and isinstance(value, int):
@@ -239,6 +250,9 @@ class CocoReader:
             if kind != "degenerate_polygon":
                 return None
             segmentation = None
+        if isinstance(segmentation, list) and covers_no_pixel(segmentation, size):
+            self._report("empty_mask", f"{where}: the polygon covers no pixel of the image")
+            return None
         box = self._box(entry, where)
         if box is None and segmentation is None:
             if not entry.get("bbox"):
@@ -295,7 +309,7 @@ class CocoReader:
         return float(area) if area > 0 else None
 
     def _crowd(self, entry: Mapping, where: str) -> int:
-        if _as_integer(entry.get("ignore", 0)) == 1:
+        if as_integer(entry.get("ignore", 0)) == 1:
             self._report("ignored_annotation", f"{where} has ignore: 1")
             return 1
         if "iscrowd" not in entry:
@@ -304,24 +318,13 @@ class CocoReader:
         if value is None:
             self._report("null_field", f"{where}: 'iscrowd' is null")
             return 0
-        number = int(value) if isinstance(value, bool) else _as_integer(value)
+        number = int(value) if isinstance(value, bool) else as_integer(value)
         if isinstance(value, str) and number in (0, 1):
             self._report("quoted_number", f"{where}: 'iscrowd' is {shown(value)}")
         if number not in (0, 1):
             self._report("wrong_type", f"{where}: 'iscrowd' is {shown(value)} instead of 0 or 1")
             return 0
         return int(number)
-
-    def _masks_are_marked_crowd(self) -> bool:
-        """Whether all run-length encoded masks, and only those, are marked ``iscrowd: 1``."""
-        entries = [e for e in self.content["annotations"] if isinstance(e, dict)]
-        masks = [e for e in entries if isinstance(e.get("segmentation"), dict)]
-        others = [e for e in entries if not isinstance(e.get("segmentation"), dict)]
-        marked = bool(masks) and all(_as_integer(e.get("iscrowd")) == 1 for e in masks)
-        marked = marked and all(_as_integer(e.get("iscrowd", 0)) != 1 for e in others)
-        if marked:
-            self._report("masks_marked_crowd", f"{len(masks)} masks have iscrowd: 1")
-        return marked
 
 
 def read_splits(files: Sequence[tuple[str, Path, ImageIndex]], problems: Problems) -> list[Split]:
@@ -338,7 +341,14 @@ def read_splits(files: Sequence[tuple[str, Path, ImageIndex]], problems: Problem
         if name is not None and 0 not in used and name in reader.supercategories():
             problems.add("dropped_category", reader.file, f"category 0 ({name}) has no annotation")
             del reader.categories[0]
-    return [reader.read_split() for reader in readers]
+    splits = [reader.read_split() for reader in readers]
+    report_unlisted(
+        [reader.images for reader in readers],
+        {record["file_name"] for split in splits for record in split.records},
+        set().union(*(reader.unusable for reader in readers)),
+        problems,
+    )
+    return splits
 
 
 def _objects(entries: list) -> Iterator[dict]:
@@ -388,12 +398,3 @@ def _as_number(text: str) -> float | None:
     except ValueError:
         return None
     return number if is_number(number) else None
-
-
-def _as_integer(value: Any) -> Any:
-    """Return the integer that a value stands for (also ``1.0`` and ``"1"``), else the value."""
-    if isinstance(value, str) and _INTEGER.fullmatch(value):
-        return int(value)
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return None if isinstance(value, bool | list | dict) else value

@@ -77,12 +77,15 @@ def _split(folder: Path, name: str, file: Path, problems: Problems) -> Split:
             kind, reason = images.failure(name)
             problems.add(kind, file, f"{where} ({shown(name, 200)}): {reason}")
             continue
+        images.report_outside(path, file, problems)
         if str(path) in files:
             problems.add("duplicate_image_file", file, f"{where}: {path.name} occurs twice")
         files.add(str(path))
-        if not is_file(png) or not png.resolve().is_relative_to(pngs.resolve()):
+        if not is_file(png) or not ImageIndex([pngs]).is_usable(png):
             problems.add("missing_label", file, f"{where}: no file {shown(str(png), 200)}")
             continue
+        if not png.resolve().is_relative_to(folder.resolve()):
+            problems.add("outside", file, f"{png} is a link to {png.resolve()}")
         unknown = [s.category_id for s in annotation.segments if s.category_id not in index]
         if unknown:
             problems.add("unknown_category", file, f"{where}: category {shown(unknown[0])}")

@@ -23,8 +23,9 @@ class ImageIndex:
     and lower case, count as the same where only one file fits. A last part that several files share
     finds none of them.
 
-    Files outside the folders and the root, links followed, are not found. A folder itself may be
-    a link.
+    Names that leave the folders and the root are not found. A folder itself may be a link. A file
+    in the folder that is a link to a file elsewhere is found, as in data of DVC, git-annex and the
+    Hugging Face hub; :meth:`report_outside` reports it.
 
     Args:
         folders: searched in this order.
@@ -50,7 +51,7 @@ class ImageIndex:
             return None
         for folder in self.exact:
             path = folder / name
-            if is_file(path) and self.is_inside(path):
+            if is_file(path) and self.is_usable(path):
                 return path
         last = re.split(r"[/=]", name)[-1] if "?d=" in name else name.rpartition("/")[2]
         for fold in (_composed, _folded):
@@ -87,11 +88,22 @@ class ImageIndex:
         resolved = path.resolve()
         return any(resolved.is_relative_to(root) for root in self.roots)
 
+    def report_outside(self, path: Path, file: Path, problems: Problems) -> None:
+        """Report an image that is found but is a link to a file outside the folders."""
+        if not self.is_inside(path):
+            problems.add("outside", file, f"the image {path} is a link to {path.resolve()}")
+
+    def is_usable(self, path: Path) -> bool:
+        """Whether the file is inside the root, links followed or not."""
+        named = Path(os.path.abspath(path))
+        named_inside = any(named.is_relative_to(os.path.abspath(root)) for root in self.exact)
+        return named_inside or self.is_inside(path)
+
     def files(self) -> list[Path]:
         """Return all image files below the folders, sorted."""
         if self._listed is None:
             found = (path for folder in self.folders for path in images_below(folder))
-            unique = dict.fromkeys(path for path in found if is_file(path) and self.is_inside(path))
+            unique = dict.fromkeys(path for path in found if is_file(path))
             self._listed = sorted(unique)
         return self._listed
 
@@ -118,8 +130,8 @@ def images_below(folder: Path) -> list[Path]:
 
 
 def usable_images(folder: Path, root: Path, problems: Problems) -> list[Path]:
-    """Return the images in a folder and below; report those that are not regular files inside
-    the dataset.
+    """Return the images in a folder and below; report those that are not regular files, and links
+    to files outside the dataset, which are returned nevertheless.
 
     Args:
         folder: searched.
@@ -131,10 +143,10 @@ def usable_images(folder: Path, root: Path, problems: Problems) -> list[Path]:
     for path in images_below(folder):
         if not is_file(path):
             problems.add("not_a_file", path, "the image is not a regular file")
-        elif path.is_symlink() and not path.resolve().is_relative_to(inside):
+            continue
+        if path.is_symlink() and not path.resolve().is_relative_to(inside):
             problems.add("outside", path, f"the image is a link to {path.resolve()}")
-        else:
-            usable.append(path)
+        usable.append(path)
     return usable
 
 

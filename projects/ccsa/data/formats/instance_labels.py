@@ -22,6 +22,11 @@ _MANY = 100  # values in one image are numbers of objects, even if 255 is one of
 
 def matches(folder: Path) -> bool:
     """Whether label images number objects: deep integers, or values that are single regions."""
+    return number_objects(folder) is True
+
+
+def number_objects(folder: Path) -> bool | None:
+    """Whether label images number objects rather than classes; None if no image shows it."""
     pairs = find_pairs(folder, FOLDER_NAMES)
     if not pairs:
         return False
@@ -34,7 +39,9 @@ def matches(folder: Path) -> bool:
     labels = [label for _, label in matched(pairs[0], folder, Problems())]
     step = max(1, len(labels) // _LOOKED_AT)
     votes = [_numbers_objects(label) for label in labels[::step]]
-    return True in votes and False not in votes
+    if False in votes:
+        return False
+    return True if True in votes else None
 
 
 def read(folder: Path, problems: Problems) -> list[Split]:

@@ -6,6 +6,7 @@ Shapes of one ``group_id`` and label are the parts of one object.
 import base64
 import io
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pycocotools.mask as coco_mask
 from PIL import Image
 
-from ccsa.data.formats.image_files import ImageIndex
+from ccsa.data.formats.image_files import ImageIndex, images_below
 from ccsa.data.formats.layout import json_kind, read_class_names, split_folders
 from ccsa.data.formats.masks import FAR, MaskError, is_image_size, parse_segmentation
 from ccsa.data.formats.text_files import read_json, shown
@@ -108,13 +109,14 @@ def _records(
         if path is None:
             problems.add(*_missing(file, content, images))
             continue
+        images.report_outside(path, file, problems)
         name = content.get("imagePath")
         if not isinstance(name, str):
             kind = "null_field" if name is None else "wrong_type"
             problems.add(kind, file, f"'imagePath' is {shown(name)}; {path.name} is used")
-        if str(path) in seen:
+        if os.path.normpath(path) in seen:
             problems.add("duplicate_image_file", file, f"another file is of {path.name}, too")
-        seen.add(str(path))
+        seen.add(os.path.normpath(path))
         try:
             header = image_header(str(path))
         except OSError as error:
@@ -130,6 +132,10 @@ def _records(
                 "annotations": _annotations(file, content["shapes"], classes, size, problems),
             }
         )
+    for folder in images.folders:
+        for path in images_below(folder):
+            if os.path.normpath(path) not in seen and not path.with_suffix(".json").exists():
+                problems.add("unlisted_image", path, "the image has no JSON file")
     return records
 
 
@@ -138,13 +144,13 @@ def _image(file: Path, content: dict, images: ImageIndex) -> Path | None:
     name = content.get("imagePath")
     if isinstance(name, str) and name:
         beside = file.parent / name.replace("\\", "/")
-        if is_file(beside) and images.is_inside(beside):
+        if is_file(beside) and images.is_usable(beside):
             return beside
         found = images.find(name)
         if found is not None:
             return found
     same = [p for s in IMAGE_SUFFIXES for p in (file.with_suffix(s), file.with_suffix(s.upper()))]
-    found = next((p for p in same if is_file(p) and images.is_inside(p)), None)
+    found = next((p for p in same if is_file(p) and images.is_usable(p)), None)
     return found or images.same_stem(file.stem)
 
 

@@ -1,5 +1,6 @@
 """How folders of data are laid out: names of splits, pairs of images and labels, kinds of JSON."""
 
+import logging
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from ccsa.data.problems import Problems
 from ccsa.data.records import IMAGE_SUFFIXES
 from ccsa.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev"),
@@ -25,6 +28,8 @@ MARKS = (  # at the end of the name of a label, e.g. those of Cellpose and StarD
     *("_cp_masks", "_masks", "_mask", "_labels", "_label", "_instances"),
     *("_seg", "_gt", "_annotation"),
 )
+_NUMBER_FIRST = re.compile(r"(?P<number>\d{1,6})\s*[:,;=\t]\s*(?P<name>.*\S)")
+_NUMBER_LAST = re.compile(r"(?P<name>.*\S)\s*[:,;=\t]\s*(?P<number>\d{1,6})")
 _IMAGE_MARK = "_img"  # that Cellpose puts at the end of the name of an image
 
 
@@ -190,7 +195,7 @@ def read_class_names(folder: Path, problems: Problems) -> list[str] | None:
             state = f"has an empty line {lines.index('') + 1}" if lines else "is empty"
             raise UserError(f"{file} {state}; write one class name per line, that of value 0 first")
         names: list[str] = []
-        for line in lines:
+        for line in _without_numbers(lines, file):
             if "\0" in line:
                 raise UserError(f"{file} contains a NUL byte; save it as text in UTF-8")
             if line in names:
@@ -198,6 +203,22 @@ def read_class_names(folder: Path, problems: Problems) -> list[str] | None:
             names.append(line if line not in names else f"{line} ({len(names)})")
         return names
     return None
+
+
+def _without_numbers(lines: list[str], file: Path) -> list[str]:
+    """Return names written with their numbers (``0: cell`` or ``cell,0``) in the order of these."""
+    for pattern in (_NUMBER_FIRST, _NUMBER_LAST):
+        found = [pattern.fullmatch(line) for line in lines]
+        names = {int(match["number"]): match["name"] for match in found if match}
+        if len(lines) == sum(match is not None for match in found):
+            if sorted(names) == list(range(len(lines))):
+                return [names[number] for number in range(len(lines))]
+            logger.warning(
+                "%s: the lines contain numbers (%s), but not those from 0 to %d; the lines are "
+                "read as names, that of value 0 first.",
+                *(file, lines[0], len(lines) - 1),
+            )
+    return lines
 
 
 def _key(file: Path, folder: Path) -> Path:

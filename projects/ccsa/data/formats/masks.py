@@ -11,7 +11,7 @@ import numpy as np
 import pycocotools.mask as coco_mask
 
 from ccsa.data.formats.text_files import shown
-from ccsa.data.records import Polygons, Rle, as_text, is_number
+from ccsa.data.records import Polygons, Rle, as_text, is_number, rle_of_polygons
 
 FAR = 10  # a coordinate this many image sizes away is not a coordinate of this image
 LONGEST = 20_000_000  # pixels of an outline; pycocotools needs memory for each
@@ -81,6 +81,28 @@ def is_image_size(size: tuple[int, int]) -> bool:
     """Whether an image may have this (height, width)."""
     height, width = size
     return min(size) > 0 and max(size) <= LARGEST_SIDE and height * width <= LARGEST_IMAGE
+
+
+def covers_no_pixel(polygons: Polygons, size: tuple[int, int]) -> bool:
+    """Whether the mask of polygons has no pixel, as that of points on one straight line.
+
+    Only thin ones are rasterized: one whose area in pixels exceeds its perimeter is thicker than a
+    pixel.
+
+    Args:
+        polygons: lists ``[x, y, ...]`` in pixels, at least three points each.
+        size: (height, width) of the image.
+    """
+    height, width = size
+    for polygon in polygons:
+        xs, ys = polygon[0::2], polygon[1::2]
+        steps = list(zip(xs, ys, xs[1:] + xs[:1], ys[1:] + ys[:1], strict=True))
+        area = abs(sum(x * next_y - next_x * y for x, y, next_x, next_y in steps)) / 2
+        perimeter = sum(abs(next_x - x) + abs(next_y - y) for x, y, next_x, next_y in steps)
+        inside = min(xs) >= 0 and min(ys) >= 0 and max(xs) <= width and max(ys) <= height
+        if inside and area > perimeter:
+            return False
+    return not coco_mask.area(rle_of_polygons(polygons, size))
 
 
 def _length(polygon: list) -> float:

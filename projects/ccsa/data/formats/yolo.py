@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from ccsa.data.formats.image_files import images_below, usable_images
-from ccsa.data.formats.layout import SPLIT_NAMES
+from ccsa.data.formats.layout import SPLIT_NAMES, split_folders, split_of
 from ccsa.data.formats.text_files import read_text, shown
 from ccsa.data.image_reader import is_file
 from ccsa.data.problems import Problems
@@ -42,10 +42,16 @@ def read(folder: Path, problems: Problems) -> list[Split]:
         raise UserError(f"{folder} has no data.yaml with 'names'; add it, it lists the classes")
     settings = _settings(file, problems)
     classes = _class_names(settings, file)
-    splits = []
+    splits: list[Split] = []
     for split, aliases in SPLIT_NAMES.items():
         images, source = _split_images(folder, file, settings, aliases, problems)
         if images:
+            same = next((s for s in splits if s.source == source), None)
+            if same and set(images) & {Path(r["file_name"]) for r in same.records}:
+                raise UserError(
+                    f"{file}: '{same.name}' and '{split}' are the same images ({source}); give "
+                    "each split its own folder"
+                )
             splits.append(Split(split, classes, _records(images, classes, problems), source))
     if not splits:
         source = folder / "images"
@@ -117,6 +123,7 @@ def _split_images(
 ) -> tuple[list[Path], Path]:
     """Return the images of a split, as the YAML says or else by the usual layouts, and where they
     are."""
+    missing = ""
     for alias in aliases:
         value = settings.get(alias)
         entries = value if isinstance(value, list) else [value] if value else []
@@ -132,12 +139,19 @@ def _split_images(
             common = os.path.commonpath([image.parent for image in images])
             return list(dict.fromkeys(images)), Path(common)
         if entries:
-            logger.warning("%s: '%s' (%s) has no images.", file, alias, shown(value))
+            logger.warning(
+                "%s: '%s' (%s) has no images; usual folders are tried.", file, alias, shown(value)
+            )
+            missing = (
+                f"{file}: '{alias}' ({shown(value)}) does not exist or has no images of its own"
+            )
     for alias in aliases:
         for place in (folder / "images" / alias, folder / alias / "images"):
             images = usable_images(place, folder, problems)
             if images:
                 return images, place
+    if missing and "test" not in aliases:  # exports name a test split that they do not contain
+        raise UserError(f"{missing}; correct the folder, or remove the entry")
     return [], folder
 
 
@@ -167,15 +181,19 @@ def _listed(
 def _inside(folder: Path, base: str, name: str, accepts: Any) -> Path | None:
     """Return the path inside the folder that a path of the YAML file means.
 
-    The path may be that of another machine, so its beginning is dropped part by part.
+    The path may be that of another machine, so its beginning is dropped part by part, but not the
+    part that names a split.
     """
     for text in (f"{base}/{name}", name):
         parts = [
             p for p in PurePosixPath(text.replace("\\", "/")).parts if p not in ("..", ".", "/")
         ]
-        for start in range(len(parts) + 1):
-            if accepts(folder.joinpath(*parts[start:])):
-                return folder.joinpath(*parts[start:])
+        last = max((i for i, part in enumerate(parts) if split_of(part)), default=len(parts) - 1)
+        for start in range(max(last, 0) + 1):
+            place = folder.joinpath(*parts[start:])
+            splits = {**split_folders(place), **split_folders(place / "images")}
+            if accepts(place) and len(splits) < (1 if start else 2):
+                return place
     return None
 
 
@@ -197,12 +215,19 @@ def _records(files: list[Path], classes: list[str], problems: Problems) -> list[
                 "annotations": _annotations(_label_file(file), len(classes), size, problems),
             }
         )
+    without = [r["file_name"] for r in records if not os.path.lexists(_label_file(r["file_name"]))]
+    if 0 < 2 * len(without) < len(records):
+        text = f"{len(without)} of {len(records)} images have no label file (the first is this one)"
+        problems.add(
+            "unlisted_image", without[0], f"{text}; they are read as images without objects"
+        )
     return records
 
 
-def _label_file(image: Path) -> Path:
+def _label_file(image: str | Path) -> Path:
     """Return the label file of an image: the last ``images`` in the path becomes ``labels``. Labels
     may also be beside the images."""
+    image = Path(image)
     parts = list(image.parent.parts)
     for i in range(len(parts) - 1, -1, -1):
         if parts[i].lower() == "images":
