@@ -190,7 +190,7 @@ def test_instances_are_preferred_to_key_points_and_captions(tmp_path):
         ("x.JPG", "x.JPG"),
         ("deep/er/a.png", "deep/er/a.png"),
         ("deep/er/a.png", "a.png"),
-        ("a.png", "/home/other/machine/a.png"),
+        ("a.png", "/elsewhere/machine/a.png"),
         ("a.png", "C:\\Users\\me\\a.png"),
     ],
 )
