@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from detectron2.config import CfgNode
-from tabulate import tabulate
 
 from ccsa.data.own import read_source, source_of, task_data
 from ccsa.data.statistics import Statistics, statistics
 from ccsa.data.tasks import DETECTION, PANOPTIC, SEMANTIC, TaskData
 from ccsa.engine.data_plan import Decision
 from ccsa.engine.model_parts import architecture, block_lists
+from ccsa.utils.tables import wrapped_table
 
 _MOST = 20  # classes that are listed
 _WIDTHS = [None, 40, 70]
@@ -46,17 +46,12 @@ def data_table(cfg: CfgNode) -> str:
             text += f", {empty:,} of them without objects" + ", left out" * left_out
         rows.append((f"{name} images", text))
     rows.append((f"classes ({len(found.class_counts)})", _classes(task, found)))
-    return "Your data:\n" + tabulate(
-        rows, tablefmt="plain", maxcolwidths=[None, 100], disable_numparse=True
-    )
+    return "Your data:\n" + wrapped_table(rows, [None, 100])
 
 
 def settings_table(decisions: Sequence[Decision]) -> str:
     """Return the table of the keys that follow from the data, each with its reason."""
-    rows = [(key, str(value), reason) for key, value, reason in decisions]
-    return "Settings that follow from the data:\n" + tabulate(
-        rows, tablefmt="plain", maxcolwidths=_WIDTHS, disable_numparse=True
-    )
+    return "Settings that follow from the data:\n" + wrapped_table(decisions, _WIDTHS)
 
 
 def _model(cfg: CfgNode) -> str:

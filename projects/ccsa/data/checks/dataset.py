@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
 from ccsa.data.checks import cache as cached
 from ccsa.data.checks.annotations import check_annotations, check_splits
 from ccsa.data.checks.intensity import IntensityCheck
@@ -26,6 +24,7 @@ from ccsa.data.checks.pixels import (
 from ccsa.data.checks.records import check_fields
 from ccsa.data.problems import ERROR, KINDS, Problem, Problems
 from ccsa.data.records import Header
+from ccsa.utils.tables import wrapped_table
 
 WORKERS = 4
 _BLOCK = 32  # files between two looks at the clock
@@ -62,7 +61,7 @@ class Checked:
             )
         headers = ("kind", "severity", "count", "first files", "how to fix it")
         widths = [None, None, None, 40, 60]
-        return tabulate(rows, headers, tablefmt="grid", maxcolwidths=widths)
+        return wrapped_table(rows, widths, headers=headers, style="grid")
 
     def summary(self) -> str:
         """Return one line with the number of images, of errors and of warnings."""
