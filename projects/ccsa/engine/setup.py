@@ -14,13 +14,8 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 
 from ccsa.config import RENAMED_KEYS, add_ccsa_config
-from ccsa.engine.config_files import (
-    existing_file,
-    merge_content,
-    merge_options,
-    read_config_file,
-    user_keys,
-)
+from ccsa.engine.config_files import existing_file, read_config_file, user_keys
+from ccsa.engine.config_values import merge_content, merge_options
 from ccsa.engine.overlays import apply_overlays, overlay_files
 from ccsa.engine.own_data import apply_own_data
 from ccsa.errors import UserError
