@@ -12,14 +12,25 @@ program.
 
 import argparse
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ccsa.checkpoint import Checkpointer
 from ccsa.engine import Trainer, describe_device, trained_cfg
 from ccsa.engine.own_data import add_data_arguments
+from ccsa.engine.stored_classes import known_classes
 from ccsa.engine.trained_model import add_trained_model_arguments
 from ccsa.errors import UserError, reports_user_errors
-from ccsa.export import FORMATS, Part, check_packages, difference, export, exported_part
+from ccsa.export import (
+    FORMATS,
+    Part,
+    check_packages,
+    difference,
+    export,
+    exported_part,
+    program_metadata,
+)
 from ccsa.utils.files import atomic_write, check_new_file
 
 # Float32 sums in another order differ by a few rounding errors per layer.
@@ -61,6 +72,20 @@ def check(part: Part, name: str, file: Path) -> str:
     )
 
 
+def describe(metadata: Mapping[str, Any]) -> list[str]:
+    """Return lines about the classes and intensities in the metadata of a program."""
+    lines = []
+    for key in ("thing_classes", "stuff_classes"):
+        names = metadata[key]
+        if names:
+            more = ", ..." if len(names) > 10 else ""
+            lines.append(f"{key}: {', '.join(names[:10])}{more}")
+    if metadata["intensity_range"]:
+        low, high = metadata["intensity_range"]
+        lines.append(f"intensity range: {low:g} to {high:g} become 0 and 255")
+    return lines
+
+
 @reports_user_errors
 def main() -> None:
     args = parse_args()
@@ -80,8 +105,9 @@ def main() -> None:
     if checkpointer.report:
         print(*checkpointer.report.lines, sep="\n")
     part = exported_part(model)
+    metadata = program_metadata(cfg, *known_classes(cfg))
     with atomic_write(output) as partial:
-        export(part, args.format, partial)
+        export(part, args.format, partial, metadata)
         checked = check(part, args.format, partial) if args.check else "not checked: add --check"
         size = partial.stat().st_size / 2**20
     print(f"written: {output} ({size:.1f} MiB), image -> {', '.join(part.outputs)}")
@@ -90,6 +116,8 @@ def main() -> None:
         f"sizes: {inputs}, height and width in multiples of {part.multiple} "
         f"from {2 * part.multiple} up"
     )
+    for line in describe(metadata):
+        print(line)
     print(checked)
 
 

@@ -10,7 +10,15 @@ from torch import nn
 from ccsa.config import add_ccsa_config
 from ccsa.engine import Trainer
 from ccsa.errors import MissingPackageError, UserError
-from ccsa.export import FORMATS, BackbonePart, SemanticPart, difference, export, exported_part
+from ccsa.export import (
+    FORMATS,
+    BackbonePart,
+    SemanticPart,
+    difference,
+    export,
+    exported_part,
+    program_metadata,
+)
 from ccsa.export.programs import check_packages, example_image
 from ccsa.modeling import TimmBackbone
 
@@ -224,3 +232,27 @@ def test_a_package_whose_spec_raises_is_missing(monkeypatch):
     with pytest.raises(MissingPackageError, match="onnx needs onnxruntime, which is not installed"):
         check_packages("onnx", "run")
     check_packages("torchscript", "write", "run")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_program_states_its_classes_and_how_images_are_read(build, tmp_path, name):
+    installed(name)
+    cfg = get_cfg()
+    add_ccsa_config(cfg)
+    cfg.INPUT.INTENSITY_RANGE, cfg.INPUT.FORMAT = [12, 4095.5], "RGB"
+    metadata = program_metadata(cfg, ["Zelle", "noyau é"], ["background"])
+    part, file = exported_part(build(plain)), tmp_path / f"model{FORMATS[name].suffix}"
+    export(part, name, file, metadata)
+    stored = FORMATS[name].metadata(file)
+    assert stored == metadata
+    assert stored["thing_classes"] == ["Zelle", "noyau é"]
+    assert stored["stuff_classes"] == ["background"]
+    assert stored["intensity_range"] == [12.0, 4095.5] and stored["channels"] == "RGB"
+    assert "12" not in stored["image"] and "more than 8 bits" in stored["image"]
+
+
+def test_images_of_8_bits_need_no_range():
+    cfg = get_cfg()
+    add_ccsa_config(cfg)
+    metadata = program_metadata(cfg)
+    assert metadata["intensity_range"] is None and "8 bits" not in metadata["image"]

@@ -9,7 +9,9 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
+from ccsa.checkpoint import Classes, classes_entry
 from ccsa.engine.setup import setup_cfg
+from ccsa.export import FORMATS
 
 CONFIG = "far_cue/any_ccnet_R1.yaml"
 
@@ -27,7 +29,8 @@ def run(make_run):
     for name, parameter in model.named_parameters():
         if name.endswith("gamma"):
             torch.nn.init.constant_(parameter, 0.7)
-    torch.save({"model": model.state_dict()}, folder / "model_final.pth")
+    classes = classes_entry(Classes([], ["near", "far"]))
+    torch.save({"model": model.state_dict(), **classes}, folder / "model_final.pth")
     return folder
 
 
@@ -50,6 +53,17 @@ def test_a_run_becomes_a_program_that_is_checked(export, run, tmp_path):
     state = torch.load(run / "model_final.pth")["model"]
     assert torch.equal(program.state_dict()["head.fcn.predictor.weight"],
                        state["sem_seg_head.fcn.predictor.weight"])  # fmt: skip
+
+
+def test_a_program_knows_its_classes_and_intensities(export, run, tmp_path):
+    file = tmp_path / "model.pt"
+    status, printed, _ = export("--weights", run, "--format", "torchscript", "--output", file,
+                                "INPUT.INTENSITY_RANGE", "[100, 5000]")  # fmt: skip
+    assert status == 0 and "stuff_classes: near, far" in printed
+    assert "intensity range: 100 to 5000 become 0 and 255" in printed
+    metadata = FORMATS["torchscript"].metadata(file)
+    assert metadata["stuff_classes"] == ["near", "far"]
+    assert metadata["intensity_range"] == [100, 5000]
 
 
 def test_a_model_without_all_of_its_weights_is_not_written(export, run, tmp_path):

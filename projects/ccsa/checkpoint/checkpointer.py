@@ -1,7 +1,7 @@
 """The checkpointer: complete files on disk, and a report of every tensor that did not load."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Checkpointer(DetectionCheckpointer):
             the model must be loaded.
 
     Attributes:
+        entries: what :meth:`save` writes beside the weights into every file.
         left_out: keys of tensors that are not loaded, although a file may have them.
         report: the :class:`LoadReport` of the last :meth:`load`; ``None`` before.
 
@@ -53,6 +54,7 @@ class Checkpointer(DetectionCheckpointer):
     ):
         super().__init__(model, save_dir, **others)
         self.training = training
+        self.entries: Mapping[str, Any] = {}
         self.left_out: Collection[str] = ()
         self.report: LoadReport | None = None
         self._source = WeightsSource("")
@@ -75,7 +77,8 @@ class Checkpointer(DetectionCheckpointer):
         states = {key: obj.state_dict() for key, obj in self.checkpointables.items()}
         path = Path(self.save_dir) / f"{name}.pth"
         with atomic_write(path) as partial:
-            torch.save({"model": self.model.state_dict(), **states, **kwargs}, partial)
+            content = {"model": self.model.state_dict(), **self.entries, **states, **kwargs}
+            torch.save(content, partial)
         self.tag_last_checkpoint(path.name)
         logger.info("checkpoint: %s", path)
 

@@ -94,6 +94,27 @@ def read_weights(path: str | Path, source: WeightsSource | None = None) -> Mappi
     return content
 
 
+def read_entry(path: str | Path, name: str) -> Any:
+    """Return an entry beside the weights of a checkpoint, without reading the weights.
+
+    Args:
+        path: a file; only the format of ``torch.save`` since torch 1.6 has such entries.
+        name: the key of the entry.
+
+    Returns:
+        None if the file has no such entry, or cannot be read, which loading its weights reports.
+    """
+    try:
+        with open(path, "rb") as file:
+            if file.read(len(_ZIP_MAGIC)) != _ZIP_MAGIC:
+                return None
+            _check_archive(file, WeightsSource(path))
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (UserError, *_DAMAGED_FILE_ERRORS, *_EXPLAINED_ERRORS):
+        return None
+    return content.get(name) if isinstance(content, Mapping) else None
+
+
 def _check_archive(file: BinaryIO, source: WeightsSource) -> None:
     """Check that an archive in the format of ``torch.save`` is a weight file.
 

@@ -1,5 +1,5 @@
-"""The names of the classes that weights were trained on, which a run on a user's data stores in the
-``config.yaml`` beside its weights.
+"""The names of the classes that weights were trained on, which every checkpoint stores, and which
+are compared with those of the data.
 
 The layers of two models with equally many classes have the same shapes, so that weights for other
 classes would load without an error and give every object a wrong name.
@@ -8,14 +8,14 @@ classes would load without an error and give every object a wrong name.
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import yaml
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
+from ccsa.checkpoint import Classes, read_classes
 from ccsa.engine.data_settings import class_sections
 from ccsa.errors import UserError
 from ccsa.utils.run_folders import CONFIG
@@ -23,30 +23,48 @@ from ccsa.utils.run_folders import CONFIG
 logger = logging.getLogger(__name__)
 
 
-class Classes(NamedTuple):
-    """Names of classes.
-
-    Attributes:
-        things: classes of objects.
-        stuff: classes of pixels.
-    """
-
-    things: list[str]
-    stuff: list[str]
-
-
 def stored_classes(weights: str) -> Classes:
-    """Return the classes that weights were trained on; empty lists if they are not stored.
+    """Return the classes that weights were trained on: those that the file stores, or else those in
+    the ``config.yaml`` of a run on a user's data beside it; empty lists if they are not stored.
 
     Args:
         weights: the value of ``MODEL.WEIGHTS``.
     """
+    found = read_classes(weights)
+    if any(found):
+        return found
     try:
         content = yaml.safe_load((Path(weights).parent / CONFIG).read_text()) if weights else {}
         own = content["DATASETS"]["OWN"]
         return Classes(list(own["CLASSES"]), list(own["STUFF_CLASSES"]))
     except (OSError, UnicodeError, yaml.YAMLError, KeyError, TypeError):
         return Classes([], [])  # a file of another program
+
+
+def dataset_classes(datasets: Sequence[str]) -> Classes:
+    """Return the classes of registered datasets, which number them alike.
+
+    Args:
+        datasets: their names; COCO files must have been loaded.
+    """
+    if not datasets:
+        return Classes([], [])
+    metadata = MetadataCatalog.get(datasets[0])
+    return Classes(
+        list(metadata.get("thing_classes") or ()), list(metadata.get("stuff_classes") or ())
+    )
+
+
+def known_classes(cfg: CfgNode) -> Classes:
+    """Return the classes of a trained model: those stored with its weights, or else those of its
+    datasets; empty lists if neither is known."""
+    stored = stored_classes(cfg.MODEL.WEIGHTS)
+    if any(stored):
+        return stored
+    registered = DatasetCatalog.list()
+    names = [name for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST) if name in registered]
+    found = (dataset_classes([name]) for name in names)
+    return next((classes for classes in found if any(classes)), Classes([], []))
 
 
 def in_stored_order(names: Sequence[str], stored: Sequence[str]) -> list[str]:
@@ -68,8 +86,8 @@ def check_stored_classes(cfg: CfgNode) -> None:
     for stored, names in _different(cfg, cfg.DATASETS.TEST).values():
         raise UserError(
             f"weights {cfg.MODEL.WEIGHTS} were trained on the classes {_shown(stored)}, but the "
-            f"data has {_shown(names)}; evaluate with the config.yaml beside the weights on data "
-            "with these classes, or train on this data"
+            f"data has {_shown(names)}; evaluate them on data with their classes, or train on this "
+            "data"
         )
 
 
@@ -93,10 +111,7 @@ def _different(cfg: CfgNode, datasets: Sequence[str]) -> dict[str, tuple[list[st
     stored = stored_classes(cfg.MODEL.WEIGHTS)
     if not datasets or not any(stored):
         return {}
-    metadata = MetadataCatalog.get(datasets[0])
-    current = Classes(
-        list(metadata.get("thing_classes") or ()), list(metadata.get("stuff_classes") or ())
-    )
+    current = dataset_classes(datasets)
     result = {}
     for section, field in class_sections(cfg, bool(current.things)).items():
         before, names = getattr(stored, field), getattr(current, field)

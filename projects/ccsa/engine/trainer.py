@@ -21,7 +21,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, JSONWriter, TensorboardXWriter
 from torch import nn
 
-from ccsa.checkpoint import Checkpointer
+from ccsa.checkpoint import Checkpointer, classes_entry
 from ccsa.data.loaders import build_test_loader, build_train_loader
 from ccsa.engine.hooks import LogGamma, TerminalWriter
 from ccsa.engine.solver import (
@@ -30,7 +30,7 @@ from ccsa.engine.solver import (
     restore_solver_settings,
     solver_settings,
 )
-from ccsa.engine.stored_classes import class_layers_to_restart
+from ccsa.engine.stored_classes import class_layers_to_restart, dataset_classes
 from ccsa.errors import UserError
 from ccsa.evaluation import build_evaluator
 from ccsa.inference import build_semantic_inference
@@ -112,6 +112,7 @@ class Trainer(DefaultTrainer):
         self.checkpointer = Checkpointer(
             model, cfg.OUTPUT_DIR, training=True, trainer=weakref.proxy(self)
         )
+        self.checkpointer.entries = classes_entry(dataset_classes(cfg.DATASETS.TRAIN))
         self.start_iter = 0
         self.last_updated_iter: int | None = None  # the last iteration that updated the weights
         self.max_iter = cfg.SOLVER.MAX_ITER

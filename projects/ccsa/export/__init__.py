@@ -1,5 +1,6 @@
 """Export of models as programs that run without ccsa: torch.export, TorchScript and ONNX."""
 
+from ccsa.export.metadata import program_metadata
 from ccsa.export.programs import FORMATS, Format, check_packages, difference, export
 from ccsa.export.wrappers import BackbonePart, Part, SemanticPart, exported_part
 
@@ -13,4 +14,5 @@ __all__ = [
     "difference",
     "export",
     "exported_part",
+    "program_metadata",
 ]

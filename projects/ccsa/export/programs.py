@@ -6,6 +6,7 @@ program is valid for every size. The batch is one image, as in inference, or the
 """
 
 import importlib.util
+import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,11 +16,13 @@ import torch
 from torch import Tensor
 
 from ccsa.errors import MissingPackageError, UserError
+from ccsa.export.metadata import EXTRA_FILE
 from ccsa.export.wrappers import Part
 
 MAX_SIZE = 8192  # the largest height and width, in pixels
 OPSET = 18
 Program = Callable[[Tensor], tuple[Tensor, ...]]
+Metadata = Mapping[str, Any]
 
 
 class Format(NamedTuple):
@@ -27,14 +30,16 @@ class Format(NamedTuple):
 
     Attributes:
         suffix: the suffix of its files.
-        write: writes a part to a file, given an example image.
+        write: writes a part to a file, given an example image and the metadata, as JSON values.
         load: returns the program in a file as a function from an image to a tuple of tensors.
+        metadata: returns the metadata in a file.
         packages: the packages that ``write`` and ``run`` need besides torch.
     """
 
     suffix: str
-    write: Callable[[Part, Tensor, Path], None]
+    write: Callable[[Part, Tensor, Path, Metadata], None]
     load: Callable[[Path], Program]
+    metadata: Callable[[Path], Metadata]
     packages: Mapping[str, Sequence[str]] = {"write": (), "run": ()}
 
 
@@ -48,8 +53,9 @@ def _exported_program(part: Part, image: Tensor) -> Any:
     return torch.export.export(part, (image,), dynamic_shapes=sizes, strict=False)
 
 
-def _write_exported_program(part: Part, image: Tensor, file: Path) -> None:
-    torch.export.save(_exported_program(part, image), file)
+def _write_exported_program(part: Part, image: Tensor, file: Path, metadata: Metadata) -> None:
+    extra = {EXTRA_FILE: json.dumps(metadata)}
+    torch.export.save(_exported_program(part, image), file, extra_files=extra)
 
 
 def _load_exported_program(file: Path) -> Program:
@@ -58,23 +64,40 @@ def _load_exported_program(file: Path) -> Program:
         return torch.export.load(file).module()
 
 
-def _write_torchscript(part: Part, image: Tensor, file: Path) -> None:
+def _exported_program_metadata(file: Path) -> Metadata:
+    extra = {EXTRA_FILE: ""}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.load(file, extra_files=extra)
+    return json.loads(extra[EXTRA_FILE])
+
+
+def _write_torchscript(part: Part, image: Tensor, file: Path, metadata: Metadata) -> None:
     # torch's own check uses the size of the example; `difference` compares another size.
-    torch.jit.save(torch.jit.trace(part, image, check_trace=False), file)
+    program = torch.jit.trace(part, image, check_trace=False)
+    torch.jit.save(program, file, _extra_files={EXTRA_FILE: json.dumps(metadata)})
 
 
-def _write_onnx(part: Part, image: Tensor, file: Path) -> None:
-    torch.onnx.export(
+def _torchscript_metadata(file: Path) -> Metadata:
+    extra = {EXTRA_FILE: ""}
+    torch.jit.load(file, _extra_files=extra)
+    return json.loads(extra[EXTRA_FILE])
+
+
+def _write_onnx(part: Part, image: Tensor, file: Path, metadata: Metadata) -> None:
+    program = torch.onnx.export(
         _exported_program(part, image),
         (),
-        file,
         opset_version=OPSET,
         dynamo=True,
         input_names=["image"],
         output_names=part.outputs,
-        external_data=False,  # a single file
         verbose=False,
     )
+    assert program is not None  # torch returns None only for its former exporter
+    for key, value in metadata.items():
+        program.model.metadata_props[key] = json.dumps(value)
+    program.save(file, external_data=False)  # a single file
 
 
 def _load_onnx(file: Path) -> Program:
@@ -88,13 +111,24 @@ def _load_onnx(file: Path) -> Program:
     return run
 
 
+def _onnx_metadata(file: Path) -> Metadata:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    properties = session.get_modelmeta().custom_metadata_map
+    return {key: json.loads(value) for key, value in properties.items()}
+
+
 FORMATS = {
-    "torch.export": Format(".pt2", _write_exported_program, _load_exported_program),
-    "torchscript": Format(".pt", _write_torchscript, torch.jit.load),
+    "torch.export": Format(
+        ".pt2", _write_exported_program, _load_exported_program, _exported_program_metadata
+    ),
+    "torchscript": Format(".pt", _write_torchscript, torch.jit.load, _torchscript_metadata),
     "onnx": Format(
         ".onnx",
         _write_onnx,
         _load_onnx,
+        _onnx_metadata,
         {"write": ("onnx", "onnxscript"), "run": ("onnxruntime",)},
     ),
 }
@@ -128,7 +162,7 @@ def _is_installed(package: str) -> bool:
         return False
 
 
-def export(part: Part, name: str, file: Path) -> None:
+def export(part: Part, name: str, file: Path, metadata: Metadata | None = None) -> None:
     """Write a part of a model as a program.
 
     Args:
@@ -136,6 +170,8 @@ def export(part: Part, name: str, file: Path) -> None:
             written on its device.
         name: a format in :data:`FORMATS`.
         file: the file to write.
+        metadata: what the file says about the program, as JSON values by name; see
+            :func:`ccsa.export.metadata.program_metadata`.
 
     Raises:
         UserError: the packages of the format are not installed, or it cannot express the model.
@@ -149,7 +185,7 @@ def export(part: Part, name: str, file: Path) -> None:
         with torch.no_grad(), warnings.catch_warnings():
             # Tracing warns about sizes that become constants; `difference` compares other sizes.
             warnings.simplefilter("ignore")
-            FORMATS[name].write(part, image, file)
+            FORMATS[name].write(part, image, file, metadata or {})
     except (RuntimeError, AssertionError, torch._dynamo.exc.UserError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         others = ", ".join(other for other in FORMATS if other != name)

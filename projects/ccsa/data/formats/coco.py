@@ -5,32 +5,26 @@ Understood are plain COCO, Roboflow (``train/_annotations.coco.json``), CVAT
 (``result.json``, file names with a prefix) and VIA (flat polygons, ids in quotes).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ccsa.data.formats.coco_annotation import AnnotationReader
 from ccsa.data.formats.coco_conventions import (
-    as_integer,
     masks_are_marked_crowd,
     report_normalized,
     report_unlisted,
 )
+from ccsa.data.formats.coco_fields import FieldReader, as_integer
+from ccsa.data.formats.coco_structure import check_structure
 from ccsa.data.formats.image_files import ImageIndex
-from ccsa.data.formats.masks import (
-    FAR,
-    LARGEST_SIDE,
-    MaskError,
-    covers_no_pixel,
-    is_image_size,
-    parse_segmentation,
-)
+from ccsa.data.formats.masks import is_image_size
 from ccsa.data.formats.text_files import read_json, shown
 from ccsa.data.problems import Problems
-from ccsa.data.records import Split, image_header, is_number, make_annotation
-from ccsa.errors import UserError
+from ccsa.data.records import Split, image_header
 
 
-class CocoReader:
+class CocoReader(FieldReader):
     """Reads one JSON file into a :class:`Split`.
 
     Args:
@@ -41,8 +35,9 @@ class CocoReader:
     """
 
     def __init__(self, file: Path, images: ImageIndex, name: str, problems: Problems):
-        self.file, self.images, self.name, self.problems = file, images, name, problems
-        self.content = _structure(read_json(file, problems), file)
+        super().__init__(file, problems)
+        self.images, self.name = images, name
+        self.content = check_structure(read_json(file, problems), file)
         self.unusable: set[str] = set()  # names of images whose record has been reported
         self.categories = self._read_categories()  # names by id; several ids may have one name
 
@@ -63,28 +58,31 @@ class CocoReader:
         split = Split(self.name, names, source=self.file)
         records = self._read_images()
         entries = self.content["annotations"]
-        cvat = masks_are_marked_crowd(entries, self.file, self.problems)
+        crowds_are_objects = masks_are_marked_crowd(entries, self.file, self.problems)
+        annotations = AnnotationReader(
+            self.file, index, self.problems, crowds_are_objects=crowds_are_objects
+        )
         report_normalized(entries, self.file, self.problems)
         seen: dict[Any, set[str]] = {}
         numbers: set[Any] = set()
         for position, entry in enumerate(entries):
             where = f"annotation {position + 1} of the list"
             if not isinstance(entry, dict):
-                self._report("wrong_type", f"{where} is {shown(entry)}, not an object")
+                self.report("wrong_type", f"{where} is {shown(entry)}, not an object")
                 continue
             if "id" in entry:
                 if isinstance(entry["id"], int | str):
                     where = f"annotation {shown(entry['id'])}"
                 self._check_number(entry["id"], numbers, where)
-            number = self._integer(entry, "image_id", where, text=True)
+            number = self.integer(entry, "image_id", where, text=True)
             record = records.get(number)
             if record is None:
                 if number not in records:  # otherwise the image has been reported
                     kind = "unknown_image" if "image_id" in entry else "missing_field"
-                    self._report(kind, f"{where}: image_id {shown(entry.get('image_id'))}")
+                    self.report(kind, f"{where}: image_id {shown(entry.get('image_id'))}")
                 continue
             where += f" of image {record['file_name'].rpartition('/')[2]}"
-            annotation = self._annotation(entry, record, index, cvat, where)
+            annotation = annotations.read(entry, record, where)
             if annotation is None:
                 continue
             key = (
@@ -92,35 +90,22 @@ class CocoReader:
             )
             known = seen.setdefault(record["image_id"], set())
             if key in known:
-                self._report("duplicate_annotation", f"{where} repeats another annotation")
+                self.report("duplicate_annotation", f"{where} repeats another annotation")
             known.add(key)
             record["annotations"].append(annotation)
         split.records = [record for record in records.values() if record is not None]
         return split
 
-    def _report(self, kind: str, message: str) -> None:
-        self.problems.add(kind, self.file, message)
-
-    def _integer(self, entry: Mapping, key: str, where: str, text: bool = False) -> Any:
-        """Return an integer field (one in quotes is reported); with ``text``, also other text."""
-        value = entry.get(key)
-        number = as_integer(value)
-        if isinstance(value, str) and isinstance(number, int):
-            self._report("quoted_number", f"{where}: '{key}' is {shown(value)}")
-        if isinstance(number, int) or (text and isinstance(number, str)):
-            return number
-        return None
-
     def _check_number(self, value: Any, numbers: set[Any], where: str) -> None:
         number = as_integer(value)
         if not isinstance(number, int | str):
             kind = "null_field" if value is None else "wrong_type"
-            self._report(kind, f"{where}: 'id' is {shown(value)}")
+            self.report(kind, f"{where}: 'id' is {shown(value)}")
             return
         if number == 0:
-            self._report("annotation_id_zero", f"{where} has the id 0")
+            self.report("annotation_id_zero", f"{where} has the id 0")
         if number in numbers:
-            self._report("duplicate_annotation_id", f"{where} is not the only one of this id")
+            self.report("duplicate_annotation_id", f"{where} is not the only one of this id")
         numbers.add(number)
 
     def _read_categories(self) -> dict[int, str]:
@@ -128,20 +113,20 @@ class CocoReader:
         for position, entry in enumerate(self.content["categories"]):
             where = f"category {position + 1} of the list"
             if not isinstance(entry, dict):
-                self._report("wrong_type", f"{where} is {shown(entry)}, not an object")
+                self.report("wrong_type", f"{where} is {shown(entry)}, not an object")
                 continue
-            number, name = self._integer(entry, "id", where), entry.get("name")
+            number, name = self.integer(entry, "id", where), entry.get("name")
             if number is None:
                 kind = "wrong_type" if "id" in entry else "missing_field"
-                self._report(kind, f"{where}: 'id' is {shown(entry.get('id'))}, not an integer")
+                self.report(kind, f"{where}: 'id' is {shown(entry.get('id'))}, not an integer")
                 continue
             if not isinstance(name, str) or not name.strip():
                 kind = "wrong_type" if "name" in entry else "missing_field"
-                self._report(kind, f"category {number}: 'name' is {shown(name)}, not text")
+                self.report(kind, f"category {number}: 'name' is {shown(name)}, not text")
                 continue
             name = name.strip()
             if number in categories:
-                self._report("duplicate_category", f"category {number} ({name}) occurs twice")
+                self.report("duplicate_category", f"category {number} ({name}) occurs twice")
                 continue
             categories[number] = name
         return categories
@@ -152,7 +137,7 @@ class CocoReader:
         for number in sorted(self.categories):
             name = self.categories[number]
             if name in names:
-                self._report("duplicate_category", f"category {number} has the name {name}, too")
+                self.report("duplicate_category", f"category {number} has the name {name}, too")
             else:
                 names.append(name)
         return names
@@ -164,22 +149,22 @@ class CocoReader:
         for position, entry in enumerate(self.content["images"]):
             where = f"image {position + 1} of the list"
             if not isinstance(entry, dict):
-                self._report("wrong_type", f"{where} is {shown(entry)}, not an object")
+                self.report("wrong_type", f"{where} is {shown(entry)}, not an object")
                 continue
-            number, file_name = self._integer(entry, "id", where, text=True), entry.get("file_name")
+            number, file_name = self.integer(entry, "id", where, text=True), entry.get("file_name")
             if number is None:
                 kind = "wrong_type" if "id" in entry else "missing_field"
-                self._report(kind, f"{where}: 'id' is {shown(entry.get('id'))}")
+                self.report(kind, f"{where}: 'id' is {shown(entry.get('id'))}")
                 self.unusable.add(str(file_name))
                 continue
             where = f"image {number}"
             if not isinstance(file_name, str) or not file_name.strip():
                 kind = "wrong_type" if "file_name" in entry else "missing_field"
-                self._report(kind, f"{where}: 'file_name' is {shown(file_name)}")
+                self.report(kind, f"{where}: 'file_name' is {shown(file_name)}")
                 found.setdefault(number, None)
                 continue
             if number in found:
-                self._report("duplicate_image_id", f"{where} ({file_name}) has the id of another")
+                self.report("duplicate_image_id", f"{where} ({file_name}) has the id of another")
                 self.unusable.add(str(file_name))
                 continue
             found[number] = record = self._image(entry, file_name, where)
@@ -187,7 +172,7 @@ class CocoReader:
                 self.unusable.add(str(file_name))
             else:
                 if record["file_name"] in files:
-                    self._report("duplicate_image_file", f"{where}: {file_name} occurs twice")
+                    self.report("duplicate_image_file", f"{where}: {file_name} occurs twice")
                 files.add(record["file_name"])
         order = sorted(found, key=lambda n: (isinstance(n, str), n))
         for position, number in enumerate(order):
@@ -200,7 +185,7 @@ class CocoReader:
         path = self.images.find(file_name)
         if path is None:
             kind, reason = self.images.failure(file_name)
-            self._report(kind, f"{where} ({shown(file_name, 200)}): {reason}")
+            self.report(kind, f"{where} ({shown(file_name, 200)}): {reason}")
             return None
         self.images.report_outside(path, self.file, self.problems)
         record: dict[str, Any] = {"file_name": str(path), "annotations": []}
@@ -212,7 +197,7 @@ class CocoReader:
                 self.problems.add("unreadable_image", path, str(error))
                 return None
             size = header.width, header.height
-            self._report("missing_size", f"{where} ({file_name}) has no width and height")
+            self.report("missing_size", f"{where} ({file_name}) has no width and height")
         record["width"], record["height"] = size
         return record
 
@@ -223,108 +208,15 @@ class CocoReader:
             if (value is None and not isinstance(entry.get(key), bool | list | dict)) or value == 0:
                 return None
             if isinstance(entry[key], str) and isinstance(value, int):
-                self._report("quoted_number", f"{where}: '{key}' is {shown(entry[key])}")
+                self.report("quoted_number", f"{where}: '{key}' is {shown(entry[key])}")
             if not isinstance(value, int) or not is_image_size((value, 1)):
-                self._report("wrong_type", f"{where}: '{key}' is {shown(entry[key])}")
+                self.report("wrong_type", f"{where}: '{key}' is {shown(entry[key])}")
                 return None
             values.append(value)
         if not is_image_size((values[1], values[0])):
-            self._report("wrong_type", f"{where}: the size is {values[0]} x {values[1]}")
+            self.report("wrong_type", f"{where}: the size is {values[0]} x {values[1]}")
             return None
         return values[0], values[1]
-
-    def _annotation(
-        self, entry: Mapping, record: Mapping, index: Mapping[int, int], cvat: bool, where: str
-    ) -> dict[str, Any] | None:
-        category = self._integer(entry, "category_id", where)
-        if category not in index:
-            kind = "unknown_category" if "category_id" in entry else "missing_field"
-            self._report(kind, f"{where}: category_id is {shown(entry.get('category_id'))}")
-            return None
-        size = record["height"], record["width"]
-        try:
-            segmentation = parse_segmentation(entry.get("segmentation"), size)
-        except MaskError as error:
-            kind, reason = error.args
-            self._report(kind, f"{where}: {reason}")
-            if kind != "degenerate_polygon":
-                return None
-            segmentation = None
-        if isinstance(segmentation, list) and covers_no_pixel(segmentation, size):
-            self._report("empty_mask", f"{where}: the polygon covers no pixel of the image")
-            return None
-        box = self._box(entry, where)
-        if box is None and segmentation is None:
-            if not entry.get("bbox"):
-                self._report("missing_field", f"{where} has neither 'bbox' nor 'segmentation'")
-            return None
-        if box is not None and (box[2] <= 0 or box[3] <= 0):
-            if segmentation is None:
-                self._report("empty_box", f"{where}: the box is {box}")
-                return None
-            self._report("box_mask_mismatch", f"{where}: the box {box} has no area, its mask has")
-            box = None  # that of the mask
-        if segmentation is None:
-            self._report("missing_mask", f"{where} has no mask")
-        iscrowd = self._crowd(entry, where)
-        if cvat and isinstance(entry.get("segmentation"), dict):
-            iscrowd = 0
-        area = self._area(entry, where)
-        annotation = make_annotation(
-            index[category],
-            box=box,
-            segmentation=segmentation,
-            iscrowd=iscrowd,
-            area=area,
-            size=size,
-        )
-        if min(annotation["bbox"][2:]) <= 0:
-            self._report("empty_box", f"{where}: the mask has the box {annotation['bbox']}")
-            return None
-        return annotation
-
-    def _box(self, entry: Mapping, where: str) -> list[float] | None:
-        box = entry.get("bbox")
-        if box is None or box == []:
-            return None
-        valid = isinstance(box, list) and len(box) == 4 and all(map(is_number, box))
-        if not valid or max(map(abs, box)) > FAR * LARGEST_SIDE:
-            self._report("invalid_box", f"{where}: 'bbox' is {shown(box)}")
-            return None
-        return [float(value) for value in box]
-
-    def _area(self, entry: Mapping, where: str) -> float | None:
-        """Return the area; None if it must be that of the mask."""
-        area = entry.get("area")
-        if isinstance(area, str) and (number := _as_number(area)) is not None:
-            self._report("quoted_number", f"{where}: 'area' is {shown(area)}")
-            area = number
-        if area is None:
-            if "area" in entry:
-                self._report("null_field", f"{where}: 'area' is null")
-            return None
-        if not is_number(area):
-            self._report("wrong_type", f"{where}: 'area' is {shown(area)}")
-            return None
-        return float(area) if area > 0 else None
-
-    def _crowd(self, entry: Mapping, where: str) -> int:
-        if as_integer(entry.get("ignore", 0)) == 1:
-            self._report("ignored_annotation", f"{where} has ignore: 1")
-            return 1
-        if "iscrowd" not in entry:
-            return 0
-        value = entry["iscrowd"]
-        if value is None:
-            self._report("null_field", f"{where}: 'iscrowd' is null")
-            return 0
-        number = int(value) if isinstance(value, bool) else as_integer(value)
-        if isinstance(value, str) and number in (0, 1):
-            self._report("quoted_number", f"{where}: 'iscrowd' is {shown(value)}")
-        if number not in (0, 1):
-            self._report("wrong_type", f"{where}: 'iscrowd' is {shown(value)} instead of 0 or 1")
-            return 0
-        return int(number)
 
 
 def read_splits(files: Sequence[tuple[str, Path, ImageIndex]], problems: Problems) -> list[Split]:
@@ -349,52 +241,3 @@ def read_splits(files: Sequence[tuple[str, Path, ImageIndex]], problems: Problem
         problems,
     )
     return splits
-
-
-def _objects(entries: list) -> Iterator[dict]:
-    return (entry for entry in entries if isinstance(entry, dict))
-
-
-def _structure(content: Any, file: Path) -> dict[str, list]:
-    """Check the top level of the JSON.
-
-    Raises:
-        UserError: it is not that of COCO instances.
-    """
-    if not isinstance(content, dict):
-        raise UserError(
-            f"{file} is not COCO annotations: it contains a {type(content).__name__} instead of an "
-            "object with 'images', 'annotations' and 'categories'; name the annotation file"
-        )
-    if isinstance(content.get("annotations"), list) and any(
-        "segments_info" in entry for entry in _objects(content["annotations"])
-    ):
-        raise UserError(
-            f"{file} is COCO panoptic, which also needs its PNGs: name the folder that contains "
-            "both, as --data FOLDER"
-        )
-    if "_via_img_metadata" in content or _is_via_regions(content):
-        raise UserError(
-            f"{file} is a project of VIA, not COCO annotations; in VIA, export the annotations as "
-            "COCO JSON"
-        )
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(content.get(key), list):
-            state = "has no" if key not in content else f"has {shown(content[key])} as"
-            raise UserError(
-                f"{file} is not complete COCO annotations: it {state} list '{key}'; export it again"
-            )
-    return content
-
-
-def _is_via_regions(content: dict[str, Any]) -> bool:
-    first = next(iter(content.values()), None)
-    return isinstance(first, dict) and "regions" in first and "filename" in first
-
-
-def _as_number(text: str) -> float | None:
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if is_number(number) else None

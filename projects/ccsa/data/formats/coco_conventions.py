@@ -7,23 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ccsa.data.formats.coco_fields import as_integer
 from ccsa.data.formats.image_files import ImageIndex, images_below
 from ccsa.data.problems import Problems
 from ccsa.data.records import is_number
 
-_INTEGER = re.compile(r"\s*[+-]?\d{1,18}\s*")
 _CVAT = re.compile(r"instances_\w+\.json")
 _SHARE = 0.05  # of the annotations: fewer are real crowd regions (in COCO, one percent)
-
-
-def as_integer(value: Any) -> Any:
-    """Return the integer that a value stands for (also ``1.0`` and ``"1"``), else the value; None
-    for a truth value, a list or an object."""
-    if isinstance(value, str) and _INTEGER.fullmatch(value):
-        return int(value)
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return None if isinstance(value, bool | list | dict) else value
 
 
 def masks_are_marked_crowd(entries: Sequence[Any], file: Path, problems: Problems) -> bool:

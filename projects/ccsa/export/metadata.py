@@ -1,0 +1,54 @@
+"""What an exported program says about itself: its classes, and how the image it takes is read.
+
+The program is used without its configuration, so everything that its caller must know is in the
+file: as ``metadata_props`` in ONNX, and as the extra file ``metadata.json`` in the other formats.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from ccsa.data.image_reader import intensity_range
+
+EXTRA_FILE = "metadata.json"  # in torch.export and TorchScript
+_READING = (
+    "float32 values from 0 to 255 in the order of 'channels'; gray images are repeated in every "
+    "channel"
+)
+_DEEP = (
+    "; images of more than 8 bits are mapped linearly, so that intensity_range becomes 0 and 255, "
+    "rounded and clipped"
+)
+
+
+def program_metadata(
+    cfg: CfgNode, things: Sequence[str] = (), stuff: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the metadata of an exported program, as JSON values.
+
+    Args:
+        cfg: the configuration of the model.
+        things: its classes of objects.
+        stuff: its classes of pixels; those of a semantic model are the axis 1 of its logits.
+
+    Example:
+        >>> from detectron2.config import get_cfg
+        >>> from ccsa.config import add_ccsa_config
+        >>> cfg = get_cfg()
+        >>> add_ccsa_config(cfg)
+        >>> cfg.INPUT.INTENSITY_RANGE = [0, 4000]
+        >>> metadata = program_metadata(cfg, stuff=["background", "cell"])
+        >>> metadata["stuff_classes"], metadata["channels"], metadata["intensity_range"]
+        (['background', 'cell'], 'BGR', [0.0, 4000.0])
+    """
+    known = intensity_range(cfg.INPUT.INTENSITY_RANGE)
+    return {
+        "thing_classes": list(things),
+        "stuff_classes": list(stuff),
+        "channels": cfg.INPUT.FORMAT,
+        "intensity_range": list(known) if known else None,
+        "image": _READING + _DEEP * (known is not None),
+        "shorter_side": cfg.INPUT.MIN_SIZE_TEST,
+        "longer_side_at_most": cfg.INPUT.MAX_SIZE_TEST,
+    }
