@@ -79,8 +79,7 @@ def options(defaults: Mapping[str, Any], seed: int = 0, count: int | None = None
     found = list(NAMED)
     for key, default in defaults.items():
         kind = type(default)
-        # Lists and words may have a meaning of their own; what is rejected is up to the key.
-        wrong = ANY if key in FREE else REJECT
+        wrong = ANY if key in FREE or kind is str else REJECT  # any word is text
         found += [Option(key, word, wrong) for word in WRONG[kind]]
         found += [Option(key, word) for word in (*ODD[kind], *HUGE.get(kind, ()))]
     random.Random(seed).shuffle(found)
@@ -211,7 +210,9 @@ def config_files(base: str, seed: int = 0, flips: int = 40) -> Iterator[Files]:
     yield one("a number of 5,000 digits", good.replace("MAX_ITER: 2", f"MAX_ITER: {'9' * 5000}"))
     yield one("an alias that contains itself", f"{good}DATASETS: &a {{TRAIN: [*a]}}\n")
     yield one("aliases that multiply", good + _multiplied())
-    yield one("aliases that multiply in a known key", f"{good}DATASETS:\n  TRAIN: *z\n", REJECT)
+    multiplied = f"{_multiplied()}DATASETS: {{TRAIN: *a29}}\n"
+    yield one("aliases that multiply in a known key", good + multiplied)
+    yield one("an alias of nothing", f"{good}DATASETS: {{TRAIN: *z}}\n")
     yield one("a merge key", f"{good}<<: {{SEED: 3}}\n", ANY)
     yield one("deep lists", f"{good}DATASETS: {{TRAIN: {'[' * 20000}{']' * 20000}}}\n")
     yield one("deep mappings", good + "DATASETS: " + "{A: " * 5000 + "1" + "}" * 5000 + "\n")

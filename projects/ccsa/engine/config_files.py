@@ -89,13 +89,9 @@ def _with_bases(file: str, parents: tuple[str, ...], known: dict[str, Content]) 
 def _read(file: str) -> Content:
     """Return the content of one file, with its ``_BASE_`` and without renamed keys."""
     content = read_yaml(PathManager.get_local_path(file) if "://" in file else file)
-    if content is None:
-        content = {}
     if not isinstance(content, dict):
-        raise UserError(
-            f"{file} is not a configuration: it holds a {type(content).__name__} instead of keys; "
-            "write KEY: VALUE entries"
-        )
+        kind = "it is empty" if content is None else f"it is a {type(content).__name__}"
+        raise UserError(f"{file} is not a configuration, because {kind}; write KEY: VALUE entries")
     _check_names(content, file)
     translate_renamed_keys(content, file)
     return content
@@ -181,23 +177,26 @@ def translate_renamed_keys(content: Content, file: str) -> None:
         logger.warning(f"{file}: {old} has been renamed and is read as {new}")
 
 
-def user_keys(file: str) -> set[str]:
+def user_keys(file: str, known: set[str] | None = None) -> set[str]:
     """Return the keys that configuration files outside this project's ``configs`` folder set.
 
     Args:
         file: a configuration file that :func:`read_config_file` has read without an error. The
             files that it names in ``_BASE_`` count as well, unless they are the project's.
+        known: files that were looked at already; used for the bases.
 
     Example:
         >>> user_keys("configs/digits/ccnet.yaml")
         set()
     """
-    if Path(file).resolve().is_relative_to(PROJECT_CONFIGS):
+    known = set() if known is None else known
+    if file in known or Path(file).resolve().is_relative_to(PROJECT_CONFIGS):
         return set()
+    known.add(file)
     content = _read(file)
     bases = _pop_bases(content, file)
     content.pop(OVERLAY_KEY, None)
-    return set(flat_keys(content)).union(*map(user_keys, bases))
+    return set(flat_keys(content)).union(*(user_keys(base, known) for base in bases))
 
 
 def flat_keys(content: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -228,5 +227,9 @@ def existing_file(file: str, option: str) -> str:
         folder = Path(file).parent
         names = sorted(p.name for p in folder.glob("*.yaml")) if os.path.isdir(folder) else []
         hint = suggestion(Path(file).name, names, listed=8)
-        raise UserError(f"{option} {file} does not exist in {folder}{hint}")
+        raise UserError(f"{option} {_short(file)} does not exist in {_short(str(folder))}{hint}")
     return file
+
+
+def _short(path: str, most: int = 150) -> str:
+    return path if len(path) <= most else f"{path[:most]}..."

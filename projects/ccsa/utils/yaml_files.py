@@ -72,7 +72,7 @@ def read_yaml(file: str | os.PathLike[str]) -> Any:
         ) from (error)
     except (ValueError, TypeError, OverflowError, LookupError, AttributeError) as error:
         # a date that does not exist, a number of thousands of digits, or another damaged value
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).partition(";")[0]
         raise UserError(f"{file} has a value that cannot be read ({reason}); correct it") from error
     _check_size(content, str(file))
     return content
@@ -111,6 +111,8 @@ def _reason(error: yaml.YAMLError) -> str:
     """Return one short line about what is wrong, and where."""
     if isinstance(error, yaml.MarkedYAMLError):
         problem, mark = error.problem or error.context or "unreadable", error.problem_mark
+        if problem.startswith("but "):
+            problem = f"{error.context} {problem}"
         if "python/" in problem:
             problem = "it has a tag of Python, which could run code; write the value out"
         line = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

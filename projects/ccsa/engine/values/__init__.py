@@ -7,7 +7,7 @@ on several keys is in :mod:`ccsa.engine.values.relations`.
 
 A key without a rule must have the type of its default. This holds for keys that the user's code
 adds, and for those whose values have a form of their own, which the part that reads them checks:
-context blocks, arguments of timm, label mappings and expected results.
+context blocks and arguments of timm.
 """
 
 import math

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ccsa.errors import near_misses
-
 _LONGEST = 60  # characters of a value that a message shows
 
 
@@ -21,7 +19,6 @@ class Rule:
     Attributes:
         words: completes the sentence "KEY must be ...".
         accepts: whether a value is valid.
-        names: the valid words, of which a message suggests the most similar one.
 
     Example:
         >>> number(0, 1).problem(1.5)
@@ -32,15 +29,12 @@ class Rule:
 
     words: str
     accepts: Callable[[Any], bool]
-    names: tuple[str, ...] = ()
 
     def problem(self, value: Any) -> str:
         """Return what is wrong with a value, as the end of a sentence; empty if it is valid."""
         if self.accepts(value):
             return ""
-        near = near_misses(value, self.names, limit=1) if isinstance(value, str) else []
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return f"must be {self.words}, not {shown(value)}{hint}"
+        return f"must be {self.words}, not {shown(value)}"
 
 
 def shown(value: Any) -> str:
@@ -117,7 +111,7 @@ def word(*choices: str) -> Rule:
     """Return the rule for one of several words; an empty word is shown as ''."""
     listing = ", ".join(choice or repr(choice) for choice in choices)
     words = f"one of {listing}" if len(choices) > 1 else listing
-    return Rule(words, lambda value: isinstance(value, str) and value in choices, choices)
+    return Rule(words, lambda value: isinstance(value, str) and value in choices)
 
 
 def one_of(*choices: int) -> Rule:
@@ -173,8 +167,7 @@ def pair_in_order(rule: Rule, *, equal: bool = True) -> Rule:
 def either(*rules: Rule) -> Rule:
     """Return the rule for a value that follows one of several rules."""
     words = ", or ".join(rule.words for rule in rules)
-    names = tuple(name for rule in rules for name in rule.names)
-    return Rule(words, lambda value: any(rule.accepts(value) for rule in rules), names)
+    return Rule(words, lambda value: any(rule.accepts(value) for rule in rules))
 
 
 def constant(value: Any) -> Rule:

@@ -1,6 +1,8 @@
 """The valid values of the keys of data, training and evaluation."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from ccsa.engine.values.rules import (
     Rule,
@@ -27,6 +29,23 @@ _POSITIVE = number(0, above=True)
 _WEIGHT = number(0)
 _COUNT = integer(1, 10**6)  # objects or proposals
 _SIDE = integer(1, _PIXELS)
+_LABEL, _CLASS = integer(0, 2**16 - 1), integer(0, 2**8 - 1)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        _LABEL.accepts(label) and _CLASS.accepts(other) for label, other in value.items()
+    )
+
+
+def _is_expected_result(value: Any) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 4
+        and all(map(_TEXT.accepts, value[:2]))
+        and all(map(number(-math.inf).accepts, value[2:]))
+    )
+
 
 RULES: dict[str, Rule] = section(
     "INPUT",
@@ -36,7 +55,7 @@ RULES: dict[str, Rule] = section(
     MIN_SIZE_TEST=integer(0, _PIXELS),
     MAX_SIZE_TEST=integer(1, 2**63 - 1),
     RANDOM_FLIP=word("horizontal", "vertical", "none"),
-    FORMAT=word("RGB", "BGR", "L", "YUV-BT.601"),
+    FORMAT=word("RGB", "BGR", "L"),
     MASK_FORMAT=word("polygon", "bitmask"),
     INTENSITY_RANGE=either(word("auto"), pair_in_order(number(-math.inf), equal=False)),
     MAPPER=word("auto", "semantic", "detection"),
@@ -75,6 +94,9 @@ RULES |= section(
     TRAIN=_TEXTS,
     TEST=_TEXTS,
     ALLOW=_TEXTS,
+    LABEL_MAPPING=listed(
+        Rule("a mapping of label values to classes, e.g. {255: 1}", _is_mapping), 0, 1
+    ),
     PROPOSAL_FILES_TRAIN=_TEXTS,
     PROPOSAL_FILES_TEST=_TEXTS,
     PRECOMPUTED_PROPOSAL_TOPK_TRAIN=_COUNT,
@@ -134,6 +156,7 @@ RULES |= section("SOLVER.AMP", ENABLED=_FLAG)
 
 RULES |= section(
     "TEST",
+    EXPECTED_RESULTS=listed(Rule("[task, metric, value, tolerance]", _is_expected_result)),
     EVAL_PERIOD=integer(0, _ITERATIONS),
     KEYPOINT_OKS_SIGMAS=listed(_POSITIVE),
     DETECTIONS_PER_IMAGE=_COUNT,
