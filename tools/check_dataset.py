@@ -5,11 +5,17 @@
     python tools/check_dataset.py --data train.json --images images --val val.json
     python tools/check_dataset.py digits_train digits_val
     python tools/check_dataset.py --import my_datasets.py my_train my_val
+    python tools/check_dataset.py --data my_folder DATASETS.LABEL_MAPPING "{255: 1}"
+    python tools/check_dataset.py --data my_folder --config-file configs/own/mask_rcnn.yaml
     python tools/check_dataset.py lip
     python tools/check_dataset.py --all --root /data/datasets
 
 The table lists the kind, severity and number of problems, the first files, and how to fix them. The
 exit status is 2 if there are errors, otherwise 0. --kinds lists all kinds.
+
+KEY VALUE pairs set DATASETS.LABEL_MAPPING, INPUT.INTENSITY_RANGE and DATASETS.ALLOW as in training.
+With --config-file, the data is checked for that model; without --data and NAME, the datasets of the
+configuration are checked.
 
 NAME is a registered dataset, or a benchmark (lip, coco_panoptic, ...). For a benchmark, the table
 counts images, labels, missing and unreadable files, labels whose size differs from their image, and
@@ -26,6 +32,7 @@ from typing import Any
 import ccsa  # noqa: F401  first, because it silences a warning of the imports below
 
 # isort: split
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from tabulate import tabulate
 
@@ -38,14 +45,24 @@ from ccsa.data.checks import (
     examples,
 )
 from ccsa.data.checks.dataset import Checked, check_records
-from ccsa.data.checks.own import check_folder, natural_kind
+from ccsa.data.checks.own import check_folder
 from ccsa.data.checks.registered import load_registered
 from ccsa.data.family import find_family
 from ccsa.data.formats.layout import split_of
-from ccsa.data.own import Source, read_source
+from ccsa.data.image_reader import intensity_range
+from ccsa.data.own import Source, label_mapping, map_registered_labels, read_source
 from ccsa.data.paths import add_root_argument
 from ccsa.data.problems import ERROR, KINDS, Problems, kinds_table
 from ccsa.data.tasks import derive
+from ccsa.engine import add_config_arguments
+from ccsa.engine.check_settings import (
+    check_cfg,
+    checked_kind,
+    checked_range,
+    checked_source,
+    masks_needed,
+    split_words,
+)
 from ccsa.engine.own_data import add_data_arguments
 from ccsa.errors import UserError, near_misses, reports_user_errors, suggestion
 from ccsa.utils.files import write_text
@@ -63,7 +80,7 @@ def parse_args() -> argparse.Namespace:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"registered datasets, or one of {', '.join(FAMILIES)}",
+        help=f"registered datasets, or one of {', '.join(FAMILIES)}; then KEY VALUE pairs",
     )
     parser.add_argument("--all", action="store_true", help="check every benchmark that exists")
     parser.add_argument("--kinds", action="store_true", help="list all kinds of problems")
@@ -72,9 +89,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--preview", type=Path, metavar="FILE.png", help="draw images with their annotations"
     )
+    add_config_arguments(parser, help="check the data for the model of this configuration")
     add_data_arguments(parser)
-    args = parser.parse_args()
-    if not args.kinds and sum(map(bool, (args.names, args.all, args.data))) != 1:
+    args = parser.parse_intermixed_args()
+    args.names, args.opts = split_words(args.names)
+    named = sum(map(bool, (args.names, args.all, args.data)))
+    if not args.kinds and named != 1 and (named or not args.config_file):
         parser.error("name either datasets, or --data, or --all")
     return args
 
@@ -86,36 +106,52 @@ def main() -> None:
         print(kinds_table())
         return
     import_user_code(args.imports)
+    cfg = check_cfg(args)
     families = [name for name in args.names if name in FAMILIES]
     if args.all or (families and len(args.names) == 1):
-        if args.json or args.preview:
-            raise UserError("--json and --preview need --data, or the names of registered datasets")
+        if args.json or args.preview or args.config_file or args.opts:
+            raise UserError(
+                "--json, --preview, --config-file and KEY VALUE pairs need --data, or the names of "
+                "registered datasets"
+            )
         check_families(args)
         return
-    checked, facts = check_own(args) if args.data else check_registered(args.names, args.preview)
+    source = checked_source(args, cfg)
+    if source.data and not args.names:
+        checked, facts = check_own(source, args, cfg)
+    else:
+        checked, facts = check_registered(args, cfg)
     report(checked, facts, args)
-    if checked.problems.stopping():
+    if checked.problems.stopping(cfg.DATASETS.ALLOW):
         sys.exit(2)
 
 
-def check_own(args: argparse.Namespace) -> tuple[Checked, dict[str, Any]]:
-    """Check the data that ``--data`` names; return the result, and facts about the data."""
-    places = (args.data, args.images, args.val, args.val_images)
-    data_file, images, val, val_images = (
-        str(Path(p).expanduser().absolute()) if p else "" for p in places
-    )
-    data = read_source(Source(data_file, args.data_format, images, val, val_images))
+def check_own(
+    source: Source, args: argparse.Namespace, cfg: CfgNode
+) -> tuple[Checked, dict[str, Any]]:
+    """Check a user's data; return the result, and facts about the data."""
+    data = read_source(source)
+    task = derive(data, checked_kind(args, cfg, data))
     if args.preview:
-        task = derive(data, natural_kind(data))
         draw_preview(args.preview, task.splits, task.thing_classes, task.stuff_classes)
+    checked = check_folder(
+        data,
+        task,
+        masks=masks_needed(args, cfg),
+        intensity_range=checked_range(cfg, task),
+    )
     splits = {name: len(records) for name, records in data.splits.items()}
     facts = {"data": str(data.root), "format": data.format, "classes": data.classes}
-    return check_folder(data), {**facts, "images": splits}
+    return checked, {**facts, "images": splits}
 
 
-def check_registered(names: list[str], preview: Path | None) -> tuple[Checked, dict[str, Any]]:
-    """Check registered datasets; return the result, and facts about them."""
+def check_registered(args: argparse.Namespace, cfg: CfgNode) -> tuple[Checked, dict[str, Any]]:
+    """Check registered datasets, by default those of the configuration; return the result, and
+    facts about them."""
     registered = DatasetCatalog.list()
+    names = args.names or list(dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)))
+    if not names:
+        raise UserError(f"--config-file {args.config_file} names no dataset; add --data FOLDER")
     for name in names:
         if name not in registered:
             if near_misses(name, registered, cutoff=0.8):
@@ -123,6 +159,7 @@ def check_registered(names: list[str], preview: Path | None) -> tuple[Checked, d
                 raise UserError(f"there is no dataset called '{name}'{hint}")
             find_family(name, FAMILIES)  # raises an error that lists the benchmarks
             raise UserError(f"check {name} by a command of its own, because it is a benchmark")
+    map_registered_labels(names, label_mapping(cfg))
     problems = Problems()
     splits: dict[str, list[dict[str, Any]]] = {}
     for name in names:
@@ -130,15 +167,16 @@ def check_registered(names: list[str], preview: Path | None) -> tuple[Checked, d
         splits.setdefault(split, []).extend(load_registered(name, problems, list(KINDS)))
     metadata = MetadataCatalog.get(names[0])
     things, stuff = metadata.get("thing_classes", ()), metadata.get("stuff_classes", ())
-    if preview:
-        draw_preview(preview, splits, things, stuff)
+    if args.preview:
+        draw_preview(args.preview, splits, things, stuff)
     checked = check_records(
         splits,
         things=things,
         stuff=stuff,
         ignore=metadata.get("ignore_label", 255),
         source=", ".join(names),
-        masks=False,
+        masks=bool(masks_needed(args, cfg)),
+        intensity_range=intensity_range(cfg.INPUT.INTENSITY_RANGE),
     )
     problems.extend(checked.problems)
     counts = {name: len(records) for name, records in splits.items()}

@@ -6,12 +6,20 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.structures import BoxMode
 from PIL import Image
 from torch import nn
 
 from ccsa.config import add_ccsa_config
 from ccsa.data import loaders
-from ccsa.data.loaders import build_test_loader, build_train_loader, load_records
+from ccsa.data.evaluator_types import evaluator_type
+from ccsa.data.loaders import (
+    build_test_loader,
+    build_train_loader,
+    build_train_mapper,
+    load_records,
+)
+from ccsa.data.mapper import ReportingMapper, SemanticMapper
 
 H, W = 16, 24
 LEVELS = range(1, 5)  # brightness of the frames 1 to 4, of which the last is labeled
@@ -82,5 +90,34 @@ def test_image_models_never_run_video_code(cfg, name, monkeypatch):
         (item,) = next(iter(loader))
         assert item["image"].shape == (3, H, W) and item["image"].unique().tolist() == [4]
     assert load_records(cfg, "frames") == DatasetCatalog.get("frames")
+    (item,) = next(iter(build_train_loader(cfg)))
+    assert torch.equal(item["sem_seg"], torch.ones(H, W, dtype=torch.long))
+
+
+def test_the_kind_of_a_dataset_follows_from_its_records(cfg):
+    """A dataset that is registered without evaluator_type trains as it is evaluated."""
+    cfg.MODEL.META_ARCHITECTURE = "SemanticSegmentor"
+    (record,) = DatasetCatalog.get("frames")
+    annotation = {"bbox": [1, 1, 5, 5], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
+    records = {
+        "pixels": record,
+        "objects": {"file_name": record["file_name"], "annotations": [annotation]},
+        "both": {**record, "annotations": [annotation]},
+    }
+    for name, content in records.items():
+        DatasetCatalog.register(name, lambda content=content: [dict(content)])
+    kinds = {name: evaluator_type(name) for name in records}
+    assert kinds == {"pixels": "sem_seg", "objects": "coco", "both": "coco"}
+    assert evaluator_type("no such") is None
+    for names, mapper in [
+        (("pixels",), SemanticMapper),
+        (("frames", "pixels"), SemanticMapper),
+        (("objects",), ReportingMapper),
+        (("pixels", "both"), ReportingMapper),
+        ((), ReportingMapper),
+    ]:
+        cfg.DATASETS.TRAIN = names
+        assert type(build_train_mapper(cfg)) is mapper, names
+    cfg.DATASETS.TRAIN = ("pixels",)
     (item,) = next(iter(build_train_loader(cfg)))
     assert torch.equal(item["sem_seg"], torch.ones(H, W, dtype=torch.long))

@@ -1,7 +1,7 @@
 """Every folder of tests/vectors/own_data, as tools/train_net.py --data sees it: a sentence before
 training, or a run that starts.
 
-The cases that are registered in Python are in tests/integration/test_import.py.
+The cases that are registered in Python are in tests/engine/test_dataset_checks.py.
 """
 
 import argparse

@@ -369,6 +369,14 @@ fault("ignored_class", "class_masks", "")(every_label(_binary, "val"))
 fault("ignored_class", "class_masks", "")(
     lambda f: (every_label(_binary)(f), label(lambda v: np.uint8(1) * (v > 0))(f))
 )
+fault("ignored_objects", "class_masks", LABEL)(
+    lambda f: (
+        (f / "classes.txt").write_text("background\nobject\n"),
+        every_label(lambda v: np.uint8(1) * (v > 0))(f),
+        every_label(lambda v: np.uint8(1) * (v > 0), "val")(f),
+        label(_binary)(f),
+    )
+)
 fault("class_or_ignored", "class_masks", "")(
     every_label(lambda v: np.where(v == 1, np.uint8(255), v))
 )

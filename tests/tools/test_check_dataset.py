@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import check_dataset as tool
+import numpy as np
 import pytest
 from PIL import Image
 from support import layouts
@@ -194,6 +195,93 @@ def test_registered_datasets_of_an_imported_file(tmp_path, run):
     assert status == 0, err
     assert "4 train, 4 val images" in out and "8 images checked: no problems found" in out
     assert preview.exists()
+
+
+def test_a_label_mapping_of_the_training_is_a_key(run):
+    data = ("--data", OWN / "binary_masks_0_255")
+    status, out, _ = run(*data)
+    assert status == 2 and "LABEL_MAPPING {255: 1}" in out
+    for words in ((*data, "DATASETS.LABEL_MAPPING", "{255: 1}"),
+                  ("DATASETS.LABEL_MAPPING", "{255: 1}", *data)):  # fmt: skip
+        status, out, err = run(*words)
+        assert status == 0 and "no problems found" in out, out + err
+
+
+def test_registered_labels_are_mapped_as_well(tmp_path, run):
+    case = OWN / "binary_masks_0_255"
+    code = tmp_path / "my_masks.py"
+    code.write_text(
+        "from detectron2.data import DatasetCatalog, MetadataCatalog\n"
+        "from detectron2.data.datasets import load_sem_seg\n"
+        f"DatasetCatalog.register('masks_train', lambda: load_sem_seg('{case}/train_labels', "
+        f"'{case}/train', image_ext='jpg'))\n"
+        "MetadataCatalog.get('masks_train').set(stuff_classes=['bg', 'a'], ignore_label=255)\n"
+    )
+    words = ("masks_train", "--import", code)
+    assert run(*words)[0] == 2
+    status, out, err = run(*words, "DATASETS.LABEL_MAPPING", "{255: 1}")
+    assert status == 0, out + err
+
+
+def test_allowed_kinds_are_listed_but_pass(run):
+    data = ("--data", OWN / "bbox_as_text")
+    assert run(*data)[0] == 2
+    status, out, _ = run(*data, "DATASETS.ALLOW", "['invalid_box']")
+    assert status == 0 and "invalid_box" in out
+
+
+def save_deep(folder, split, low, high):
+    values = np.linspace(low, high, 64 * 48).reshape(48, 64).astype(np.uint16)
+    labels = np.zeros((48, 64), np.uint16)
+    for number in range(1, 7):
+        labels[8 * number - 6 : 8 * number - 2, 5 * number : 5 * number + 6] = number
+    for kind, pixels in (("images", values), ("masks", labels)):
+        (folder / split / kind).mkdir(parents=True)
+        Image.fromarray(pixels).save(folder / split / kind / "1.tif")
+
+
+def test_the_range_of_intensities_is_that_of_training_or_a_key(tmp_path, run):
+    save_deep(tmp_path / "data", "train", 1000, 2000)
+    save_deep(tmp_path / "data", "val", 6000, 7000)
+    data = ("--data", tmp_path / "data")
+    status, out, _ = run(*data)
+    assert status == 2 and "mostly_outside_range" in out
+    status, out, _ = run(*data, "INPUT.INTENSITY_RANGE", "[0, 8000]")
+    assert status == 0 and "outside" not in out
+    status, _, err = run(*data, "INPUT.INTENSITY_RANGE", "[8000, 0]")
+    assert status == 2 and "low below high" in err
+
+
+def test_a_configuration_says_what_the_data_is_for(run, root, tmp_path):
+    data = ("--data", OWN / "empty_segmentation_everywhere")
+    config = ("--config-file", root / "configs/own/mask_rcnn.yaml")
+    assert run(*data)[0] == 0
+    status, out, _ = run(*data, *config)
+    assert status == 2 and "mostly_without_masks" in out
+    assert run(*data, *config, "MODEL.MASK_ON", "False")[0] == 0
+    status, _, err = run(*data, "--config-file", root / "configs/own/ccnet.yaml")
+    assert status == 2 and "no mask, which a semantic model needs" in err
+    recorded = tmp_path / "config.yaml"
+    recorded.write_text(
+        f"_BASE_: {config[1]}\nDATASETS: {{OWN: {{ROOT: {data[1]}}}}}\nMODEL: {{MASK_ON: false}}\n"
+    )
+    status, out, _ = run("--config-file", recorded)
+    assert status == 0 and "empty_segmentation_everywhere (coco)" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("SOLVER.MAX_ITER", "3"), "SOLVER.MAX_ITER has no effect on a check without --config"),
+        (("DATASETS.LABEL_MAPING", "{1: 2}"), "LABEL_MAPPING"),
+        (("DATASETS.LABEL_MAPPING", "[3]"), "is not a mapping of label values"),
+        (("DATASETS.ALLOW", "['no_such']"), "there is no kind of problem 'no_such'"),
+        (("--with", "R_50"), "--with R_50 needs --config-file"),
+    ],
+)
+def test_keys_that_are_wrong_or_without_effect_are_rejected(run, words, message):
+    status, _, err = run("--data", OWN / "val_labels_rgb", *words)
+    assert status == 2 and message in err and "Traceback" not in err
 
 
 def test_a_misspelt_registered_dataset_is_named_with_near_misses(run):

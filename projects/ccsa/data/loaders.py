@@ -13,12 +13,12 @@ from detectron2.config import CfgNode
 from detectron2.data import (
     DatasetCatalog,
     DatasetMapper,
-    MetadataCatalog,
     build_detection_test_loader,
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
 
+from ccsa.data.evaluator_types import is_semantic
 from ccsa.data.mapper import ReportingMapper, SemanticMapper
 from ccsa.data.video.clips import with_clips
 from ccsa.data.video.mapper import ClipMapper
@@ -26,8 +26,6 @@ from ccsa.errors import UserError
 from ccsa.modeling.clip import Clip, takes_clips
 
 logger = logging.getLogger(__name__)
-
-SEMANTIC_EVALUATORS = ("sem_seg", "cityscapes_sem_seg")
 
 
 def build_train_loader(cfg: CfgNode) -> Iterable[list[dict[str, Any]]]:
@@ -73,7 +71,8 @@ def build_train_mapper(cfg: CfgNode) -> DatasetMapper:
         raise UserError(f"INPUT.MAPPER '{name}' is not one of auto, semantic, detection")
     if takes_clips(cfg):
         return ClipMapper(cfg, is_train=True)
-    if name == "semantic" or (name == "auto" and _all_semantic(cfg.DATASETS.TRAIN)):
+    names = cfg.DATASETS.TRAIN
+    if name == "semantic" or (name == "auto" and names and all(map(is_semantic, names))):
         return SemanticMapper(cfg, is_train=True)
     keys = cfg.INPUT.SEM_SEG
     if keys.SCALE_RANGE or keys.COLOR_JITTER.ENABLED:
@@ -118,8 +117,3 @@ def has_encoded_masks(records: Iterable[dict[str, Any]]) -> bool:
         for record in records
         for annotation in record.get("annotations", ())
     )
-
-
-def _all_semantic(names: Sequence[str]) -> bool:
-    kinds = [MetadataCatalog.get(name).get("evaluator_type") for name in names]
-    return bool(kinds) and all(kind in SEMANTIC_EVALUATORS for kind in kinds)

@@ -7,7 +7,7 @@ read when the data is first used.
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -211,10 +211,14 @@ class _WithMappedLabels:
         ]
 
 
-def _map_registered_labels(cfg: CfgNode) -> None:
-    """Let the registered datasets of a configuration map their label values as it says."""
-    mapping = label_mapping(cfg)
-    for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)):
+def map_registered_labels(names: Iterable[str], mapping: Mapping[int, int]) -> None:
+    """Let registered datasets map their label values.
+
+    Args:
+        names: of datasets; a user's own data and unknown names are left out.
+        mapping: the class by label value; an empty one ends the mapping of an earlier call.
+    """
+    for name in dict.fromkeys(names):
         if name not in DatasetCatalog.list() or MetadataCatalog.get(name).get("own"):
             continue
         load = DatasetCatalog[name]
@@ -228,7 +232,7 @@ def register_own_data(cfg: CfgNode) -> None:
     ``DATASETS.OWN.NAME`` and the split. Apply ``DATASETS.LABEL_MAPPING`` to the other datasets of
     the configuration.
     """
-    _map_registered_labels(cfg)
+    map_registered_labels((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), label_mapping(cfg))
     own = cfg.DATASETS.OWN
     if not own.ROOT:
         return

@@ -3,15 +3,18 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ccsa.data.image_reader import Range, intensity_percentiles, is_deep
 from ccsa.data.tasks import TaskData, semantic_label
 from ccsa.errors import UserError
 
 _LABELS_READ = 100  # label images whose pixels are counted, at most
 _PIXELS_READ = 50_000_000  # of these label images together
+_HEADERS = 5000  # images that are searched for ones of more than 8 bits
+_SAMPLE = 32  # of these, images that decide about the range of intensities
 
 
 @dataclass(frozen=True)
@@ -96,3 +99,37 @@ def _classes(
             continue
         counted.append(Counter(np.unique(label).tolist()))
     return task.stuff_classes, counted
+
+
+class Intensities(NamedTuple):
+    """The range of intensities of a training set.
+
+    Attributes:
+        range: its 0.1 and 99.9 percentiles.
+        images: number of images that they were computed from.
+    """
+
+    range: Range
+    images: int
+
+
+def training_intensities(task: TaskData) -> Intensities | None:
+    """Return the range of intensities of the training images of more than 8 bits, from a sample of
+    them; None if there are none.
+
+    Raises:
+        UserError: an image of the sample cannot be read.
+    """
+    files = [str(record["file_name"]) for record in task.splits["train"]]
+    deep = [file for file in _spread(files, _HEADERS) if is_deep(file)]
+    sample = _spread(deep, _SAMPLE)
+    found = intensity_percentiles(sample) if sample else None
+    if found is None:
+        return None
+    low, high = (round(value, 6) for value in found)
+    return Intensities((low, high), len(sample))
+
+
+def _spread(files: list[str], count: int) -> list[str]:
+    """Return about ``count`` of the files, evenly spread."""
+    return files[:: max(1, -(-len(files) // count))]

@@ -76,13 +76,13 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     model = check_model(cfg)
     if not args.eval_only:
         build_optimizer(cfg, model)
-        build_train_mapper(cfg)
     if args.resume and hasattr(args, "config_file"):
         choose_output_dir(cfg, args)  # raises an error if there is nothing to resume
     training = not args.eval_only
     check_contents(cfg, training=training, report=not getattr(args, "machine_rank", 0))
     check_classes(cfg, model, training=training)
     if training:
+        build_train_mapper(cfg)  # may follow from the records, which are checked by now
         check_objects(cfg)
     elif not args.resume:
         check_stored_classes(cfg)

@@ -7,7 +7,8 @@ from detectron2.config import CfgNode
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from ccsa.data.folder import FolderDataset
-from ccsa.data.image_reader import check_range, intensity_percentiles, is_deep
+from ccsa.data.image_reader import check_range
+from ccsa.data.statistics import training_intensities
 from ccsa.data.tasks import DETECTION, IGNORE, PANOPTIC, SEMANTIC, TaskData
 from ccsa.engine.data_plan import Decision
 from ccsa.engine.model_parts import architecture
@@ -19,8 +20,6 @@ _KINDS = {
     **dict.fromkeys(("SemanticSegmentor", "DenseSegmentor"), SEMANTIC),
     "PanopticFPN": PANOPTIC,
 }
-_HEADERS = 5000  # images that are searched for ones of more than 8 bits
-_SAMPLE = 32  # of these, images that decide about the range of intensities
 _SEMANTIC_HEAD = "SEM_SEG_HEAD"
 _REASON = "the classes of the data"
 
@@ -161,19 +160,11 @@ def _intensities(cfg: CfgNode, task: TaskData) -> list[Decision]:
     if not isinstance(value, str):
         check_range(value)
         return []
-    files = [str(record["file_name"]) for record in task.splits["train"]]
-    deep = [file for file in _spread(files, _HEADERS) if is_deep(file)]
-    sample = _spread(deep, _SAMPLE)
-    found = intensity_percentiles(sample) if sample else None
+    found = training_intensities(task)
     if found is None:
         return []
     reason = (
-        f"the 0.1 and 99.9 percentiles of {len(sample)} training images of more than 8 bits, "
+        f"the 0.1 and 99.9 percentiles of {found.images} training images of more than 8 bits, "
         "mapped to 0 and 255"
     )
-    return [Decision("INPUT.INTENSITY_RANGE", [round(v, 6) for v in found], reason)]
-
-
-def _spread(files: list[str], count: int) -> list[str]:
-    """Return about ``count`` of the files, evenly spread."""
-    return files[:: max(1, -(-len(files) // count))]
+    return [Decision("INPUT.INTENSITY_RANGE", list(found.range), reason)]

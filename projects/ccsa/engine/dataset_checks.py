@@ -54,7 +54,7 @@ def check_contents(cfg: CfgNode, *, training: bool, report: bool = True) -> Chec
 def check_own_data(cfg: CfgNode) -> Checked:
     """Check the user's data that a configuration names."""
     start, task = time.monotonic(), task_data(cfg)
-    masks = cfg.DATASETS.OWN.KIND != "detection" or _needs_masks(cfg)
+    masks = cfg.DATASETS.OWN.KIND != "detection" or needs_masks(cfg)
     seconds = _budget(sum(map(len, task.splits.values())), start)
     return check_folder(
         read_source(source_of(cfg)),
@@ -82,7 +82,7 @@ def check_registered(cfg: CfgNode, training: bool) -> Checked:
         stuff=metadata.get("stuff_classes", ()),
         ignore=metadata.get("ignore_label", 255),
         source=", ".join(names),
-        masks=_needs_masks(cfg),
+        masks=needs_masks(cfg),
         intensity_range=intensity_range(cfg.INPUT.INTENSITY_RANGE),
         seconds=_budget(sum(map(len, splits.values())), start),
     )
@@ -158,7 +158,7 @@ def _heads(cfg: CfgNode, model: nn.Module) -> dict[str, tuple[str, int]]:
     return heads
 
 
-def _needs_masks(cfg: CfgNode) -> bool:
+def needs_masks(cfg: CfgNode) -> bool:
     """Whether the model is trained on the masks of objects."""
     wrapped = cfg.MODEL.META_ARCHITECTURE == "ContextModel"
     name = cfg.MODEL.CONTEXT.META_ARCHITECTURE if wrapped else cfg.MODEL.META_ARCHITECTURE

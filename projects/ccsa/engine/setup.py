@@ -80,13 +80,8 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         [{'block': 'CrissCross', 'recurrence': 3}]
     """
     args.imports = import_user_code(getattr(args, "imports", None) or ())
-    cfg = get_cfg()
-    add_ccsa_config(cfg)
-    _merge_file(cfg, args.config_file)
-    cfg = apply_overlays(cfg, overlay_names(args), args.config_file)
-    options = list(getattr(args, "opts", None) or [])
-    merge_options(cfg, options)
-    apply_own_data(cfg, args, _written_keys(args, options))
+    cfg = merged_cfg(args)
+    apply_own_data(cfg, args, _written_keys(args))
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     _unfreeze_random_weights(cfg)
     cfg = resolve_pixel_constants(cfg)
@@ -96,10 +91,32 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     return cfg
 
 
-def _written_keys(args: argparse.Namespace, options: list[str]) -> set[str]:
+def merged_cfg(args: argparse.Namespace) -> CfgNode:
+    """Return what the files and the KEY VALUE pairs of a command line say, before anything is
+    derived from it; not frozen.
+
+    Args:
+        args: see :func:`setup_cfg`.
+
+    Raises:
+        UserError: see :func:`setup_cfg`.
+    """
+    cfg = get_cfg()
+    add_ccsa_config(cfg)
+    _merge_file(cfg, args.config_file)
+    cfg = apply_overlays(cfg, overlay_names(args), args.config_file)
+    merge_options(cfg, _options(args))
+    return cfg
+
+
+def _options(args: argparse.Namespace) -> list[str]:
+    return list(getattr(args, "opts", None) or [])
+
+
+def _written_keys(args: argparse.Namespace) -> set[str]:
     """Return the keys that the user wrote: KEY VALUE pairs, and those in files outside this
     project's ``configs`` folder."""
-    keys = {RENAMED_KEYS.get(key, key) for key in options[::2]}
+    keys = {RENAMED_KEYS.get(key, key) for key in _options(args)[::2]}
     files = [args.config_file, *overlay_files(overlay_names(args), args.config_file)]
     return keys.union(*(user_keys(file) for file in files))
 

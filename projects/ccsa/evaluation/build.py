@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import (
     CityscapesInstanceEvaluator,
     CityscapesSemSegEvaluator,
@@ -15,6 +15,7 @@ from detectron2.evaluation import (
     PascalVOCDetectionEvaluator,
 )
 
+from ccsa.data.evaluator_types import evaluator_type
 from ccsa.errors import UserError, missing_package
 from ccsa.evaluation.instances import COCO_LIMIT, InstanceEvaluator
 from ccsa.evaluation.panoptic_evaluator import PanopticQualityEvaluator
@@ -96,26 +97,6 @@ def main_metric(results: Mapping[str, Mapping[str, float]]) -> tuple[str, float]
         if metric in results.get(task, {}):
             return name, results[task][metric]
     return None
-
-
-def evaluator_type(name: str) -> str | None:
-    """Return the kind of evaluator of a dataset: that of its metadata, or the one that suits what
-    its records contain."""
-    metadata = MetadataCatalog.get(name)
-    kind = metadata.get("evaluator_type")
-    if kind is not None or name not in DatasetCatalog.list():
-        return kind
-    records = DatasetCatalog.get(name)
-    keys = set().union(*records) if records else set()
-    if "pan_seg_file_name" in keys and metadata.get("panoptic_json"):
-        kind = "coco_panoptic_seg"
-    elif "annotations" in keys:
-        kind = "coco"
-    elif "sem_seg_file_name" in keys:
-        kind = "sem_seg"
-    if kind is not None:
-        logger.info("Dataset '%s' has no evaluator_type; its records suit '%s'.", name, kind)
-    return kind
 
 
 def _panoptic_evaluators(

@@ -1,5 +1,7 @@
 """Faults that only counts show: ranges of intensities, areas of masks, and labels of one class."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from detectron2.structures import BoxMode
@@ -76,6 +78,27 @@ def test_labels_of_0_and_255_with_one_class_are_an_error(tmp_path):
     train[0]["sem_seg_file_name"] = str(label)
     problems = check_records({"train": train}, stuff=["cell"], cache=False).problems
     assert {"ignored_class", "single_class"} <= set(problems.kinds("error"))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_single_labels_of_0_and_255_are_reported_for_two_classes(tmp_path, classes):
+    """255 is read as 'ignore', so the objects of these files vanish."""
+    train = records(tmp_path, "train", [np.full((16, 16), n, np.uint8) for n in range(7)])
+    usual = [[0, 1], [0, 1, 255], [1, 255], [0]]
+    for number, values in enumerate([*usual, [0, 255], [0, 255], [0, classes - 1]]):
+        label = tmp_path / f"train_{number + 1}.png"
+        Image.fromarray(np.resize(np.uint8(values), (16, 16))).save(label)
+        train[number]["sem_seg_file_name"] = str(label)
+    names = ["background", "cell", "dirt"][:classes]
+    problems = check_records({"train": train}, stuff=names, cache=False).problems
+    found = [p for p in problems if p.kind == "ignored_objects"]
+    expected = ["train_5.png", "train_6.png"] if classes == 2 else []
+    assert [Path(p.file).name for p in found] == expected
+    assert all("only 0 and 255" in p.message for p in found)
+    assert not problems.stopping()
+    mapped = [{**record, "label_mapping": {255: 1}} for record in train]
+    problems = check_records({"train": mapped}, stuff=names, cache=False).problems
+    assert "ignored_objects" not in problems.kinds()
 
 
 def test_the_table_names_the_folder_of_a_file():

@@ -1,9 +1,11 @@
 """Class masks, instance label images and VOC: layouts, modes and names."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
-from support.own_files import boxes, kinds, save_image
+from support.own_files import boxes, files, kinds, save_image
 
 from ccsa.data.folder import read_folder
 from ccsa.errors import UserError
@@ -101,6 +103,21 @@ def test_labels_and_images_without_partner(tmp_path):
     assert kinds(read_folder(tmp_path)) == ["missing_label", "unpaired_label"]
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_few_objects_in_8_bits_may_be_classes(tmp_path, named, caplog):
+    """One name shows that 2 is the number of an object; without names, the log states both."""
+    for stem in "abc":
+        save_image(tmp_path / f"images/{stem}.png", ord(stem))
+        save_label(tmp_path / f"masks/{stem}.png", object_label(np.uint8, 2))
+    if named:
+        (tmp_path / "classes.txt").write_text("cell\n")
+        assert read_folder(tmp_path).format == "instance_labels"
+        return
+    assert read_folder(tmp_path).format == "class_masks"
+    assert "If they number objects, use --data-format instance_labels" in caplog.text
+    assert read_folder(tmp_path, format="instance_labels").classes == ["object"]
+
+
 # VOC
 
 
@@ -127,3 +144,54 @@ def test_voc(tmp_path, root, listing):
     annotations = data.splits["train"][0]["annotations"]
     assert [a["category_id"] for a in annotations] == [1, 1, 2]
     assert boxes(data)[2] == [35, 5, 10, 10]
+
+
+def write_voc(folder, lists, stems, labeled=None):
+    """Write images with labels, and lists of images."""
+    (folder / "ImageSets/Segmentation").mkdir(parents=True)
+    (folder / "SegmentationClass").mkdir()
+    for number, stem in enumerate(stems):
+        save_image(folder / f"JPEGImages/{stem}.jpg", number)
+    for stem in stems if labeled is None else labeled:
+        save_label(folder / f"SegmentationClass/{stem}.png", object_label(np.uint8) > 0)
+    for name, text in lists.items():
+        (folder / f"ImageSets/Segmentation/{name}.txt").write_text(text)
+
+
+def test_the_lists_of_voc_name_images_with_spaces_and_marks(tmp_path):
+    """A number at the end is a mark of the lists of a class, unless an image has that name."""
+    stems = ["a b", "photo 1", "photo 0", "photo -1", "c", "d", "e.f"]
+    lists = {
+        "train": "a b\nphoto 1\nphoto 0  1\nphoto -1\nc  1\n\nc.jpg\n",
+        "val": "d -1\ne.f   0\n",
+    }
+    write_voc(tmp_path, lists, stems)
+    data = read_folder(tmp_path)
+    assert not kinds(data)
+    names = ["a b.jpg", "photo 1.jpg", "photo 0.jpg", "photo -1.jpg", "c.jpg"]
+    assert files(data) == names and files(data, "val") == ["d.jpg", "e.f.jpg"]
+
+
+def test_images_that_no_list_of_voc_names_are_reported(tmp_path):
+    lists = {"train": "a\nnone here\n", "val": "b\n", "trainval": "a\nb\nc\n"}
+    write_voc(tmp_path, lists, "abcde", labeled="abd")
+    data = read_folder(tmp_path)
+    assert kinds(data) == ["missing_image", "unlisted_image"]
+    found = [Path(p.file).name for p in data.problems if p.kind == "unlisted_image"]
+    assert found == ["d.jpg", "e.jpg"]
+    assert "'none here' of the split has no image" in next(iter(data.problems)).message
+
+
+@pytest.mark.parametrize("name", ["trainval", "default", None])
+def test_lists_of_voc_without_splits_are_for_training(tmp_path, name):
+    write_voc(tmp_path, {name: "a\nb\nc\n"} if name else {}, "abcde", labeled="abc")
+    data = read_folder(tmp_path)
+    assert data.created and sorted(files(data) + files(data, "val")) == ["a.jpg", "b.jpg", "c.jpg"]
+    assert kinds(data) == ["unlisted_image"]
+
+
+def test_a_test_split_of_voc_without_labels_is_left_out(tmp_path, caplog):
+    write_voc(tmp_path, {"train": "a\n", "val": "b\n", "test": "c\nd\n"}, "abcd", labeled="ab")
+    data = read_folder(tmp_path)
+    assert list(data.splits) == ["train", "val"] and not kinds(data)
+    assert "The test split has no labels (2 images)" in caplog.text

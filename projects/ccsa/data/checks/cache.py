@@ -16,7 +16,7 @@ from ccsa.utils.files import write_text
 
 logger = logging.getLogger(__name__)
 
-VERSION = 3  # of the checks; results of another version are not taken from the cache
+VERSION = 4  # of the checks; results of another version are not taken from the cache
 _FILES = ("file_name", "sem_seg_file_name", "pan_seg_file_name")
 
 

@@ -15,9 +15,9 @@ from tabulate import tabulate
 from ccsa.data.checks import cache as cached
 from ccsa.data.checks.annotations import check_annotations, check_splits
 from ccsa.data.checks.intensity import IntensityCheck
+from ccsa.data.checks.labels import LabelCheck
 from ccsa.data.checks.pairs import check_pairs
 from ccsa.data.checks.pixels import (
-    LabelCheck,
     check_channels,
     check_header,
     check_image,

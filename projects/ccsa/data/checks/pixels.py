@@ -2,7 +2,6 @@
 
 import hashlib
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ccsa.data.formats.label_images import read_label_image
 from ccsa.data.formats.panoptic_png import read_segment_ids
 from ccsa.data.image_reader import open_image
 from ccsa.data.problems import Problems
@@ -121,7 +119,7 @@ def check_segments(record: Mapping[str, Any], header: Header | None, problems: P
         missing = not Path(file).exists()
         problems.add("missing_label" if missing else "unreadable_label", file, str(error))
         return
-    _check_size(file, ids, header, problems)
+    check_size(file, ids, header, problems)
     shown = set(np.unique(ids).tolist()) - {0}
     listed = [segment["id"] for segment in record["segments_info"]]
     for problem, values in (
@@ -134,7 +132,8 @@ def check_segments(record: Mapping[str, Any], header: Header | None, problems: P
             return
 
 
-def _check_size(file: str, values: np.ndarray, header: Header | None, problems: Problems) -> None:
+def check_size(file: str, values: np.ndarray, header: Header | None, problems: Problems) -> None:
+    """Check that a label image (H, W) has the size of its image."""
     if header is not None and values.shape != (header.height, header.width):
         problems.add(
             "label_size",
@@ -142,96 +141,6 @@ def _check_size(file: str, values: np.ndarray, header: Header | None, problems: 
             f"the label has {values.shape[1]} x {values.shape[0]} pixels, its image "
             f"{header.width} x {header.height}",
         )
-
-
-class LabelCheck:
-    """Checks label images against the classes.
-
-    Args:
-        classes: number of classes.
-        ignore: the ignore value.
-    """
-
-    def __init__(self, classes: int, ignore: int = 255):
-        self.classes, self.ignore = classes, ignore
-        self.values: dict[str, list[frozenset[int]]] = defaultdict(list)  # of labels, by split
-        self.only_labels = True  # no record has objects or segments as well
-
-    def __call__(
-        self, split: str, record: Mapping[str, Any], header: Header | None, problems: Problems
-    ) -> None:
-        """Check the label of a record: channels, size and every value."""
-        file = str(record["sem_seg_file_name"])
-        mapping = (record.get("labels") or {}).get("classes") or record.get("label_mapping")
-        try:
-            values = read_label_image(file, mapping)
-        except UserError as error:
-            text = str(error)
-            kind = "label_channels" if "channels" in text else "unreadable_label"
-            kind = kind if Path(file).exists() else "missing_label"
-            problems.add(kind, file, text)
-            return
-        try:
-            if image_header(file).mode in ("RGB", "RGBA"):
-                problems.add("label_rgb", file, "the label has three equal channels")
-        except OSError:
-            pass  # reported above if it matters
-        _check_size(file, values, header, problems)
-        found = set(np.unique(values).tolist())
-        self.values[split].append(frozenset(found))
-        if "annotations" in record or "pan_seg_file_name" in record:
-            self.only_labels = False
-        wrong = sorted(v for v in found if v != self.ignore and not 0 <= v < self.classes)
-        if wrong:
-            listed = ", ".join(map(str, wrong[:5])) + (", ..." if len(wrong) > 5 else "")
-            classes = f"the classes are 0 to {self.classes - 1}"
-            problems.add("label_out_of_range", file, f"the label contains {listed}; {classes}")
-        elif found == {self.ignore}:
-            problems.add("only_ignored_pixels", file, f"every pixel is {self.ignore}")
-
-    def finish(
-        self, source: str | Path, names: Sequence[str], complete: bool, problems: Problems
-    ) -> None:
-        """Check the values of all labels together.
-
-        Args:
-            source: what messages name.
-            names: the names of the classes.
-            complete: whether all labels were read, so that a class may be said to be missing.
-            problems: where problems are reported.
-        """
-        if self.values and self.classes == 1 and self.only_labels:
-            problems.add("single_class", source, f"{names[0]} is the only class")
-        ignored = [split for split in self.values if self._ignores_class(split, source, problems)]
-        if ignored or not complete:
-            return
-        used = {split: set().union(*values) for split, values in self.values.items()}
-        for split, values in used.items():
-            for index, name in enumerate(names if self.ignore in values else ()):
-                if index not in values:
-                    text = f"{split} contains {self.ignore}, but no pixel of class {name} ({index})"
-                    problems.add("class_or_ignored", source, text)
-        if "train" not in used:
-            return
-        for index, name in enumerate(names):
-            splits = [split for split, values in used.items() if index in values]
-            if "train" not in splits:
-                where = f", only in {' and '.join(splits)}" if splits else ""
-                text = f"class {name} has no pixel{where}"
-                problems.add("class_without_objects", source, text)
-            elif len(used) > 1 and splits == ["train"]:
-                text = f"class {name} has pixels in train only"
-                problems.add("class_in_one_split", source, text)
-
-    def _ignores_class(self, split: str, source: str | Path, problems: Problems) -> bool:
-        """Report a split of which most labels with anything but 0 contain just 0 and ignore."""
-        marked = [values for values in self.values[split] if values != {0}]
-        binary = sum(values == {0, self.ignore} for values in marked)
-        if 2 * binary <= len(marked):
-            return False
-        text = f"{split}: {binary} of {len(marked)} labels with objects contain only 0 and "
-        problems.add("ignored_class", source, f"{text}{self.ignore}")
-        return True
 
 
 def check_channels(headers: Sequence[tuple[str, Header]], problems: Problems) -> None:

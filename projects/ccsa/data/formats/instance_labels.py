@@ -38,7 +38,8 @@ def number_objects(folder: Path) -> bool | None:
         return False
     labels = [label for _, label in matched(pairs[0], folder, Problems())]
     step = max(1, len(labels) // _LOOKED_AT)
-    votes = [_numbers_objects(label) for label in labels[::step]]
+    is_named = names is not None  # one name, so that values above 1 are no classes
+    votes = [_numbers_objects(label, is_named) for label in labels[::step]]
     if False in votes:
         return False
     return True if True in votes else None
@@ -101,9 +102,14 @@ def _record(image: Path, label: Path, problems: Problems) -> dict[str, Any] | No
     }
 
 
-def _numbers_objects(file: Path) -> bool | None:
+def _numbers_objects(file: Path, is_named: bool) -> bool | None:
     """Whether the values of a label image are numbers of objects rather than classes; None if it
-    does not show."""
+    does not show.
+
+    Args:
+        file: the label image.
+        is_named: whether one class is named, which cannot have two values.
+    """
     try:
         values = read_label_image(file)
     except UserError:
@@ -118,7 +124,7 @@ def _numbers_objects(file: Path) -> bool | None:
     if not deep and IGNORE in numbers and len(numbers) < _MANY:
         return False
     if len(numbers) < 3:
-        return True if deep else None
+        return True if deep or (is_named and numbers[-1] > 1) else None
     # Classes occur in several regions; an object is one region.
     regions = [cv2.connectedComponents((values == n).astype(np.uint8))[0] - 1 for n in numbers[:20]]
     return bool(np.mean(regions) < 1.2)

@@ -4,7 +4,10 @@ Both label images are palette PNGs: indices of classes, and numbers of objects, 
 of their pixels. 255 is the border of objects, which belongs to none.
 """
 
-from pathlib import Path
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,8 @@ from ccsa.data.problems import Problems
 from ccsa.data.records import Split, image_header, make_annotation, rles_of_labels
 from ccsa.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 BORDER = 255
 BACKGROUND = "background"
 # The classes of VOC 2012, used where no classes.txt lists others.
@@ -26,6 +31,9 @@ VOC_CLASSES = [
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
     *("train", "tvmonitor"),
 ]
+
+
+_MARK = re.compile(r"\s+(-1|0|1)$")
 
 
 def matches(folder: Path) -> bool:
@@ -40,11 +48,32 @@ def read(folder: Path, problems: Problems) -> list[Split]:
         raise UserError(f"{folder} has no JPEGImages with SegmentationClass; see docs/OWN_DATA.md")
     classes = read_class_names(folder, problems) or read_class_names(root, problems)
     classes = classes or _label_map(root, problems) or VOC_CLASSES
+    images, labels, objects = (
+        {path.stem: path for path in usable_images(root / name, root, problems)}
+        for name in ("JPEGImages", "SegmentationClass", "SegmentationObject")
+    )
+    lists = _lists(root, images, problems)
+    splits = _splits(lists) or {"train": sorted(labels)}
+    listed = {stem for stems in (*lists.values(), *splits.values()) for stem in stems}
+    for stem in sorted(set(images) - listed):
+        where = "no list in ImageSets/Segmentation names it" if lists else "it has no label"
+        problems.add("unlisted_image", images[stem], where)
     # Objects have the classes without background; labels have all.
     return [
-        Split(name, classes, _records(root, stems, classes, problems), root)
-        for name, stems in _splits(root, problems).items()
+        Split(
+            name, classes, _records(root, stems, images, labels, objects, classes, problems), root
+        )
+        for name, stems in splits.items()
+        if not _is_without_labels(name, stems, labels)
     ]
+
+
+def _is_without_labels(split: str, stems: list[str], labels: Mapping[str, Path]) -> bool:
+    """Whether a test split has no label at all, as that of VOC, which is not public."""
+    if split != "test" or any(stem in labels for stem in stems):
+        return False
+    logger.warning("The test split has no labels (%d images); it is left out.", len(stems))
+    return True
 
 
 def _root(folder: Path) -> Path | None:
@@ -64,30 +93,51 @@ def _label_map(root: Path, problems: Problems) -> list[str] | None:
     return [line.partition(":")[0] for line in lines if line and not line.startswith("#")] or None
 
 
-def _by_stem(folder: Path, root: Path, problems: Problems) -> dict[str, Path]:
-    return {path.stem: path for path in usable_images(folder, root, problems)}
+def _lists(root: Path, images: Mapping[str, Path], problems: Problems) -> dict[str, list[str]]:
+    """Return the names of images in each list of ``ImageSets/Segmentation``, by the name of the
+    list."""
+    files = sorted((root / "ImageSets" / "Segmentation").glob("*.txt"))
+    lists = {}
+    for file in files:
+        lines = [line.strip() for line in read_text(file, problems).splitlines()]
+        names = [_image_name(line, images) for line in lines if line]
+        lists[file.stem] = list(dict.fromkeys(names))
+    return lists
 
 
-def _splits(root: Path, problems: Problems) -> dict[str, list[str]]:
-    """Return the stems of each split; without lists, every image with labels is ``train``."""
+def _image_name(line: str, images: Mapping[str, Path]) -> str:
+    """Return the name of the image in a line of a list, which may be followed by ``-1``, ``0`` or
+    ``1``, as in the lists of a class, or end in the suffix of the image."""
+    bare = _MARK.sub("", line)
+    for name in (line, bare):
+        for stem in (name, PurePath(name).stem):
+            if stem in images:
+                return stem
+    return bare
+
+
+def _splits(lists: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Return the names of images in each split; of lists without splits, all are ``train``."""
     found = {}
     for split, aliases in SPLIT_NAMES.items():
-        for alias in aliases:
-            file = root / "ImageSets" / "Segmentation" / f"{alias}.txt"
-            if file.is_file():
-                lines = [line.split() for line in read_text(file, problems).splitlines()]
-                found[split] = list(dict.fromkeys(words[0] for words in lines if words))
-                break
-    return found or {"train": sorted(_by_stem(root / "SegmentationClass", root, Problems()))}
+        alias = next((alias for alias in aliases if alias in lists), None)
+        if alias:
+            found[split] = lists[alias]
+    if not found:  # trainval of VOC, default of CVAT
+        names = dict.fromkeys(name for names in lists.values() for name in names)
+        return {"train": list(names)} if names else {}
+    return found
 
 
 def _records(
-    root: Path, stems: list[str], classes: list[str], problems: Problems
+    root: Path,
+    stems: list[str],
+    images: Mapping[str, Path],
+    labels: Mapping[str, Path],
+    objects: Mapping[str, Path],
+    classes: list[str],
+    problems: Problems,
 ) -> list[dict[str, Any]]:
-    images, labels, objects = (
-        _by_stem(root / name, root, problems)
-        for name in ("JPEGImages", "SegmentationClass", "SegmentationObject")
-    )
     records: list[dict[str, Any]] = []
     for stem in stems:
         if stem not in images or stem not in labels:

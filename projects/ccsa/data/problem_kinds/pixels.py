@@ -124,6 +124,13 @@ PIXELS: dict[str, Kind] = {
         "would not be trained or scored",
         "map the value: DATASETS.LABEL_MAPPING {255: 1}",
     ),
+    "ignored_objects": Kind(
+        WARNING,
+        "of two classes, a label file contains only 0 and 255, which means 'ignore', while most "
+        "files contain 1; if 255 stands for the class there, its objects are not trained or scored",
+        "write 1 instead of 255 in these files, or map the value in all files: "
+        "DATASETS.LABEL_MAPPING {255: 1}",
+    ),
     "class_or_ignored": Kind(
         WARNING,
         "a class has no pixel in a split whose labels contain 255, which means 'ignore'; 255 may "
