@@ -8,7 +8,8 @@ from detectron2.config import CfgNode, get_cfg
 from support import former_configs
 
 from ccsa.config import RENAMED_KEYS, add_ccsa_config
-from ccsa.engine.config_files import merge_content, read_config_file
+from ccsa.engine.config_files import read_config_file
+from ccsa.engine.config_values import merge_content
 from ccsa.engine.overlays import apply_overlays
 from ccsa.engine.setup import setup_cfg
 

@@ -218,3 +218,23 @@ def test_slender_objects_get_slender_anchors(root):
     assert decide(cfg, data())[key] == [[0.5, 1.0, 2.0]]
     ratios = np.full(500, 0.15)
     assert decide(cfg, data(object_ratios=ratios))[key] == [[0.25, 0.5, 1.0, 2.0, 4.0]]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "other"),
+    [
+        ("INPUT.MIN_SIZE_TRAIN", (1600,), "INPUT.MAX_SIZE_TRAIN"),
+        ("INPUT.MIN_SIZE_TEST", 1600, "INPUT.MAX_SIZE_TEST"),
+        ("INPUT.MAX_SIZE_TRAIN", 100, "INPUT.MIN_SIZE_TRAIN"),
+        ("INPUT.MAX_SIZE_TEST", 100, "INPUT.MIN_SIZE_TEST"),
+    ],
+)
+def test_the_other_side_fits_the_one_that_the_user_wrote(root, key, value, other):
+    cfg = configure(root, "own/mask_rcnn")
+    section, name = key.split(".")
+    cfg[section][name] = value
+    [decision] = [d for d in plan(cfg, data(), detector=True, written={key}) if d.key == other]
+    if "MAX" in other:
+        assert decision.value >= 1600
+    else:
+        assert decision.value in (100, (100,))

@@ -75,7 +75,7 @@ def test_paths_that_are_not_files(root, tmp_path, monkeypatch):
         ("MODEL: 3", r"MODEL \(in .*x.yaml\) is a section of keys .* e.g. MODEL\."),
         ("MODEL:", "is a section of keys"),
         ("SOLVER.MAX_ITER: 3", "writes SOLVER.MAX_ITER with a dot"),
-        ("SEED: 2020-01-01", "x.yaml cannot be used"),
+        ("SEED: 2020-01-01", r"SEED \(in .*x.yaml\) must be an integer .* not datetime.date"),
         ("MODEL: &a {CONTEXT: *a}", "one of its YAML aliases refers to itself"),
         ("MODEL: {CONTEXT: {BLOCKS: &a [*a]}}", "one of its YAML aliases refers to itself"),
         *(

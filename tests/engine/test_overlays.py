@@ -6,7 +6,8 @@ import pytest
 
 from ccsa.config import add_ccsa_config
 from ccsa.engine import overlays as module
-from ccsa.engine.config_files import check_key, flat_keys
+from ccsa.engine.config_files import flat_keys
+from ccsa.engine.config_values import check_key
 from ccsa.engine.setup import add_config_arguments, setup_cfg
 from ccsa.errors import UserError
 

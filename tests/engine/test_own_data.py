@@ -134,7 +134,8 @@ def test_what_the_user_wrote_wins(load, scenes, root, tmp_path):
     words = ("MODEL.RPN.POST_NMS_TOPK_TEST", 55)
     cfg, args = load(file, scenes / "coco_mixed", *words, overlays=[str(overlay)])
     assert (cfg.SOLVER.MAX_ITER, cfg.TEST.DETECTIONS_PER_IMAGE) == (77, 7)
-    assert list(cfg.INPUT.MIN_SIZE_TRAIN) == [320] and cfg.MODEL.RPN.POST_NMS_TOPK_TEST == 55
+    assert list(cfg.INPUT.MIN_SIZE_TRAIN) == [320] and cfg.INPUT.MAX_SIZE_TRAIN >= 320
+    assert cfg.MODEL.RPN.POST_NMS_TOPK_TEST == 55
     assert max(cfg.SOLVER.STEPS) <= 77
     assert "MAX_ITER" not in args.data_settings and "STEPS" in args.data_settings
 
@@ -176,7 +177,12 @@ def test_keys_of_the_user_are_those_of_files_outside_configs(root, tmp_path):
             {},
             "no meta-architecture 'DenseSegmenter'; did you mean DenseSegmentor.*--import FILE",
         ),
-        ("own/ccnet", ["DATASETS.LABEL_MAPPING", "{'x': 1}"], {}, "not a mapping of label values"),
+        (
+            "own/ccnet",
+            ["DATASETS.LABEL_MAPPING", "{'x': 1}"],
+            {},
+            "a mapping of label values to classes, e.g. {255: 1}, not",
+        ),
         ("own/mask_rcnn", ["INPUT.INTENSITY_RANGE", "[9, 3]"], {}, "low below high"),
     ],
 )

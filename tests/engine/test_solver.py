@@ -176,5 +176,7 @@ def test_adamw_has_the_groups_of_sgd(cfg, model, factor):
 def test_unknown_optimizer_is_refused(cfg, model):
     cfg.SOLVER.OPTIMIZER = "Adam"
     for call in (lambda: check_solver(cfg), lambda: build_optimizer(cfg, model)):
-        with pytest.raises(UserError, match=r"SOLVER.OPTIMIZER 'Adam' is not one of SGD, AdamW"):
+        with pytest.raises(
+            UserError, match=r"SOLVER.OPTIMIZER must be one of SGD, AdamW, not 'Adam'"
+        ):
             call()

@@ -274,7 +274,7 @@ def test_a_configuration_says_what_the_data_is_for(run, root, tmp_path):
     [
         (("SOLVER.MAX_ITER", "3"), "SOLVER.MAX_ITER has no effect on a check without --config"),
         (("DATASETS.LABEL_MAPING", "{1: 2}"), "LABEL_MAPPING"),
-        (("DATASETS.LABEL_MAPPING", "[3]"), "is not a mapping of label values"),
+        (("DATASETS.LABEL_MAPPING", "[3]"), "a mapping of label values to classes"),
         (("DATASETS.ALLOW", "['no_such']"), "there is no kind of problem 'no_such'"),
         (("--with", "R_50"), "--with R_50 needs --config-file"),
     ],

@@ -12,7 +12,8 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from ccsa.engine.config_files import find_value, flat_keys
+from ccsa.engine.config_files import flat_keys
+from ccsa.engine.config_values import find_value
 from ccsa.engine.setup import setup_cfg
 from ccsa.errors import UserError
 from ccsa.evaluation import main_metric

@@ -15,7 +15,7 @@ from ccsa.data.own import Source, label_mapping, source_of
 from ccsa.data.problems import check_allowed
 from ccsa.data.statistics import training_intensities
 from ccsa.data.tasks import TaskData
-from ccsa.engine.config_files import merge_options
+from ccsa.engine.config_values import merge_options
 from ccsa.engine.data_settings import model_kind
 from ccsa.engine.dataset_checks import needs_masks
 from ccsa.engine.setup import merged_cfg

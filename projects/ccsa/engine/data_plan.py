@@ -70,7 +70,7 @@ def plan(
         written: the keys that the user wrote.
     """
     decisions = list(_schedule(cfg, data, epochs, detector, written))
-    decisions += _input_size(cfg, data, detector)
+    decisions += _fitted_sizes(cfg, list(_input_size(cfg, data, detector)), written)
     if detector and len(data.object_sizes):
         if "INPUT.MIN_SIZE_TEST" in written:
             size = cfg.INPUT.MIN_SIZE_TEST or data.short
@@ -139,6 +139,30 @@ def _input_size(cfg: CfgNode, data: Statistics, detector: bool) -> Iterable[Deci
     yield Decision("INPUT.MAX_SIZE_TRAIN", largest, "the longer side at that scale")
     if not detector:
         yield from _crop_size(cfg, size, max(size, round(size * data.long / data.short)))
+
+
+def _fitted_sizes(
+    cfg: CfgNode, decisions: list[Decision], written: Collection[str]
+) -> list[Decision]:
+    """Return the decisions on sizes, fitted to the shorter or the longer side that the user wrote,
+    because an image of a written shorter side is longer or shorter than one of the chosen side."""
+    chosen = {decision.key: decision for decision in decisions}
+    for split in ("TRAIN", "TEST"):
+        keys = [f"INPUT.{limit}_SIZE_{split}" for limit in ("MIN", "MAX")]
+        if not all(key in chosen for key in keys) or (keys[0] in written) == (keys[1] in written):
+            continue
+        shorter, longer = (chosen[key] for key in keys)
+        sizes = shorter.value if split == "TRAIN" else (shorter.value,)
+        if keys[0] in written:
+            size = cfg.INPUT[f"MIN_SIZE_{split}"]
+            largest = max(size) if split == "TRAIN" else size
+            length = math.ceil(longer.value * largest / max(sizes))
+            chosen[keys[1]] = longer._replace(value=max(longer.value, length))
+        else:
+            most = cfg.INPUT[f"MAX_SIZE_{split}"]
+            kept = tuple(sorted({min(size, most) for size in sizes}))
+            chosen[keys[0]] = shorter._replace(value=kept if split == "TRAIN" else kept[0])
+    return list(chosen.values())
 
 
 def _scene_size(cfg: CfgNode, data: Statistics) -> Iterable[Decision]:

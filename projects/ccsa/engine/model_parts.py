@@ -5,7 +5,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from ccsa.blocks.spec import BlockSpec, parse_block_spec
-from ccsa.engine.config_files import find_value
+from ccsa.engine.config_values import find_value
 from ccsa.errors import UserError
 
 # Meta-architectures of Detectron2 that ignore MODEL.SEM_SEG_HEAD.

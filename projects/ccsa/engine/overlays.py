@@ -28,15 +28,8 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from ccsa.engine.config_files import (
-    OVERLAY_KEY,
-    check_key,
-    check_no_section,
-    existing_file,
-    find_value,
-    merge_content,
-    read_config_file,
-)
+from ccsa.engine.config_files import OVERLAY_KEY, existing_file, read_config_file
+from ccsa.engine.config_values import check_key, check_no_section, find_value, merge_content
 from ccsa.engine.model_parts import (
     all_values,
     architecture,

@@ -14,15 +14,11 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 
 from ccsa.config import RENAMED_KEYS, add_ccsa_config
-from ccsa.engine.config_files import (
-    existing_file,
-    merge_content,
-    merge_options,
-    read_config_file,
-    user_keys,
-)
+from ccsa.engine.config_files import existing_file, read_config_file, user_keys
+from ccsa.engine.config_values import merge_content, merge_options
 from ccsa.engine.overlays import apply_overlays, overlay_files
 from ccsa.engine.own_data import apply_own_data
+from ccsa.engine.values.check import check_values
 from ccsa.errors import UserError
 from ccsa.modeling.pixel_normalization import resolve_pixel_constants
 from ccsa.utils.run_folders import overlay_names
@@ -72,9 +68,9 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
 
     Raises:
         UserError: a file does not exist or is not YAML, a key does not exist, a value has the
-            wrong type, an overlay does not fit, the device is not available, the configuration
-            does not say how pixels are scaled, the user's data does not suit the model, or the
-            user's code fails.
+            wrong type or is out of its range, an overlay does not fit, the device is not available,
+            the configuration does not say how pixels are scaled, the user's data does not suit the
+            model, or the user's code fails.
 
     Example:
         >>> args = argparse.Namespace(
@@ -90,6 +86,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     _unfreeze_random_weights(cfg)
     cfg = resolve_pixel_constants(cfg)
     _disable_emulated_bfloat16(cfg)
+    check_values(cfg)
     cfg.freeze()
     return cfg
 

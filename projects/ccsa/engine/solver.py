@@ -17,13 +17,13 @@ from detectron2.solver import build_optimizer as build_detectron2_optimizer
 from detectron2.solver.build import maybe_add_gradient_clipping
 from torch import nn
 
+from ccsa.engine.model_parts import all_values
+from ccsa.engine.values import problem
 from ccsa.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-OPTIMIZERS = ("SGD", "AdamW")
 _LOGGED = ("initial_lr", "weight_decay", "momentum", "nesterov", "betas", "eps")
-SCHEDULERS = ("WarmupPolyLR", "WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR")
 
 
 class PolyLR(WarmupPolyLR):
@@ -93,19 +93,16 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRSche
 
 
 def check_solver(cfg: CfgNode) -> None:
-    """Check the names of the optimizer and schedule, and the factors of the learning rate.
+    """Check all values of ``SOLVER``, which :func:`ccsa.engine.setup_cfg` has done already for the
+    configuration of a tool.
 
     Raises:
-        UserError: an unknown name (the message lists the valid ones), or a factor that is not
-            above 0 and would therefore stop or reverse learning.
+        UserError: a value is not valid for its key; the message says which ones are.
     """
-    solver = cfg.SOLVER
-    for key, valid in (("OPTIMIZER", OPTIMIZERS), ("LR_SCHEDULER_NAME", SCHEDULERS)):
-        if solver[key] not in valid:
-            raise UserError(f"SOLVER.{key} '{solver[key]}' is not one of {', '.join(valid)}")
-    for key in ("HEAD_LR_FACTOR", "POLY_LR_POWER"):
-        if solver[key] <= 0:
-            raise UserError(f"SOLVER.{key} must be above 0, not {solver[key]}")
+    for key, value in all_values(cfg.SOLVER, "SOLVER.").items():
+        wrong = problem(key, value, value)
+        if wrong:
+            raise UserError(f"{key} {wrong}")
 
 
 def solver_settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
