@@ -52,7 +52,7 @@ def test_what_would_fail_later_is_said_before(configure, tmp_path):
             ["INPUT.CLIP.SOURCE", "labelled"],
             "has a neighbor at the distance that INPUT.CLIP asks for",
         ),
-        (["INPUT.CLIP.LABELLED", "first"], "LABELLED must be one of last, middle"),
+        (["INPUT.CLIP.LABELLED", "first"], r"LABELLED .*must be one of last, middle, not 'first'"),
         (["MODEL.SEM_SEG_HEAD.NAME", "FCNHead"], "needs MODEL.SEM_SEG_HEAD.NAME VideoCCNetHead"),
     ):
         with pytest.raises(UserError, match=text):
