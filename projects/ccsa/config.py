@@ -45,6 +45,13 @@ def _add_model_keys(cfg: CfgNode) -> None:
     # criss-cross attention does not copy rows and columns.
     cfg.MODEL.CHANNELS_LAST = False
 
+    cfg.MODEL.EMA = CfgNode()
+    # Whether an exponential moving average of the weights is kept. It is evaluated next to the
+    # weights themselves and written to model_ema.pth at the end of training.
+    cfg.MODEL.EMA.ENABLED = False
+    # The factor of the previous average in each iteration. In the first iterations it is smaller.
+    cfg.MODEL.EMA.DECAY = 0.999
+
     cfg.MODEL.CONTEXT = CfgNode()
     # The meta-architecture to which blocks are attached. It is used if MODEL.META_ARCHITECTURE is
     # "ContextModel".
@@ -56,6 +63,9 @@ def _add_model_keys(cfg: CfgNode) -> None:
     # The folder of the run. If it is empty, each run gets a new numbered folder under
     # output/<config>+<overlay>.../.
     cfg.OUTPUT_DIR = ""
+    # The experiment tracker that gets the metrics: "wandb", "mlflow" or "trackio". If it is empty,
+    # none is used. Its package must be installed.
+    cfg.TRACKER = ""
 
 
 def _add_backbone_keys(cfg: CfgNode) -> None:
@@ -198,6 +208,19 @@ def _add_solver_keys(cfg: CfgNode) -> None:
     # The factor of the learning rate of all parameters outside the backbone. PyTorch-Encoding uses
     # 10.
     keys.HEAD_LR_FACTOR = 1.0
+    # The number of parts into which each batch of IMS_PER_BATCH images is divided. The gradients of
+    # the parts are accumulated before the update, which needs less memory. docs/TRAINING.md lists
+    # the losses for which this differs from the whole batch.
+    keys.ACCUMULATE = 1
+
+    keys.EARLY_STOPPING = CfgNode()
+    # Whether training ends when the main metric has stopped to improve.
+    keys.EARLY_STOPPING.ENABLED = False
+    # The number of evaluations without improvement after which training ends.
+    keys.EARLY_STOPPING.PATIENCE = 5
+    # The metric improves if it is better than before by more than this, in its unit (AP and mIoU
+    # are percentages).
+    keys.EARLY_STOPPING.MIN_DELTA = 0.0
 
 
 def _add_data_keys(cfg: CfgNode) -> None:
@@ -297,6 +320,12 @@ def _add_inference_keys(cfg: CfgNode) -> None:
     # Whether the panoptic predictions of a test set are written to inference/<test set>, as COCO's
     # JSON and PNG files.
     keys.PANOPTIC_FILES = False
+    # Whether the checkpoint with the best main metric is kept as model_best.pth. This needs
+    # EVAL_PERIOD.
+    keys.BEST_CHECKPOINT = True
+    # Whether each evaluation also computes the losses on the test sets, which then need
+    # annotations for training.
+    keys.VALIDATION_LOSS = False
     # What windows, scales and flips average: "logits", as in the official CCNet code, or "softmax".
     keys.SEM_SEG_AVERAGE = "logits"
 

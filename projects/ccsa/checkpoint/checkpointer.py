@@ -59,7 +59,7 @@ class Checkpointer(DetectionCheckpointer):
         self.report: LoadReport | None = None
         self._source = WeightsSource("")
 
-    def save(self, name: str, **kwargs: Any) -> None:
+    def save(self, name: str, *, is_last: bool = True, **kwargs: Any) -> None:
         """Write ``<name>.pth`` and make it the last checkpoint.
 
         The file is written under a temporary name first, so an interrupted write leaves the
@@ -67,6 +67,7 @@ class Checkpointer(DetectionCheckpointer):
 
         Args:
             name: the file name without its suffix.
+            is_last: whether ``last_checkpoint`` names the file, so that ``--resume`` uses it.
             kwargs: further entries of the checkpoint, such as ``iteration``.
 
         Raises:
@@ -79,7 +80,8 @@ class Checkpointer(DetectionCheckpointer):
         with atomic_write(path) as partial:
             content = {"model": self.model.state_dict(), **self.entries, **states, **kwargs}
             torch.save(content, partial)
-        self.tag_last_checkpoint(path.name)
+        if is_last:
+            self.tag_last_checkpoint(path.name)
         logger.info("checkpoint: %s", path)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:

@@ -17,6 +17,7 @@ from detectron2.data import (
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
+from detectron2.data.detection_utils import build_augmentation
 
 from ccsa.data.evaluator_types import is_semantic
 from ccsa.data.mapper import ReportingMapper, SemanticMapper
@@ -86,6 +87,13 @@ def build_train_mapper(cfg: CfgNode) -> DatasetMapper:
 def build_test_mapper(cfg: CfgNode) -> DatasetMapper:
     """Return the mapper of evaluation."""
     return (ClipMapper if takes_clips(cfg) else ReportingMapper)(cfg, is_train=False)
+
+
+def build_validation_mapper(cfg: CfgNode) -> DatasetMapper:
+    """Return the mapper of the losses on validation sets: the annotations of training, but images
+    that are only resized, as in evaluation."""
+    mapper = type(build_train_mapper(cfg))
+    return mapper(cfg, is_train=True, augmentations=build_augmentation(cfg, is_train=False))
 
 
 def load_records(cfg: CfgNode, name: str) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from ccsa.engine.dataset_checks import check_classes, check_contents, check_eval
 from ccsa.engine.overlays import block_lists
 from ccsa.engine.solver import build_optimizer
 from ccsa.engine.stored_classes import check_stored_classes
+from ccsa.engine.trackers import check_tracker
 from ccsa.engine.trainer import no_training_images
 from ccsa.engine.weights import check_weights
 from ccsa.errors import UserError, suggestion
@@ -48,6 +49,7 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
         UserError: the first problem that would keep the run from working, and how to fix it.
     """
     check_processes(cfg, args)
+    check_tracker(cfg.TRACKER)
     if not args.eval_only and not cfg.DATASETS.TRAIN:
         raise UserError("DATASETS.TRAIN is empty; name a dataset, e.g. \"('digits_train',)\"")
     names = (() if args.eval_only else tuple(cfg.DATASETS.TRAIN)) + tuple(cfg.DATASETS.TEST)
@@ -112,8 +114,8 @@ def check_processes(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Check the number of processes against the GPUs, the norms and the batch size.
 
     Raises:
-        UserError: more processes than GPUs, SyncBN in several CPU processes, or a batch that the
-            processes cannot share equally.
+        UserError: more processes than GPUs, SyncBN in several CPU processes, a batch that the
+            processes cannot share equally, or more parts of a batch than a process has images.
     """
     available = torch.cuda.device_count()
     if args.num_gpus < 1 or args.num_machines < 1:
@@ -145,6 +147,12 @@ def check_processes(cfg: CfgNode, args: argparse.Namespace) -> None:
         raise UserError(
             f"SOLVER.IMS_PER_BATCH {batch} cannot be shared equally by {world_size} processes; "
             f"make it a multiple of {world_size}"
+        )
+    share = batch // (reference or world_size)
+    if share < cfg.SOLVER.ACCUMULATE:
+        raise UserError(
+            f"SOLVER.ACCUMULATE {cfg.SOLVER.ACCUMULATE} is more than the {share} images of each "
+            "process; lower it, or raise SOLVER.IMS_PER_BATCH"
         )
 
 

@@ -62,7 +62,11 @@ class TerminalWriter(EventWriter):
         def median(name: str) -> float:
             return histories[name].median(storage.count_samples(name, self.window))
 
-        losses = [name for name in histories if "loss" in name and name != "total_loss"]
+        losses = [
+            name
+            for name in histories
+            if "loss" in name and name != "total_loss" and "/" not in name  # not of an evaluation
+        ]
         parts = [f"{iteration:{len(str(self.max_iter))}}/{self.max_iter}"]
         if "time" in histories:
             seconds_left = histories["time"].median(self.window) * (self.max_iter - iteration)
@@ -75,6 +79,8 @@ class TerminalWriter(EventWriter):
             parts.append(f"loss {median('total_loss'):.3f}" + (f" ({detail})" if detail else ""))
         if "lr" in histories:
             parts.append(f"lr {histories['lr'].latest():.5g}")
+        if "grad_norm" in histories:
+            parts.append(f"gradient norm {median('grad_norm'):.3g}")
         if "time" in histories:
             parts.append(f"{histories['time'].median(self.window):.2f} s/it")
         if (peak := peak_memory()) is not None:

@@ -16,7 +16,7 @@ from torch import nn
 
 from ccsa.data.own import register_own_data
 from ccsa.errors import UserError
-from ccsa.evaluation import main_metric
+from ccsa.evaluation import metric_of_run
 from ccsa.utils.files import write_text
 from ccsa.utils.memory import peak_memory
 from ccsa.utils.run_folders import CONFIG, LOG, RESULTS
@@ -71,7 +71,7 @@ def finish_run(cfg: CfgNode, model: nn.Module, results: Mapping, seconds: float)
     record = {"results": results, "seconds": round(seconds, 1), "peak_memory_bytes": peak}
     write_text(folder / RESULTS, json.dumps(_finite_or_none(record), indent=2, allow_nan=False))
     names = cfg.DATASETS.TEST
-    metric = main_metric(results.get(names[0], {}) if len(names) > 1 else results)
+    metric = metric_of_run(cfg, results)
     if metric:
         name, value = metric
         memory = "" if peak is None else f", {peak / 2**30:.1f} GiB"

@@ -5,14 +5,14 @@ bfloat16, whose range needs no loss scaling (Detectron2's AMPTrainer requires CU
 """
 
 import logging
-import time
 import weakref
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, TrainerBase
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, hooks
 from detectron2.engine.defaults import create_ddp_model
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import build_model
@@ -23,7 +23,10 @@ from torch import nn
 
 from ccsa.checkpoint import Checkpointer, classes_entry
 from ccsa.data.loaders import build_test_loader, build_train_loader
+from ccsa.engine.evaluations import Evaluations
 from ccsa.engine.hooks import LogGamma, TerminalWriter
+from ccsa.engine.model_average import MovingAverage
+from ccsa.engine.model_selection import BestCheckpoint, EarlyStopping, TrainingStopped
 from ccsa.engine.solver import (
     build_lr_scheduler,
     build_optimizer,
@@ -31,6 +34,8 @@ from ccsa.engine.solver import (
     solver_settings,
 )
 from ccsa.engine.stored_classes import class_layers_to_restart, dataset_classes
+from ccsa.engine.trackers import build_tracker
+from ccsa.engine.train_step import TrainStep
 from ccsa.errors import UserError
 from ccsa.evaluation import build_evaluator
 from ccsa.inference import build_semantic_inference
@@ -41,11 +46,11 @@ logger = logging.getLogger(__name__)
 
 class _OmitReportedTracebacks(logging.Filter):
     """Drops the traceback that Detectron2's training loop logs for an error that the command line
-    reports in one message."""
+    reports in one message, and for the end by early stopping."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         kind = record.exc_info[0] if record.exc_info else None
-        return kind is None or not issubclass(kind, UserError | FloatingPointError)
+        return kind is None or not issubclass(kind, UserError | TrainingStopped)
 
 
 logging.getLogger("detectron2.engine.train_loop").addFilter(_OmitReportedTracebacks())
@@ -58,23 +63,6 @@ def no_training_images(cfg: CfgNode) -> str:
         "images without objects are left out; annotate objects that are not crowd regions, or set "
         "DATALOADER.FILTER_EMPTY_ANNOTATIONS False"
     )
-
-
-class BFloat16Trainer(SimpleTrainer):
-    """A training step in bfloat16, for devices other than CUDA."""
-
-    def run_step(self) -> None:
-        start = time.perf_counter()
-        data = next(self._data_loader_iter)
-        data_time = time.perf_counter() - start
-        device = next(self.model.parameters()).device.type
-        with torch.autocast(device, torch.bfloat16):
-            loss_dict = self.model(data)
-        self.optimizer.zero_grad()
-        sum(loss_dict.values()).backward()
-        self.after_backward()
-        self._write_metrics(loss_dict, data_time)
-        self.optimizer.step()
 
 
 class Trainer(DefaultTrainer):
@@ -103,10 +91,13 @@ class Trainer(DefaultTrainer):
         # DDP rejects device_ids for a model on the CPU.
         device_ids = {} if on_cuda else {"device_ids": None}
         model = create_ddp_model(model, broadcast_buffers=False, **device_ids)
-        step_class = SimpleTrainer
-        if cfg.SOLVER.AMP.ENABLED:
-            step_class = AMPTrainer if on_cuda else BFloat16Trainer
-        self._trainer = step_class(model, data_loader, optimizer)
+        mixed: dict[str, Any] = {"precision": torch.bfloat16}
+        if on_cuda:
+            mixed = {"precision": torch.float16, "scaler": torch.amp.GradScaler("cuda")}
+        precision = mixed if cfg.SOLVER.AMP.ENABLED else {}
+        self._trainer = TrainStep(
+            model, data_loader, optimizer, parts=cfg.SOLVER.ACCUMULATE, **precision
+        )
 
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = Checkpointer(
@@ -117,6 +108,8 @@ class Trainer(DefaultTrainer):
         self.last_updated_iter: int | None = None  # the last iteration that updated the weights
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
+        self.average = MovingAverage(cfg.MODEL.EMA.DECAY) if cfg.MODEL.EMA.ENABLED else None
+        self.evaluations = Evaluations(cfg, self.test)
         self.register_hooks([LogGamma(), *self.build_hooks()])
 
     @classmethod
@@ -197,6 +190,38 @@ class Trainer(DefaultTrainer):
         super().run_step()
         self.last_updated_iter = self.iter
 
+    def evaluate(self) -> OrderedDict:
+        """Evaluate the weights, and their moving average if there is one."""
+        average = None if self.average is None else self.average.model
+        results = self.evaluations.run(self.checkpointer.model, average)
+        self._last_eval_results = results  # Detectron2 compares it with TEST.EXPECTED_RESULTS
+        return results
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """Return Detectron2's hooks, with the evaluation of this trainer and the hooks that depend
+        on its results."""
+        cfg = self.cfg
+        watching: list[HookBase] = []
+        if cfg.TEST.BEST_CHECKPOINT and 0 < cfg.TEST.EVAL_PERIOD < cfg.SOLVER.MAX_ITER:
+            watching.append(BestCheckpoint(self.evaluations.last))
+        if cfg.SOLVER.EARLY_STOPPING.ENABLED:
+            keys = cfg.SOLVER.EARLY_STOPPING
+            watching.append(EarlyStopping(self.evaluations.last, keys.PATIENCE, keys.MIN_DELTA))
+        built: list[HookBase | None] = [self.average]
+        for hook in super().build_hooks():
+            if isinstance(hook, hooks.EvalHook):
+                built += [hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self.evaluate), *watching]
+            else:
+                built.append(hook)
+        return built
+
+    def _save_final(self) -> None:
+        """Write the final checkpoint, and the averaged weights, of a run that has ended."""
+        if comm.is_main_process():
+            self.checkpointer.save("model_final", iteration=self.iter)
+            if self.average is not None:
+                self.average.save()
+
     def build_writers(self) -> list[EventWriter]:
         # The writer would import TensorBoard in the middle of training, and an interrupt during
         # that import would make every later import of it fail.
@@ -207,12 +232,13 @@ class Trainer(DefaultTrainer):
             TerminalWriter(self.max_iter),
             JSONWriter(str(folder / "metrics.json")),
             TensorboardXWriter(str(folder)),
+            *build_tracker(self.cfg),
         ]
 
     @property
     def results(self) -> dict | None:
         """Return the results of the last evaluation (on the main process), or None."""
-        return getattr(self, "_last_eval_results", None)
+        return self.evaluations.results
 
     def train(self) -> dict | None:
         """Train to the end. An interrupt, or a sample that cannot be read, first saves a
@@ -225,14 +251,14 @@ class Trainer(DefaultTrainer):
             UserError: a sample cannot be read, or the loss is not finite.
         """
         try:
-            return super().train()
+            super().train()
+        except TrainingStopped as stop:
+            logger.info("%s", stop)
+            self._save_final()
         except (KeyboardInterrupt, UserError):
             if self.last_updated_iter is not None and comm.is_main_process():
                 self.iter = self.last_updated_iter  # the interrupted iteration does not count
                 self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
                 logger.info("stopped after %d iterations; --resume continues", self.iter + 1)
             raise
-        except FloatingPointError as error:
-            raise UserError(
-                f"{str(error).splitlines()[0]} Lower SOLVER.BASE_LR or raise SOLVER.WARMUP_ITERS"
-            ) from error
+        return self.results

@@ -1,6 +1,6 @@
 """Metrics: Detectron2's evaluators, chosen by the metadata of a dataset, and panoptic quality."""
 
-from ccsa.evaluation.build import build_evaluator, main_metric
+from ccsa.evaluation.build import build_evaluator, main_metric, metric_of_run
 from ccsa.evaluation.panoptic_evaluator import PanopticQualityEvaluator
 from ccsa.evaluation.panoptic_files import evaluate_files
 from ccsa.evaluation.panoptic_quality import PanopticQuality
@@ -11,4 +11,5 @@ __all__ = [
     "build_evaluator",
     "evaluate_files",
     "main_metric",
+    "metric_of_run",
 ]

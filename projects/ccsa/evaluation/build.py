@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import (
     CityscapesInstanceEvaluator,
@@ -97,6 +98,18 @@ def main_metric(results: Mapping[str, Mapping[str, float]]) -> tuple[str, float]
         if metric in results.get(task, {}):
             return name, results[task][metric]
     return None
+
+
+def metric_of_run(cfg: CfgNode, results: Mapping) -> tuple[str, float] | None:
+    """Return the name and the value of the main metric on the first test dataset, or None.
+
+    Args:
+        cfg: the configuration of the run.
+        results: ``{task: {metric: value}}``; with several test datasets
+            ``{dataset: {task: {metric: value}}}``.
+    """
+    names = cfg.DATASETS.TEST
+    return main_metric(results.get(names[0], {}) if len(names) > 1 else results)
 
 
 def _panoptic_evaluators(

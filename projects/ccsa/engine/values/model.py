@@ -54,6 +54,7 @@ RULES: dict[str, Rule] = section(
     PIXEL_MEAN=listed(number(-math.inf)),
     PIXEL_STD=listed(_POSITIVE),
 )
+RULES |= section("MODEL.EMA", ENABLED=_FLAG, DECAY=number(0, 1, below=True))
 RULES |= section("MODEL.CONTEXT", META_ARCHITECTURE=_TEXT)
 RULES |= section("MODEL.BACKBONE", NAME=_TEXT, FREEZE_AT=integer(0, 5))
 RULES |= section(

@@ -145,6 +145,27 @@ def _final_rate(cfg: CfgNode) -> str:
     return ""
 
 
+def _accumulation(cfg: CfgNode) -> str:
+    keys = cfg.SOLVER
+    if keys.ACCUMULATE <= keys.IMS_PER_BATCH:
+        return ""
+    return (
+        f"SOLVER.ACCUMULATE {keys.ACCUMULATE} divides a batch of SOLVER.IMS_PER_BATCH "
+        f"{keys.IMS_PER_BATCH} images into more parts than it has images; lower ACCUMULATE or "
+        "raise IMS_PER_BATCH"
+    )
+
+
+def _early_stopping(cfg: CfgNode) -> str:
+    if not cfg.SOLVER.EARLY_STOPPING.ENABLED or 0 < cfg.TEST.EVAL_PERIOD < cfg.SOLVER.MAX_ITER:
+        return ""
+    return (
+        f"SOLVER.EARLY_STOPPING.ENABLED True needs evaluations during training, but "
+        f"TEST.EVAL_PERIOD is {cfg.TEST.EVAL_PERIOD} and SOLVER.MAX_ITER {cfg.SOLVER.MAX_ITER}; "
+        f"set EVAL_PERIOD, e.g. {max(1, cfg.SOLVER.MAX_ITER // 20)}"
+    )
+
+
 def _sampler(cfg: CfgNode) -> str:
     keys = cfg.DATALOADER
     if keys.SAMPLER_TRAIN != "RepeatFactorTrainingSampler":
@@ -196,5 +217,6 @@ def _keypoints(cfg: CfgNode) -> str:
 RELATIONS: tuple[Callable[[CfgNode], str], ...] = (
     *(_pixels, _training_sizes, _test_sizes, _augmented_test_sizes, _crop),
     *(_matchers, _cascade, _class_weights, _momentum, _final_rate, _sampler),
+    *(_accumulation, _early_stopping),
     *(_proposals, _keypoints),
 )

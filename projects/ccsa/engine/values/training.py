@@ -144,6 +144,7 @@ RULES |= section(
     HEAD_LR_FACTOR=_POSITIVE,
     POLY_LR_POWER=_POSITIVE,
     POLY_LR_CONSTANT_ENDING=_FRACTION,
+    ACCUMULATE=integer(1, 65536),
 )
 RULES |= section(
     "SOLVER.CLIP_GRADIENTS",
@@ -153,6 +154,9 @@ RULES |= section(
     NORM_TYPE=either(number(0, above=True), constant(math.inf)),
 )
 RULES |= section("SOLVER.AMP", ENABLED=_FLAG)
+RULES |= section(
+    "SOLVER.EARLY_STOPPING", ENABLED=_FLAG, PATIENCE=integer(1, _ITERATIONS), MIN_DELTA=_WEIGHT
+)
 
 RULES |= section(
     "TEST",
@@ -161,6 +165,8 @@ RULES |= section(
     KEYPOINT_OKS_SIGMAS=listed(_POSITIVE),
     DETECTIONS_PER_IMAGE=_COUNT,
     PANOPTIC_FILES=_FLAG,
+    BEST_CHECKPOINT=_FLAG,
+    VALIDATION_LOSS=_FLAG,
     SEM_SEG_AVERAGE=word("logits", "softmax"),
 )
 RULES |= section("TEST.AUG", ENABLED=_FLAG, MIN_SIZES=listed(_SIDE, 1), MAX_SIZE=_SIDE, FLIP=_FLAG)
@@ -175,6 +181,7 @@ RULES |= section(
 RULES |= {
     "VERSION": one_of(2),
     "OUTPUT_DIR": _TEXT,
+    "TRACKER": word("", "wandb", "mlflow", "trackio"),
     "SEED": integer(-1, _MAX_SEED),
     "CUDNN_BENCHMARK": _FLAG,
     "VIS_PERIOD": integer(0, _ITERATIONS),
