@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from detectron2.utils.comm import create_local_process_group
 from detectron2.utils.events import EventStorage
 from torch import nn
 
@@ -156,3 +157,31 @@ def test_the_message_names_a_limited_number_of_images():
     reports = [({"loss": float("inf")}, [f"{i}.jpg" for i in range(20)])]
     message = not_finite_message(7, reports, 1.0)
     assert "7.jpg and 12 more" in message and "8.jpg" not in message
+
+
+def _rank(rank, folder):
+    """Take a good and a bad step in one of two processes; only one process has the bad image."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
+    )
+    create_local_process_group(2)
+    torch.manual_seed(0)
+    model = torch.nn.parallel.DistributedDataParallel(Net())
+    good, bad = batch_of(4, rank), batch_of(4, 2 + rank)
+    if rank == 1:
+        bad[0]["x"] = torch.full((4,), float("inf"))
+    try:
+        run(model, [good, bad], parts=2)
+    except UserError as error:
+        torch.save((str(error), model.module.state_dict()), f"{folder}/{rank}.pth")
+
+
+def test_every_process_stops_in_the_same_iteration(tmp_path):
+    torch.multiprocessing.spawn(_rank, (str(tmp_path),), nprocs=2)
+    (first, weights), (second, others) = (torch.load(tmp_path / f"{r}.pth") for r in range(2))
+    assert first == second and "iteration 1" in first and "loss_a" in first
+    assert all(torch.equal(weights[key], others[key]) for key in weights)
+    torch.manual_seed(0)
+    expected = Net()
+    reference(expected, [batch_of(4, 0) + batch_of(4, 1)])
+    assert all(torch.allclose(weights[k], v, atol=1e-6) for k, v in expected.state_dict().items())

@@ -26,6 +26,7 @@ def scenes(datasets):
 def trained(configure, file, folder, *options):
     cfg, args = configure(file, folder, *SMALL, *options)
     check_run(cfg, args)
+    folder.mkdir(exist_ok=True)
     seed_all_rng(0)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=False)
@@ -71,6 +72,12 @@ def test_evaluations_and_their_losses_do_not_change_the_training(configure, tmp_
     evaluated = trained(configure, file, tmp_path / "evaluated", *short, *options)
     states = plain.model.state_dict(), evaluated.model.state_dict()
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    rows = [(tmp_path / name / "metrics.json").read_text() for name in ("plain", "evaluated")]
+    rows = [
+        {k: v for line in text.splitlines() for k, v in json.loads(line).items()} for text in rows
+    ]
+    assert rows[0]["fast_rcnn/cls_accuracy"] == rows[1]["fast_rcnn/cls_accuracy"]
+    assert rows[0]["total_loss"] == rows[1]["total_loss"]
     losses = evaluated.results["validation_loss"]
     assert losses["total"] == pytest.approx(sum(losses.values()) - losses["total"])
     again = validation_losses(evaluated.cfg, evaluated.model, "digits_val")

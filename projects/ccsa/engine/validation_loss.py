@@ -10,6 +10,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
 from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
@@ -45,7 +46,8 @@ def validation_losses(cfg: CfgNode, model: nn.Module, name: str) -> dict[str, fl
     )
     sums: dict[str, float] = defaultdict(float)
     images = 0
-    with preserved_random_states(), _training_without_updates(model), autocast(cfg):
+    # Heads record statistics of their samples, which must not be mixed with those of training.
+    with preserved_random_states(), _training_without_updates(model), EventStorage(), autocast(cfg):
         torch.manual_seed(_SEED)
         for batch in loader:
             for loss, value in model(batch).items():
