@@ -77,6 +77,33 @@ def test_every_scalar_is_written_once_and_a_resumed_run_continues(name, cfg, mon
     assert second[key] == known and first.get(key, known) == known
 
 
+def test_a_tracker_that_fails_does_not_stop_training(cfg, monkeypatch, caplog):
+    def fail(scalars, step):
+        raise ConnectionError("no network")
+
+    package = Package()
+    package.log_metrics, package.__name__ = fail, "wandb"
+    monkeypatch.setitem(sys.modules, "wandb", package)
+    package.__spec__ = SimpleNamespace(name="wandb")
+    cfg.TRACKER = "wandb"
+    (writer,) = build_tracker(cfg)
+    with EventStorage(0) as storage:
+        for storage.iter in range(3):
+            storage.put_scalar("total_loss", 1.0)
+            writer.write()
+    assert [record.getMessage().count("no network") for record in caplog.records] == [1]
+
+
+def test_names_that_mlflow_does_not_accept_are_changed(cfg, monkeypatch):
+    package = Package()
+    monkeypatch.setitem(sys.modules, "mlflow", package)
+    package.__spec__ = SimpleNamespace(name="mlflow")
+    cfg.TRACKER = "mlflow"
+    (writer,) = build_tracker(cfg)
+    writer.log({"sem_seg/min(IoU, B-Iou)-2": 1.0}, 0)
+    assert package.logged == [(0, {"sem_seg/min_IoU_ B-Iou_-2": 1.0})]
+
+
 def test_a_missing_tracker_is_named_before_training(cfg):
     cfg.TRACKER = ""
     assert build_tracker(cfg) == []

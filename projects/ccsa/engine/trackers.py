@@ -8,6 +8,8 @@ of the tracker, whose identifier is stored in the run folder.
 import abc
 import importlib
 import importlib.util
+import logging
+import re
 import uuid
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from detectron2.utils.events import EventWriter, get_event_storage
 from ccsa.engine.model_parts import all_values
 from ccsa.errors import missing_package
 from ccsa.utils.files import write_text
+
+logger = logging.getLogger(__name__)
 
 PROJECT = "ccsa"
 IDENTIFIER = "tracker_run_id.txt"
@@ -34,6 +38,7 @@ class TrackerWriter(EventWriter, abc.ABC):
     def __init__(self, package: Any, cfg: CfgNode):
         self.package = package
         self._written = -1
+        self._failed = False
         folder = Path(cfg.OUTPUT_DIR)
         self.name = "/".join(folder.parts[-2:])
         self._file = folder / IDENTIFIER
@@ -62,8 +67,23 @@ class TrackerWriter(EventWriter, abc.ABC):
             if iteration > self._written:
                 rows.setdefault(iteration, {})[name] = float(value)
         for iteration in sorted(rows):
-            self.log(rows[iteration], iteration)
+            try:
+                self.log(rows[iteration], iteration)
+            except Exception as error:  # the network, or a full disk of the tracker
+                self._report(error)
         self._written = max(rows, default=self._written)
+
+    def _report(self, error: Exception) -> None:
+        """Log the first failure; training goes on, and metrics.json has all values."""
+        if not self._failed:
+            reason = " ".join(str(error).split())[:300]
+            logger.warning(
+                "%s did not take the metrics (%s: %s); training continues without it where it fails",
+                self.package.__name__,
+                type(error).__name__,
+                reason,
+            )
+        self._failed = True
 
 
 class WandbWriter(TrackerWriter):
@@ -101,7 +121,8 @@ class MlflowWriter(TrackerWriter):
         return run.info.run_id
 
     def log(self, scalars: dict[str, float], iteration: int) -> None:
-        self.package.log_metrics(scalars, step=iteration)
+        names = {name: re.sub(r"[^\w\-. :/]", "_", name) for name in scalars}  # those it accepts
+        self.package.log_metrics({names[k]: v for k, v in scalars.items()}, step=iteration)
 
     def close(self) -> None:
         self.package.end_run()
