@@ -78,7 +78,7 @@ class TrackerWriter(EventWriter, abc.ABC):
         if not self._failed:
             reason = " ".join(str(error).split())[:300]
             logger.warning(
-                "%s did not take the metrics (%s: %s); training continues without it where it fails",
+                "%s did not take the metrics (%s: %s); metrics.json has all of them",
                 self.package.__name__,
                 type(error).__name__,
                 reason,
