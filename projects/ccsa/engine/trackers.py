@@ -18,7 +18,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.events import EventWriter, get_event_storage
 
 from ccsa.engine.model_parts import all_values
-from ccsa.errors import missing_package
+from ccsa.errors import UserError, missing_package
 from ccsa.utils.files import write_text
 
 logger = logging.getLogger(__name__)
@@ -69,6 +69,8 @@ class TrackerWriter(EventWriter, abc.ABC):
         for iteration in sorted(rows):
             try:
                 self.log(rows[iteration], iteration)
+            except UserError:
+                raise
             except Exception as error:  # the network, or a full disk of the tracker
                 self._report(error)
         self._written = max(rows, default=self._written)
