@@ -18,6 +18,7 @@ from ccsa.data.loaders import build_train_mapper, clip_records
 from ccsa.data.own import task_data
 from ccsa.engine.dataset_checks import check_classes, check_contents, check_evaluation
 from ccsa.engine.overlays import block_lists
+from ccsa.engine.processes import check_processes
 from ccsa.engine.solver import build_optimizer
 from ccsa.engine.stored_classes import check_stored_classes
 from ccsa.engine.trackers import check_tracker
@@ -108,52 +109,6 @@ def check_objects(cfg: CfgNode) -> None:
     )
     if records and not any(is_used):
         raise UserError(no_training_images(cfg))
-
-
-def check_processes(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Check the number of processes against the GPUs, the norms and the batch size.
-
-    Raises:
-        UserError: more processes than GPUs, SyncBN in several CPU processes, a batch that the
-            processes cannot share equally, or more parts of a batch than a process has images.
-    """
-    available = torch.cuda.device_count()
-    if args.num_gpus < 1 or args.num_machines < 1:
-        raise UserError("--num-gpus and --num-machines must be at least 1")
-    on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda"
-    # One process is Detectron2's default and does not require a GPU. Several processes on the CPU
-    # must be requested explicitly with MODEL.DEVICE cpu.
-    explicit_cpu = "cpu" in (getattr(args, "opts", None) or [])
-    if args.num_gpus > 1 and args.num_gpus > available and not (explicit_cpu and not on_gpu):
-        raise UserError(
-            f"--num-gpus {args.num_gpus}, but {available} CUDA devices are available; "
-            "use fewer, or add MODEL.DEVICE cpu to run that many processes on the CPU"
-        )
-    if args.num_gpus * args.num_machines > 1 and not on_gpu and "SyncBN" in cfg.dump():
-        raise UserError(
-            "SyncBN needs a GPU for each process; for several CPU processes use BN wherever SyncBN "
-            "is set, e.g. MODEL.RESNETS.NORM BN MODEL.SEM_SEG_HEAD.NORM BN"
-        )
-    if args.eval_only:
-        return
-    batch, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE
-    if reference and batch % reference:
-        raise UserError(
-            f"SOLVER.IMS_PER_BATCH {batch} is not divisible by REFERENCE_WORLD_SIZE {reference}; "
-            "add SOLVER.REFERENCE_WORLD_SIZE 0 to use the batch size and learning rate as written"
-        )
-    world_size = args.num_gpus * args.num_machines
-    if not reference and batch % world_size:
-        raise UserError(
-            f"SOLVER.IMS_PER_BATCH {batch} cannot be shared equally by {world_size} processes; "
-            f"make it a multiple of {world_size}"
-        )
-    share = batch // (reference or world_size)
-    if share < cfg.SOLVER.ACCUMULATE:
-        raise UserError(
-            f"SOLVER.ACCUMULATE {cfg.SOLVER.ACCUMULATE} is more than the {share} images of each "
-            "process; lower it, or raise SOLVER.IMS_PER_BATCH"
-        )
 
 
 def check_dataset(name: str) -> None:
