@@ -53,7 +53,7 @@ def test_messages_name_the_file_and_the_metric(write):
         "evaluate the run again"
     )
     file = write(b'{"results": {}, "results": {}}')
-    assert "(the key results is given twice)" in message(read_results, file)
+    assert "gives the key results twice" in message(read_results, file)
     file.unlink()
     file.mkdir()
     assert message(read_results, file) == f"{file} is not a file; evaluate the run again"

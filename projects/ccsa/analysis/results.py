@@ -80,7 +80,7 @@ def _read_json(file: Path) -> Any:
         if len(found) < len(pairs):
             names = [name for name, _ in pairs]
             twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"the key {_short(twice)} is given twice")
+            raise UserError(f"{file} gives the key {_short(twice)} twice; {_FIX}")
         return found
 
     try:
