@@ -277,7 +277,11 @@ def test_a_run_is_checked_in_all_parts(config, tmp_path):
         "test set": (config("DATASETS.TEST", ("nothing_val",)), {}, "nothing_val"),
         "weights": (config("MODEL.WEIGHTS", "nowhere.pth"), {}, "nowhere.pth"),
         "model": (config(*blocks(block="Nothing")), {}, "Nothing"),
-        "augmentation": (config("TEST.AUG.ENABLED", True), {}, "TEST.SEM_SEG_AUG"),
+        "augmentation": (
+            config("TEST.AUG.ENABLED", True, "MODEL.KEYPOINT_ON", True),
+            {},
+            "MODEL.KEYPOINT_ON",
+        ),
     }
     for cfg, changes, word in bad.values():
         assert word in message(check_run, cfg, arguments(**changes))

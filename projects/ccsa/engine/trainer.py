@@ -38,7 +38,7 @@ from ccsa.engine.trackers import build_tracker
 from ccsa.engine.train_step import TrainStep
 from ccsa.errors import UserError, out_of_memory
 from ccsa.evaluation import build_evaluator
-from ccsa.inference import build_semantic_inference
+from ccsa.inference import build_inference
 from ccsa.inference.precision import autocast
 
 logger = logging.getLogger(__name__)
@@ -168,7 +168,7 @@ class Trainer(DefaultTrainer):
             ``{task: {metric: value}}``; with several test datasets ``{dataset: {task: ...}}``.
         """
         with autocast(cfg):
-            return super().test(cfg, build_semantic_inference(cfg, model), evaluators)
+            return super().test(cfg, build_inference(cfg, model), evaluators)
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Continue from the last checkpoint, or load ``MODEL.WEIGHTS``.
