@@ -76,7 +76,8 @@ def test_keys_without_effect_are_reported_in_one_line(check, logged, config, wor
         ("ccnet", "SOLVER.POLY_LR_POWER 0.5 SOLVER.WEIGHT_DECAY_BIAS 0.0"),
         (
             "ccnet",
-            "INPUT.CROP.ENABLED True INPUT.CROP.TYPE absolute INPUT.CROP.SIZE [64,64] INPUT.SEM_SEG.COLOR_JITTER.ENABLED True INPUT.SEM_SEG.COLOR_JITTER.HUE 9",
+            "INPUT.CROP.ENABLED True INPUT.CROP.TYPE absolute INPUT.CROP.SIZE [64,64] "
+            "INPUT.SEM_SEG.COLOR_JITTER.ENABLED True INPUT.SEM_SEG.COLOR_JITTER.HUE 9",
         ),
         ("panoptic_fpn", "MODEL.PANOPTIC_FPN.COMBINE.OVERLAP_THRESH 0.6"),
     ],

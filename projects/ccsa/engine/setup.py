@@ -66,7 +66,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
             (each may be ``A,B``), ``opts``, a list ``[KEY, VALUE, ...]``, and the options of
             :func:`ccsa.engine.own_data.add_data_arguments`. The code that ``imports`` names is
             imported first; its names become absolute, for other processes. ``written`` becomes
-            the set of keys that the user wrote.
+            the list of keys that the user wrote.
 
     Raises:
         UserError: a file does not exist or is not YAML, a key does not exist, a value has the
@@ -86,7 +86,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     written = _written_keys(args)
     # A run's own configuration has all keys, which says nothing about what its user wrote.
     from_run = bool(args.config_file) and Path(args.config_file).name == CONFIG
-    args.written = {*_option_keys(args)} if from_run else written
+    args.written = sorted(_option_keys(args) if from_run else written)
     apply_own_data(cfg, args, written)
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     _unfreeze_random_weights(cfg)
