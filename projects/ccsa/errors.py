@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
+_LONGEST_VALUE = 60  # characters of a value that a message shows
+
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -104,6 +106,21 @@ def suggestion(
     return text
 
 
+def shown(value: Any) -> str:
+    """Return a value for a message, shortened if it is long.
+
+    Example:
+        >>> shown("x" * 99)[:5], len(shown("x" * 99))
+        ("'xxxx", 60)
+    """
+    try:
+        written = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or very deep lists
+        written = f"a {type(value).__name__} that is too large to be shown"
+    written = " ".join(written.split())
+    return written if len(written) <= _LONGEST_VALUE else f"{written[: _LONGEST_VALUE - 3]}..."
+
+
 def one_of(choices: Mapping[K, V] | Collection[K], value: K, keyword: str) -> Any:
     """Return the choice that ``value`` names: its value in a mapping, else the value itself.
 
@@ -116,8 +133,21 @@ def one_of(choices: Mapping[K, V] | Collection[K], value: K, keyword: str) -> An
     """
     if value not in list(choices):  # a list, because the value may be unhashable
         valid = ", ".join(map(str, choices))
-        raise UserError(f"{keyword} must be one of {valid}, not {value!r}")
+        raise UserError(f"{keyword} must be one of {valid}, not {shown(value)}")
     return choices[value] if isinstance(choices, Mapping) else value
+
+
+def between(least: int, most: int, **values: int) -> None:
+    """Check that every keyword is an integer from ``least`` to ``most``.
+
+    Raises:
+        UserError: the first keyword that is not.
+    """
+    for keyword, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise UserError(
+                f"{keyword} must be an integer from {least} to {most}, not {shown(value)}"
+            )
 
 
 def at_least(least: int, **values: int) -> None:
@@ -128,7 +158,7 @@ def at_least(least: int, **values: int) -> None:
     """
     for keyword, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise UserError(f"{keyword} must be an integer of at least {least}, not {value!r}")
+            raise UserError(f"{keyword} must be an integer of at least {least}, not {shown(value)}")
 
 
 def true_or_false(**values: bool) -> None:
@@ -139,7 +169,7 @@ def true_or_false(**values: bool) -> None:
     """
     for keyword, value in values.items():
         if not isinstance(value, bool):
-            raise UserError(f"{keyword} must be true or false, not {value!r}")
+            raise UserError(f"{keyword} must be true or false, not {shown(value)}")
 
 
 def reports_user_errors(main: Callable) -> Callable:

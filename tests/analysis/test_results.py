@@ -49,11 +49,11 @@ def test_null_is_nan_and_the_first_of_several_datasets_counts(write):
 def test_messages_name_the_file_and_the_metric(write):
     file = write({"results": {"bbox": {"AP": "high"}}})
     assert message(read_results, file) == (
-        f"{file}: the metric bbox/AP must be a finite number or null, not high; "
+        f"{file}: the metric 'bbox/AP' must be a finite number or null, not 'high'; "
         "evaluate the run again"
     )
     file = write(b'{"results": {}, "results": {}}')
-    assert "gives the key results twice" in message(read_results, file)
+    assert "gives the key 'results' twice" in message(read_results, file)
     file.unlink()
     file.mkdir()
     assert message(read_results, file) == f"{file} is not a file; evaluate the run again"

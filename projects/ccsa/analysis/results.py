@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ccsa.errors import UserError
+from ccsa.errors import UserError, shown
 
 MOST_BYTES = 64 << 20
 _FIX = "evaluate the run again"
@@ -63,11 +63,11 @@ def read_results(file: Path, datasets: Sequence[str] = ()) -> Results:
         )
     empty = [task for task, values in tasks.items() if not values]
     if empty:
-        raise UserError(f"{file} has no metric for the task {_short(empty[0])}; {_FIX}")
+        raise UserError(f"{file} has no metric for the task {shown(empty[0])}; {_FIX}")
     memory = record.get("peak_memory_bytes")
     if memory is not None and not (type(memory) is int and 0 <= memory < 2**63):
         raise UserError(
-            f"{file}: peak_memory_bytes must be a number of bytes, not {_short(memory)}; {_FIX}"
+            f"{file}: peak_memory_bytes must be a number of bytes, not {shown(memory)}; {_FIX}"
         )
     return Results(tasks, memory)
 
@@ -80,7 +80,7 @@ def _read_json(file: Path) -> Any:
         if len(found) < len(pairs):
             names = [name for name, _ in pairs]
             twice = next(name for name in names if names.count(name) > 1)
-            raise UserError(f"{file} gives the key {_short(twice)} twice; {_FIX}")
+            raise UserError(f"{file} gives the key {shown(twice)} twice; {_FIX}")
         return found
 
     try:
@@ -108,8 +108,8 @@ def _read_json(file: Path) -> Any:
 def _mapping(value: Any, file: Path, name: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise UserError(
-            f"{file} is not a record of a run: {_short(name)} must be a mapping of names, not "
-            f"{_short(value)}; {_FIX}"
+            f"{file} is not a record of a run: {name} must be a mapping of names, not "
+            f"{shown(value)}; {_FIX}"
         )
     return value
 
@@ -124,20 +124,7 @@ def _number(value: Any, file: Path, name: str) -> float:
             number = float(value)
     if math.isinf(number):
         raise UserError(
-            f"{file}: the metric {_short(name)} must be a finite number or null, not "
-            f"{_short(value)}; {_FIX}"
+            f"{file}: the metric {shown(name)} must be a finite number or null, not "
+            f"{shown(value)}; {_FIX}"
         )
     return number
-
-
-def _short(value: Any) -> str:
-    """Return a value for a message, on one line and shortened."""
-    if isinstance(value, str):
-        written = value
-    else:
-        try:
-            written = json.dumps(value)
-        except (ValueError, RecursionError):  # a number of thousands of digits, or deep lists
-            written = f"a {type(value).__name__} that is too large to be shown"
-    written = " ".join(written.split())
-    return written if len(written) <= 60 else f"{written[:57]}..."

@@ -28,7 +28,7 @@ from ccsa.engine.trackers import check_tracker
 from ccsa.engine.trainer import no_training_images
 from ccsa.engine.unread_keys import recorded, without_effect
 from ccsa.engine.weights import check_weights
-from ccsa.errors import UserError, suggestion
+from ccsa.errors import UserError, shown, suggestion
 from ccsa.inference import build_inference
 from ccsa.ops.criss_cross.dispatch import choose, requested_backend
 from ccsa.utils.run_folders import choose_output_dir
@@ -223,12 +223,13 @@ def check_model(cfg: CfgNode) -> nn.Module:
         unknown = re.match(_UNKNOWN_NAME, text) if isinstance(text, str) else None
         if unknown:
             raise UserError(
-                f"the model cannot be built, because {unknown[2]} has no '{unknown[1]}'; "
+                f"the model cannot be built, because {unknown[2]} has no {shown(unknown[1])}; "
                 f"{IMPORT_HINT}"
             ) from error
         if isinstance(error, KeyError) and not isinstance(text, str):
             text = f"a setting has the value {text}, which is not among the supported ones"
-        raise UserError(f"the model cannot be built: {text}") from error
+        reason = " ".join(str(text).split())[:300]
+        raise UserError(f"the model cannot be built: {reason}") from error
     if requested_backend(None)[1] and any(isinstance(m, CrissCross) for m in model.modules()):
         x = torch.empty(1, 1, 1, 1, device=device)
         choose(None, x, x, x)

@@ -10,8 +10,7 @@ from detectron2.config import CfgNode
 from ccsa.config import RENAMED_KEYS
 from ccsa.engine.config_files import MAPPINGS, flat_keys
 from ccsa.engine.values import problem
-from ccsa.engine.values.rules import shown
-from ccsa.errors import UserError, suggestion
+from ccsa.errors import UserError, shown, suggestion
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from detectron2.config import CfgNode
 
 from ccsa.blocks.spec import BlockSpec, parse_block_spec
 from ccsa.engine.config_values import find_value
-from ccsa.errors import UserError
+from ccsa.errors import UserError, shown
 
 # Meta-architectures of Detectron2 that ignore MODEL.SEM_SEG_HEAD.
 _WITHOUT_SEMANTIC_HEAD = ("GeneralizedRCNN", "ProposalNetwork", "RetinaNet", "FCOS")
@@ -53,7 +53,9 @@ def read_blocks(cfg: CfgNode, key: str) -> list[BlockSpec]:
     """
     blocks = find_value(cfg, key)
     if not isinstance(blocks, list | tuple):
-        raise UserError(f"{key} must be a list of context blocks, not {blocks!r}; [] means none")
+        raise UserError(
+            f"{key} must be a list of context blocks, not {shown(blocks)}; [] means none"
+        )
     placed = key == "MODEL.CONTEXT.BLOCKS"
     try:
         return [parse_block_spec(spec, placed=placed) for spec in blocks]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from detectron2.config import CfgNode
 
 from ccsa.engine.model_parts import architecture, semantic_head
-from ccsa.engine.values.rules import shown
+from ccsa.errors import shown
 
 _CHANNELS = {"RGB": 3, "BGR": 3, "L": 1}
 _DETECTORS = ("GeneralizedRCNN", "PanopticFPN", "RetinaNet", "FCOS", "ProposalNetwork")
