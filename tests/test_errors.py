@@ -151,3 +151,21 @@ def test_other_errors_keep_their_traceback():
 
     with pytest.raises(RuntimeError, match="size mismatch"):
         main()
+
+
+def test_long_names_are_cut_and_unusable_files_are_one_sentence(capsys, tmp_path):
+    @reports_user_errors
+    def main(action):
+        action()
+
+    def fail():
+        raise UserError(f"there is no file {'x' * 5000}; name another")
+
+    for action, expected in (
+        (fail, f"error: there is no file {'x' * 300}... name another\n"),
+        ((tmp_path / ("x" * 5000)).exists, "cannot be used (File name too long)"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(action)
+        text = capsys.readouterr().err
+        assert end.value.code == 2 and expected in text and len(text) < 450

@@ -45,6 +45,14 @@ def size(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[1])
 
 
+def depth(text: str) -> int:
+    """Parse a number of levels."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is not a number of levels; give 0 or more")
+    return value
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -63,7 +71,7 @@ def parse_args() -> argparse.Namespace:
         "test size with an aspect ratio of 3 to 4",
     )
     parser.add_argument(
-        "--depth", type=int, default=2, help="list modules down to this depth (default: 2)"
+        "--depth", type=depth, default=2, help="list modules down to this depth (default: 2)"
     )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     return parser.parse_args()

@@ -5,7 +5,9 @@ with nothing but torch installed.
 """
 
 import difflib
+import errno
 import functools
+import os
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -190,7 +192,7 @@ def reports_user_errors(main: Callable) -> Callable:
             print("interrupted", file=sys.stderr)
             sys.exit(130)
         except (MemoryError, RuntimeError, OSError) as error:
-            sentence = out_of_memory(error)
+            sentence = out_of_memory(error) or _unusable_file(error)
             if not sentence:
                 raise
             print(f"error: {sentence}", file=sys.stderr)
@@ -208,6 +210,25 @@ _NO_MEMORY = re.compile(
     re.IGNORECASE,
 )
 _AMOUNT = re.compile(r"(?:allocate|allocate:)\s+(\d[\d.]*\s?(?:[KMGTPE]i?B|bytes))", re.IGNORECASE)
+
+
+# Errors of files that no program can prevent, and paths that no system accepts.
+_FILE_ERRORS = (
+    *(errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EIO),
+    *(errno.ELOOP, errno.EMFILE, errno.ENFILE),
+)
+
+
+def _unusable_file(error: BaseException) -> str:
+    """Return one sentence about a file or folder that the system refuses; empty for others."""
+    if not isinstance(error, OSError) or error.errno not in _FILE_ERRORS:
+        return ""
+    name = error.filename
+    where = shown(os.fspath(name)) if isinstance(name, str | bytes | os.PathLike) else "a file"
+    return (
+        f"{where} cannot be used ({error.strerror}); name another file or folder, or fix its "
+        "permissions or the space there"
+    )
 
 
 def out_of_memory(error: BaseException) -> str:
@@ -234,6 +255,10 @@ def out_of_memory(error: BaseException) -> str:
     )
 
 
+_LONGEST_WORD = 300  # characters, of a path or a name in a message
+_LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD + 3},}}")
+
+
 def _message(error: UserError) -> str:
     """Return the message of an error. If the error was raised in a worker process of a data loader,
     torch has put the traceback of that process before the message."""
@@ -241,4 +266,4 @@ def _message(error: UserError) -> str:
     if text.startswith("Caught ") and "Traceback (most recent call last)" in text:
         raised = rf"^(?:\w+\.)*{type(error).__name__}: "
         text = re.split(raised, text, flags=re.MULTILINE)[-1]
-    return text.strip()
+    return _LONG_WORD.sub(lambda word: f"{word[0][:_LONGEST_WORD]}...", text.strip())

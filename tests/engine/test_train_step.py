@@ -185,3 +185,17 @@ def test_every_process_stops_in_the_same_iteration(tmp_path):
     expected = Net()
     reference(expected, [batch_of(4, 0) + batch_of(4, 1)])
     assert all(torch.allclose(weights[k], v, atol=1e-6) for k, v in expected.state_dict().items())
+
+
+def test_boxes_that_are_not_finite_name_iteration_and_images():
+    class Diverged(Net):
+        def forward(self, batch):
+            raise FloatingPointError(
+                "Predicted boxes or scores contain Inf/NaN. Training diverged."
+            )
+
+    with pytest.raises(UserError) as error:
+        run(Diverged(), [batch_of(2)])
+    assert str(error.value).startswith(
+        "predicted boxes or scores contain Inf/NaN in iteration 0 for the images 0.jpg, 1.jpg; "
+    )

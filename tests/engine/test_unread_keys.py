@@ -54,6 +54,15 @@ UNREAD = [
     ("fcn", "TEST.SEM_SEG_AVERAGE softmax", "because TEST.SLIDING_WINDOW.ENABLED and"),
     ("fcn", "INPUT.CROP.TYPE absolute", "because INPUT.CROP.ENABLED is False"),
     ("fcn", "MODEL.FPN.OUT_CHANNELS 32", "MODEL.FPN.OUT_CHANNELS has no effect"),
+    ("fcn", "TEST.PANOPTIC_FILES True", "because the model has no panoptic segmentation"),
+    ("fcn", "INPUT.CLIP.FRAMES 3", "because the model takes images, not clips"),
+    ("fcn", "GLOBAL.HACK 2.0", "GLOBAL.HACK has no effect, because Detectron2 does not use it"),
+    ("fcn", "DATASETS.OWN.NAME mine", "because DATASETS.OWN.ROOT is empty"),
+    (
+        "mask_rcnn",
+        "DATASETS.PROPOSAL_FILES_TRAIN ['x'] DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST 3",
+        "have no effect, because MODEL.LOAD_PROPOSALS is False",
+    ),
 ]
 
 

@@ -11,6 +11,9 @@ from ccsa.errors import UserError, shown
 # Meta-architectures of Detectron2 that ignore MODEL.SEM_SEG_HEAD.
 _WITHOUT_SEMANTIC_HEAD = ("GeneralizedRCNN", "ProposalNetwork", "RetinaNet", "FCOS")
 
+WITHOUT_PANOPTIC = (*_WITHOUT_SEMANTIC_HEAD, "DenseSegmentor", "VideoSemanticSegmentor")
+"""Meta-architectures without a panoptic segmentation."""
+
 # Sections and lists of MODEL.SEM_SEG_HEAD that only some heads use, and the known heads that do.
 # A head of the user is not listed and may use all of them.
 _HEAD_KEYS = {

@@ -20,7 +20,7 @@ from ccsa.engine.config_values import merge_content, merge_options
 from ccsa.engine.overlays import apply_overlays, overlay_files
 from ccsa.engine.own_data import apply_own_data
 from ccsa.engine.values.check import check_values
-from ccsa.errors import UserError
+from ccsa.errors import UserError, shown
 from ccsa.modeling.pixel_normalization import resolve_pixel_constants
 from ccsa.utils.run_folders import CONFIG, overlay_names
 from ccsa.utils.user_code import import_user_code
@@ -151,7 +151,7 @@ def resolve_device(name: str) -> str:
         device = None
     if device is None or device.type == "meta":
         raise UserError(
-            f"MODEL.DEVICE '{name}' is not a device that torch can compute on; "
+            f"MODEL.DEVICE {shown(name)} is not a device that torch can compute on; "
             "use auto, cpu, cuda, xpu or mps"
         )
     if device.type == "cpu":

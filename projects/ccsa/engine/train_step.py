@@ -114,7 +114,15 @@ class TrainStep(SimpleTrainer):
 
     def _forward(self, batch: Sequence) -> Mapping[str, Tensor]:
         with torch.autocast(self._device.type, self.precision, enabled=self.precision is not None):
-            losses = self.model(batch)
+            try:
+                losses = self.model(batch)
+            except FloatingPointError as error:  # Detectron2: predicted boxes are not finite
+                copy_tensors(self._saved, self._buffers)
+                reason = str(error).partition(".")[0].replace("Predicted", "predicted")
+                raise UserError(
+                    f"{reason} in iteration {self.iter} for the images "
+                    f"{', '.join(image_names(batch)[:_NAMED])}; {_FIX}"
+                ) from error
         return {"total_loss": losses} if isinstance(losses, Tensor) else losses
 
     def _backward(self, loss: Tensor) -> None:

@@ -12,7 +12,8 @@ from detectron2.config import CfgNode, get_cfg
 
 from ccsa.config import add_ccsa_config
 from ccsa.engine.config_values import find_value
-from ccsa.engine.model_parts import all_values
+from ccsa.engine.model_parts import WITHOUT_PANOPTIC, all_values, architecture
+from ccsa.modeling.clip import takes_clips
 
 _MOST_NAMES = 8  # of keys in a message
 
@@ -126,6 +127,17 @@ def _switch(cfg: CfgNode, key: str) -> str:
         return "TEST.SLIDING_WINDOW.ENABLED and TEST.SEM_SEG_AUG.ENABLED are False"
     if key == "TEST.KEYPOINT_OKS_SIGMAS" and not cfg.MODEL.KEYPOINT_ON:
         return "MODEL.KEYPOINT_ON is False"
+    proposals = ("DATASETS.PROPOSAL_FILES", "DATASETS.PRECOMPUTED_PROPOSAL")
+    if key.startswith(proposals) and not cfg.MODEL.LOAD_PROPOSALS:
+        return "MODEL.LOAD_PROPOSALS is False"
+    if key.startswith("INPUT.CLIP.") and not takes_clips(cfg):
+        return "the model takes images, not clips"
+    if key == "TEST.PANOPTIC_FILES" and architecture(cfg) in WITHOUT_PANOPTIC:
+        return "the model has no panoptic segmentation"
+    if key == "GLOBAL.HACK":
+        return "Detectron2 does not use it"
+    if key.startswith("DATASETS.OWN.") and not cfg.DATASETS.OWN.ROOT:
+        return "DATASETS.OWN.ROOT is empty"
     return ""
 
 
