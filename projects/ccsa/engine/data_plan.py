@@ -32,6 +32,7 @@ SIMILAR = 0.1  # of sides whose logarithms differ by less
 RARE = 0.1  # a class in fewer than this share of the images is repeated
 FEWEST = 20  # images; repeating some of fewer images makes little sense
 EVALUATIONS = 8  # during a run
+SHORTEST_WARMUP = 60  # iterations; with fewer, random weights may diverge
 
 
 class Decision(NamedTuple):
@@ -113,8 +114,9 @@ def _schedule(
         drops = {iterations * 2 // 3, iterations * 8 // 9}
         steps = tuple(sorted(step for step in drops if 0 < step < iterations))
         yield Decision("SOLVER.STEPS", steps, "the learning rate drops at 2/3 and 8/9 of the run")
-    warmup = min(1000, max(1, iterations // 20))
-    yield Decision("SOLVER.WARMUP_ITERS", warmup, "5 % of the iterations, at most 1000")
+    warmup = max(1, iterations // 20, min(SHORTEST_WARMUP, iterations // 5))
+    reason = f"5 % of the iterations, but {SHORTEST_WARMUP} to 1000 unless the run is shorter"
+    yield Decision("SOLVER.WARMUP_ITERS", min(1000, warmup), reason)
     period = max(1, math.ceil(images / batch), math.ceil(iterations / EVALUATIONS))
     reason = f"{EVALUATIONS} times during the run, but not more than once per epoch"
     yield Decision("TEST.EVAL_PERIOD", period, reason)
