@@ -3,10 +3,11 @@
 
     python examples/prepare_nuclei.py datasets/nuclei
 
-The image is one fluorescence micrograph of 512 x 512 pixels with 125 labeled nuclei, from the 2018
-Data Science Bowl (Caicedo et al., Nature Methods 16, 2019; image set BBBC038v1 of the Broad
-Bioimage Benchmark Collection, which is in the public domain, CC0). It comes from the wheel
-`stardist==0.9.2` on PyPI (BSD-3-Clause), of which nothing else is used; pip checks its hash.
+The image is one fluorescence micrograph of 512 x 512 pixels with 125 labeled nuclei. It comes from
+the wheel `stardist==0.9.2` on PyPI (BSD-3-Clause), of which nothing else is used; pip checks its
+hash. The wheel names the 2018 Data Science Bowl as its source (Caicedo et al., Nature Methods 16,
+2019), whose images are in the public domain (CC0, image set BBBC038v1 of the Broad Bioimage
+Benchmark Collection).
 
 The left part is cut into overlapping tiles for training, each turned by 0, 90, 180 or 270 degrees;
 a nucleus at the edge of a tile is annotated as far as it is in the tile. The right part is one

@@ -178,6 +178,22 @@ def test_iterations_follow_from_images_and_epochs(root):
     )  # images without objects are left out
 
 
+def test_weights_that_are_fine_tuned_get_a_lower_learning_rate(root):
+    cfg = configure(root, "own/mask_rcnn")
+    assert "SOLVER.BASE_LR" not in decide(cfg, data())
+    cfg.MODEL.WEIGHTS = "model_final.pth"
+    assert decide(cfg, data())["SOLVER.BASE_LR"] < cfg.SOLVER.BASE_LR
+    assert "SOLVER.BASE_LR" not in decide(cfg, data(), written={"SOLVER.BASE_LR"})
+    assert "SOLVER.BASE_LR" not in decide(configure(root, "mask_rcnn"), data())  # SGD
+
+
+@pytest.mark.parametrize(("iterations", "warmup"), [(3, 1), (100, 20), (400, 60), (30_000, 1000)])
+def test_short_runs_are_warmed_up_longer(root, iterations, warmup):
+    cfg = configure(root, "own/mask_rcnn", "SOLVER.MAX_ITER", iterations)
+    values = decide(cfg, data(), written={"SOLVER.MAX_ITER"})
+    assert values["SOLVER.WARMUP_ITERS"] == warmup
+
+
 def test_epochs_stay_the_same_for_another_number_of_processes(root):
     cfg = configure(root, "mask_rcnn", "MODEL.WEIGHTS", "")  # 16 images on 8 processes
     apply(cfg, decide(cfg, data(800), 10))

@@ -31,6 +31,7 @@ COCO_LIMIT = 100  # detections per image
 SIMILAR = 0.1  # of sides whose logarithms differ by less
 RARE = 0.1  # a class in fewer than this share of the images is repeated
 FEWEST = 20  # images; repeating some of fewer images makes little sense
+FINE_TUNING_LR = 0.0002  # of AdamW, at most
 EVALUATIONS = 8  # during a run
 SHORTEST_WARMUP = 60  # iterations; with fewer, random weights may diverge
 
@@ -114,6 +115,9 @@ def _schedule(
         drops = {iterations * 2 // 3, iterations * 8 // 9}
         steps = tuple(sorted(step for step in drops if 0 < step < iterations))
         yield Decision("SOLVER.STEPS", steps, "the learning rate drops at 2/3 and 8/9 of the run")
+    if solver.OPTIMIZER == "AdamW" and cfg.MODEL.WEIGHTS and solver.BASE_LR > FINE_TUNING_LR:
+        reason = f"lower than {solver.BASE_LR:g}, because training starts from MODEL.WEIGHTS"
+        yield Decision("SOLVER.BASE_LR", FINE_TUNING_LR, reason)
     warmup = max(1, iterations // 20, min(SHORTEST_WARMUP, iterations // 5))
     reason = f"5 % of the iterations, but {SHORTEST_WARMUP} to 1000 unless the run is shorter"
     yield Decision("SOLVER.WARMUP_ITERS", min(1000, warmup), reason)
