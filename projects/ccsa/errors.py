@@ -146,7 +146,7 @@ def reports_user_errors(main: Callable) -> Callable:
     """Decorate the ``main`` of a command line.
 
     A :class:`UserError` prints its message to standard error and exits with status 2, without a
-    traceback. An interrupt exits with status 130.
+    traceback, and so does an error of :func:`out_of_memory`. An interrupt exits with status 130.
     """
 
     @functools.wraps(main)
@@ -159,8 +159,49 @@ def reports_user_errors(main: Callable) -> Callable:
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(130)
+        except (MemoryError, RuntimeError, OSError) as error:
+            sentence = out_of_memory(error)
+            if not sentence:
+                raise
+            print(f"error: {sentence}", file=sys.stderr)
+            sys.exit(2)
 
     return wrapped
+
+
+# What the allocators of torch, of NumPy and of the operating system, and data loaders whose worker
+# process was killed, say about memory.
+_NO_MEMORY = re.compile(
+    r"out of memory|not enough memory|can't allocate memory|cannot allocate memory"
+    r"|unable to allocate|alloc_cpu|killed by signal: killed|invalid buffer size"
+    r"|storage size calculation overflowed",
+    re.IGNORECASE,
+)
+_AMOUNT = re.compile(r"(?:allocate|allocate:)\s+(\d[\d.]*\s?(?:[KMGTPE]i?B|bytes))", re.IGNORECASE)
+
+
+def out_of_memory(error: BaseException) -> str:
+    """Return one sentence about an error of memory that says what needs less; empty for others.
+
+    Example:
+        >>> out_of_memory(MemoryError("Unable to allocate 7.00 GiB for an array"))[:49]
+        'there is not enough memory (7.00 GiB more needed)'
+        >>> out_of_memory(RuntimeError("size mismatch"))
+        ''
+    """
+    kind, text = type(error).__name__, str(error)
+    if not (
+        isinstance(error, MemoryError) or kind == "OutOfMemoryError" or _NO_MEMORY.search(text)
+    ):
+        return ""
+    amount = _AMOUNT.search(text)
+    more = f" ({amount[1]} more needed)" if amount else ""
+    return (
+        f"there is not enough memory{more}; use smaller images (INPUT.MIN_SIZE_TRAIN, "
+        "INPUT.MIN_SIZE_TEST), a smaller INPUT.CROP.SIZE or TEST.SLIDING_WINDOW.CROP, fewer images "
+        "at a time (SOLVER.IMS_PER_BATCH, or SOLVER.ACCUMULATE for the same batch), fewer "
+        "DATALOADER.NUM_WORKERS, or a smaller model"
+    )
 
 
 def _message(error: UserError) -> str:

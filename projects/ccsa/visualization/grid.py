@@ -15,6 +15,7 @@ from torch import nn
 from ccsa.data.image_reader import Range, intensity_range, read_image
 from ccsa.data.loaders import load_records
 from ccsa.errors import UserError
+from ccsa.inference import build_inference
 from ccsa.inference.predictor import Predictor
 from ccsa.utils.images import write_image
 from ccsa.visualization.annotations import draw_annotations
@@ -57,7 +58,7 @@ def draw_predictions(
     if not records:
         raise UserError(f"dataset '{dataset_name}' has no images to draw; check its annotations")
     metadata = class_metadata(dataset_name)
-    predictor = Predictor(cfg, model)
+    predictor = Predictor(cfg, build_inference(cfg, model))
     chosen = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
     intensities = intensity_range(cfg.INPUT.INTENSITY_RANGE)
     panel = PANEL if len(chosen) > 1 else 2 * PANEL
