@@ -394,20 +394,3 @@ def test_training_data_with_crowd_regions_only_is_rejected(load, scenes, tmp_pat
         check_objects(cfg)
     cfg, _ = load("own/ccnet", tmp_path / "data")
     check_objects(cfg)
-
-
-def test_validation_images_of_another_size_have_the_scale_of_training(load, scenes, tmp_path):
-    folder = tmp_path / "tiles"
-    shutil.copytree(scenes / "instance_labels", folder)
-    before, _ = load("own/mask_rcnn", scenes / "instance_labels")
-    for file in [file for file in (folder / "val").rglob("*") if file.is_file()]:
-        values = np.array(Image.open(file))
-        parts = np.kron(np.arange(4).reshape(2, 2), np.ones(values.shape[:2])).astype(values.dtype)
-        shown = np.tile(values, (2, 2) + (1,) * (values.ndim - 2))
-        if file.parent.name != "images":  # every object of the four parts has its own number
-            shown[shown > 0] += (parts * values.max())[shown > 0]
-        Image.fromarray(shown).save(file)
-    after, args = load("own/mask_rcnn", folder)
-    assert after.INPUT.MIN_SIZE_TEST == 2 * before.INPUT.MIN_SIZE_TEST
-    assert after.INPUT.MIN_SIZE_TRAIN == before.INPUT.MIN_SIZE_TRAIN
-    assert "at the scale of the training images" in " ".join(args.data_settings.split())
