@@ -187,15 +187,17 @@ def test_every_process_stops_in_the_same_iteration(tmp_path):
     assert all(torch.allclose(weights[k], v, atol=1e-6) for k, v in expected.state_dict().items())
 
 
-def test_boxes_that_are_not_finite_name_iteration_and_images():
-    class Diverged(Net):
-        def forward(self, batch):
-            raise FloatingPointError(
-                "Predicted boxes or scores contain Inf/NaN. Training diverged."
-            )
+class DivergedNet(Net):
+    """A model that finds out during the forward pass that it has diverged, as Detectron2's RPN."""
 
-    with pytest.raises(UserError) as error:
-        run(Diverged(), [batch_of(2)])
-    assert str(error.value).startswith(
-        "predicted boxes or scores contain Inf/NaN in iteration 0 for the images 0.jpg, 1.jpg; "
-    )
+    def forward(self, batch):
+        super().forward(batch)
+        raise FloatingPointError("Predicted boxes or scores contain Inf/NaN.")
+
+
+def test_a_model_that_diverges_in_the_forward_pass_names_the_images_and_keeps_its_buffers():
+    model = DivergedNet(norm=True)
+    before = copy.deepcopy(model)
+    with pytest.raises(UserError, match=r"diverged.*iteration 0 .*0\.jpg, 1\.jpg.*BASE_LR"):
+        run(model, [batch_of(2)])
+    assert same(model, before)
