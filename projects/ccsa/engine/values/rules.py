@@ -72,9 +72,9 @@ def number(low: float, high: float = math.inf, *, above: bool = False, below: bo
         limits = f"above {low:g}" if above else f"of at least {low:g}"
         words = "a finite number" if math.isinf(low) else f"a finite number {limits}"
     elif above:
-        words = f"a number above {low:g} and {'below' if below else 'at most'} {high:g}"
+        words = f"a number above {low:g} and {'below' if below else 'at most'} {high}"
     else:
-        words = f"a number from {low:g} to {'below ' if below else ''}{high:g}"
+        words = f"a number from {low:g} to {'below ' if below else ''}{high}"
     return Rule(words, accepts)
 
 
