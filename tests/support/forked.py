@@ -1,0 +1,111 @@
+"""Run a tool in a forked process, with limits of time and memory, and judge how it ended.
+
+A forked process needs no imports, so that a call takes a tenth of a second; a crash or a hang of
+the tool does not reach the test.
+"""
+
+import contextlib
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+OK, REJECT, TRACEBACK, CRASH, HANG, OTHER = "ok", "reject", "traceback", "crash", "hang", "other"
+_TRACEBACK_STATUS = 99
+
+
+class Outcome(NamedTuple):
+    """How a call of a tool ended.
+
+    Attributes:
+        kind: OK (exit status 0), REJECT (2), TRACEBACK, CRASH (a signal), HANG, or OTHER.
+        text: everything that it printed.
+        seconds: how long it took.
+    """
+
+    kind: str
+    text: str
+    seconds: float
+
+    @property
+    def error(self) -> str:
+        """Return the last line that reports an error; the last line if none does."""
+        lines = self.text.strip().splitlines() or [""]
+        return next((line for line in reversed(lines) if "error: " in line), lines[-1])
+
+
+def run_forked(
+    tool: ModuleType,
+    words: Sequence[object],
+    folder: Path,
+    seconds: float = 60.0,
+    memory: int = 16 << 30,
+) -> Outcome:
+    """Run ``tool.main()`` with a command line, in ``folder``.
+
+    Args:
+        tool: an imported module of the folder ``tools``.
+        words: the words after the name of the tool.
+        folder: the working directory.
+        seconds: after which the call is ended, as a hang.
+        memory: the limit of the address space in bytes.
+    """
+    started = time.monotonic()
+    with tempfile.TemporaryFile() as output:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        child = os.fork()
+        if not child:
+            _child(tool, list(map(str, words)), folder, output.fileno(), memory)
+        status = None
+        while status is None and time.monotonic() - started < seconds:
+            ended, found = os.waitpid(child, os.WNOHANG)
+            status = found if ended else None
+            time.sleep(0.01)
+        if status is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        output.seek(0)
+        text = output.read().decode(errors="replace")
+    if status is None:
+        kind = HANG
+    elif os.WIFSIGNALED(status):
+        kind = CRASH
+    else:
+        kinds = {0: OK, 2: REJECT, _TRACEBACK_STATUS: TRACEBACK}
+        kind = kinds.get(os.WEXITSTATUS(status), OTHER)
+    if kind in (OK, REJECT) and "Traceback (most recent call last)" in text:
+        kind = TRACEBACK
+    return Outcome(kind, text, time.monotonic() - started)
+
+
+def _child(tool: ModuleType, words: list[str], folder: Path, output: int, memory: int) -> None:
+    """Run the tool and end this process; never returns."""
+    code = _TRACEBACK_STATUS
+    try:
+        os.setsid()
+        os.chdir(folder)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1, closefd=False) for n in (1, 2))
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        sys.argv = [f"{tool.__name__}.py", *words]
+        tool.main()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
