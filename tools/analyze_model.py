@@ -38,7 +38,9 @@ from ccsa.insertion import context_blocks
 def size(text: str) -> tuple[int, int]:
     """Parse ``HEIGHTxWIDTH``."""
     parts = text.split("x")
-    if len(parts) != 2 or not all(p.isdecimal() and 0 < int(p) <= 100_000 for p in parts):
+    if len(parts) != 2 or not all(
+        p.isdecimal() and len(p) < 7 and 0 < int(p) <= 100_000 for p in parts
+    ):
         raise argparse.ArgumentTypeError(
             f"'{text[:60]}' is not a size; give HEIGHTxWIDTH, e.g. 800x1333"
         )

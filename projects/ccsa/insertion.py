@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ccsa.blocks.channels import CHILD, channels_advice, declared_channels, last_axis_advice
 from ccsa.blocks.layout import Layout
 from ccsa.blocks.spec import parse_block_spec
-from ccsa.errors import UserError, suggestion
+from ccsa.errors import UserError, shown, suggestion
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList)
 
@@ -142,7 +142,7 @@ def insert_blocks(model: nn.Module, blocks: Iterable[Mapping[str, Any]]) -> list
         raise UserError(f"blocks are inserted into an nn.Module, not into {model!r}")
     if isinstance(blocks, str | Mapping) or not isinstance(blocks, Iterable):
         raise UserError(
-            f"blocks must be a list of mappings {{at: ..., block: ...}}, not {blocks!r}"
+            f"blocks must be a list of mappings {{at: ..., block: ...}}, not {shown(blocks)}"
         )
     # By path: the module, its number of channels, its layout, and its blocks.
     built: dict[str, tuple[nn.Module, int, Layout, list[nn.Module]]] = {}

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ccsa.errors import UserError, one_of
+from ccsa.errors import UserError, one_of, shown
 
 LAYOUTS = ("nchw", "nhwc", "tokens")
 
@@ -123,9 +123,11 @@ def parse_layout(keywords: dict[str, Any], spec: Any, own: Collection[str] = ())
     if grid is not None and not (
         isinstance(grid, list | tuple) and len(grid) in (2, 3) and all(map(_is_positive, grid))
     ):
-        raise UserError(f"'grid' must be [height, width] in tokens, not {grid!r}: {spec!r}")
+        raise UserError(
+            f"'grid' must be [height, width] in tokens, not {shown(grid)}: {shown(spec)}"
+        )
     if not _is_positive(prefix) and (prefix != 0 or isinstance(prefix, bool)):
-        raise UserError(f"'prefix' must be a number of tokens, not {prefix!r}: {spec!r}")
+        raise UserError(f"'prefix' must be a number of tokens, not {shown(prefix)}: {shown(spec)}")
     return Layout(name, tuple(grid or ()), prefix)
 
 

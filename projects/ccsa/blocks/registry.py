@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ccsa.errors import UserError, suggestion
+from ccsa.errors import UserError, shown, suggestion
 
 
 class Registry:
@@ -52,7 +52,9 @@ class Registry:
         """
         if not isinstance(name, str):
             names = ", ".join(self)
-            raise UserError(f"the name of a {self.name} is a string, not {name!r}; use {names}")
+            raise UserError(
+                f"the name of a {self.name} is a string, not {shown(name)}; use {names}"
+            )
         if name not in self._classes:
             raise UserError(f"unknown {self.name} '{name}'{suggestion(name, list(self))}")
         return self._classes[name]

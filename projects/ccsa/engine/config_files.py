@@ -15,7 +15,7 @@ from typing import Any
 from detectron2.utils.file_io import PathManager
 
 from ccsa.config import RENAMED_KEYS
-from ccsa.errors import UserError, suggestion
+from ccsa.errors import UserError, shown, suggestion
 from ccsa.utils.yaml_files import read_yaml
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,9 @@ def _check_names(content: Content, file: str, section: str = "") -> None:
     for key, value in content.items():
         where = f" in the section {section.rstrip('.')}" if section else ""
         if not isinstance(key, str):
-            raise UserError(f"{file}: a key must be text, not {key!r}{where}; correct or remove it")
+            raise UserError(
+                f"{file}: a key must be text, not {shown(key)}{where}; correct or remove it"
+            )
         if "." in key:
             raise UserError(
                 f"{file} writes {section}{key} with a dot; write each part of the key on its own "
@@ -124,7 +126,7 @@ def _pop_bases(content: Content, file: str) -> list[str]:
     names = bases if isinstance(bases, list) else [bases]
     if not names or not all(isinstance(name, str) and name for name in names):
         raise UserError(
-            f"{file}: {_BASES} must be the path of a file or a list of paths, not {bases!r}; "
+            f"{file}: {_BASES} must be the path of a file or a list of paths, not {shown(bases)}; "
             f"name the files, or remove {_BASES}"
         )
     files = []

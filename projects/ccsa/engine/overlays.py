@@ -38,7 +38,7 @@ from ccsa.engine.model_parts import (
     semantic_head,
     used_values,
 )
-from ccsa.errors import UserError, suggestion
+from ccsa.errors import UserError, shown, suggestion
 from ccsa.utils.run_folders import is_overlay_path
 
 _FIELDS = {"description": str, "for": str, "fits": dict, "kind": str, "edit_blocks": dict}
@@ -262,7 +262,7 @@ def _read(name: str, file: str) -> Overlay:
     if not isinstance(about, dict):
         raise UserError(
             f"{file}: {OVERLAY_KEY} must be a mapping with the fields {', '.join(_FIELDS)}, "
-            f"not {about!r}"
+            f"not {shown(about)}"
         )
     for key, value in about.items():
         if key not in _FIELDS:
@@ -275,14 +275,14 @@ def _read(name: str, file: str) -> Overlay:
     for field_name in ("fits", "edit_blocks"):
         for key in about.get(field_name, {}):
             if not isinstance(key, str):
-                raise UserError(f"{file}: a key in {field_name} must be a string, not {key!r}")
+                raise UserError(f"{file}: a key in {field_name} must be a string, not {shown(key)}")
     for block, change in edits.items():
         if change is not None and not (
             isinstance(change, dict) and all(isinstance(key, str) for key in change)
         ):
             raise UserError(
                 f"{file}: edit_blocks must give new keywords {{name: value}} for {block}, or null "
-                f"to remove these blocks, not {change!r}"
+                f"to remove these blocks, not {shown(change)}"
             )
     return Overlay(
         name,

@@ -14,7 +14,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ccsa.errors import UserError
+from ccsa.errors import UserError, shown
 from ccsa.inference.averaging import AveragedInference
 
 
@@ -64,7 +64,7 @@ class SlidingWindow(AveragedInference):
         super().__init__(model, average)
         for name, pair in (("crop", crop), ("stride", stride)):
             if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
-                raise UserError(f"the window's {name} must be [height, width], not {pair!r}")
+                raise UserError(f"the window's {name} must be [height, width], not {shown(pair)}")
         if any(s > c for s, c in zip(stride, crop, strict=True)):
             raise UserError(
                 f"the window's stride {list(stride)} must be at most its crop {list(crop)}"

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ccsa.data.transforms.flips import check_pairs, flip_permutation
-from ccsa.errors import UserError
+from ccsa.errors import UserError, shown
 from ccsa.inference.averaging import AveragedInference
 
 
@@ -56,7 +56,9 @@ class SemanticTTA(AveragedInference):
     ):
         super().__init__(model, average)
         if not scales or min(scales) <= 0:
-            raise UserError(f"scales must be one or more factors above 0, not {list(scales)}")
+            raise UserError(
+                f"scales must be one or more factors above 0, not {shown(list(scales))}"
+            )
         self.scales, self.flips = tuple(scales), (False, True) if flip else (False,)
         self.flip_pairs = list(check_pairs(flip_pairs))
 

@@ -9,7 +9,7 @@ from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from torch import Tensor, nn
 
 from ccsa.blocks.layers import ACTIVATIONS
-from ccsa.errors import UserError, one_of
+from ccsa.errors import UserError, one_of, shown
 
 # The names that Detectron2's get_norm knows. Backbones and heads use its norms, so that frozen and
 # synchronized norms are those of Detectron2's models.
@@ -32,7 +32,9 @@ def check_norm(norm: str) -> None:
         UserError: it does not.
     """
     if norm and norm not in DETECTRON2_NORMS:
-        raise UserError(f'norm must be "" or one of {", ".join(DETECTRON2_NORMS)}, not {norm!r}')
+        raise UserError(
+            f'norm must be "" or one of {", ".join(DETECTRON2_NORMS)}, not {shown(norm)}'
+        )
 
 
 def conv_norm_act(

@@ -20,7 +20,7 @@ from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, Bottlenec
 from detectron2.projects.deeplab.resnet import DeepLabStem
 from torch import Tensor
 
-from ccsa.errors import UserError, one_of
+from ccsa.errors import UserError, one_of, shown
 from ccsa.modeling.layers import check_norm
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -88,7 +88,7 @@ def stage_dilations(
         if len(multi_grid) != counts[-1] or min(multi_grid) < 1:
             raise UserError(
                 f"multi_grid needs {counts[-1]} factors of at least 1, one for each block of res5 "
-                f"of a ResNet-{depth}, or none; not {list(multi_grid)}"
+                f"of a ResNet-{depth}, or none; not {shown(list(multi_grid))}"
             )
         dilations[-1] = [d * factor for d, factor in zip(dilations[-1], multi_grid, strict=True)]
     return dilations
@@ -146,7 +146,9 @@ def dilated_resnet(
         make_stem = one_of({"deeplab": CeilStem}, stem, "with stem_ceil_mode, stem")
     names = ["stem", *(f"res{i}" for i in range(2, 6))]
     if not out_features or set(out_features) - set(names):
-        raise UserError(f"out_features must be among {', '.join(names)}, not {list(out_features)}")
+        raise UserError(
+            f"out_features must be among {', '.join(names)}, not {shown(list(out_features))}"
+        )
     check_norm(norm)
     basic = depth < 50
     if basic and groups != 1:

@@ -16,7 +16,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, FPN, Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import Tensor, nn
 
-from ccsa.errors import UserError, one_of
+from ccsa.errors import UserError, one_of, shown
 from ccsa.modeling.backbones.timm_models import check_name, import_timm
 from ccsa.modeling.pixel_normalization import check_pixel_constants
 
@@ -70,7 +70,9 @@ class TimmBackbone(Backbone):
         one_of(TIMM_NORMS, norm, "the norm of a timm backbone")
         if not out_features or list(out_features) != [n for n in LEVELS if n in out_features]:
             listed = ", ".join(LEVELS[1:])
-            raise UserError(f"out_features must be among {listed}, in order, not {out_features}")
+            raise UserError(
+                f"out_features must be among {listed}, in order, not {shown(out_features)}"
+            )
         check_name(name)
         self.name, self._out_features = name, list(out_features)
         self._arguments = {

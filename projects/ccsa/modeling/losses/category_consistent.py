@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ccsa.errors import UserError, at_least, one_of
+from ccsa.errors import UserError, at_least, one_of, shown
 from ccsa.modeling.layers import at_least_float32, resize_labels
 
 PARTS = ("var", "dis", "reg")
@@ -138,9 +138,11 @@ class CategoryConsistentLoss(nn.Module):
         super().__init__()
         at_least(0, channels=channels)
         if len(weights) != len(PARTS) or min(weights) < 0:
-            raise UserError(f"weights must be three numbers, none below 0, not {list(weights)}")
+            raise UserError(
+                f"weights must be three numbers, none below 0, not {shown(list(weights))}"
+            )
         if len(deltas) != 2 or not 0 <= deltas[0] <= deltas[1]:
-            raise UserError(f"deltas must be 0 <= delta_v <= delta_d, not {list(deltas)}")
+            raise UserError(f"deltas must be 0 <= delta_v <= delta_d, not {shown(list(deltas))}")
         self.terms = one_of(SCOPES, scope, "scope")
         self.reduction = nn.Conv2d(in_channels, channels, 1) if channels else nn.Identity()
         self.weights, self.deltas = tuple(weights), tuple(deltas)

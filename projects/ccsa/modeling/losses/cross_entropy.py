@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ccsa.errors import UserError, at_least
+from ccsa.errors import UserError, at_least, shown
 from ccsa.modeling.layers import at_least_float32, resize_labels
 
 COARSENESS = 8  # ratio of the image size and the size of the coarse grid
@@ -73,7 +73,7 @@ class CrossEntropy(nn.Module):
         weight = None
         if class_weights:
             if min(class_weights) <= 0:
-                raise UserError(f"class weights must be above 0, not {list(class_weights)}")
+                raise UserError(f"class weights must be above 0, not {shown(list(class_weights))}")
             weight = torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer(
             "weight", weight, persistent=False
@@ -111,7 +111,7 @@ class OhemCrossEntropy(CrossEntropy):
     ):
         super().__init__(ignore_value, class_weights)
         if not 0 <= threshold <= 1:
-            raise UserError(f"the threshold of OHEM must be in [0, 1], not {threshold!r}")
+            raise UserError(f"the threshold of OHEM must be in [0, 1], not {shown(threshold)}")
         at_least(0, min_kept=min_kept)
         self.threshold = threshold
         self.min_kept = min_kept

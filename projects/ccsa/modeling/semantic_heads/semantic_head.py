@@ -6,7 +6,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from torch import Tensor, nn
 
-from ccsa.errors import UserError
+from ccsa.errors import UserError, shown
 from ccsa.modeling.layers import resize
 from ccsa.modeling.losses.cross_entropy import CrossEntropy, OhemCrossEntropy, cross_entropy
 
@@ -140,6 +140,6 @@ def single_feature(cfg: CfgNode) -> str:
     if len(names) != 1:
         raise UserError(
             f"{cfg.MODEL.SEM_SEG_HEAD.NAME} takes one feature: set MODEL.SEM_SEG_HEAD.IN_FEATURES "
-            f'to one, such as ["res5"] of a ResNet or ["p3"] of an FPN, not {list(names)}'
+            f'to one, such as ["res5"] of a ResNet or ["p3"] of an FPN, not {shown(list(names))}'
         )
     return names[0]

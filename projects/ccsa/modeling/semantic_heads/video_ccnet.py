@@ -17,7 +17,7 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor
 
 from ccsa.blocks.spec import BlockSpec, parse_block_spec
-from ccsa.errors import UserError, at_least
+from ccsa.errors import UserError, at_least, shown
 from ccsa.modeling.clip import Clip, takes_clips
 from ccsa.modeling.semantic_heads.ccnet import CCNetHead
 
@@ -97,5 +97,7 @@ def _three_dimensional(spec: BlockSpec) -> BlockSpec:
     """
     dims = spec.keywords.get("dims", 3)
     if dims != 3:
-        raise UserError(f"the blocks of a video head need dims: 3, not {dims!r} ({spec.block})")
+        raise UserError(
+            f"the blocks of a video head need dims: 3, not {shown(dims)} ({spec.block})"
+        )
     return spec._replace(keywords={"dims": 3, **spec.keywords})

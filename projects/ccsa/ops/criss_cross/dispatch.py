@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ccsa.errors import UserError
+from ccsa.errors import UserError, shown
 from ccsa.ops.criss_cross.export import export_attention
 from ccsa.ops.criss_cross.reference import reference_attention
 from ccsa.ops.criss_cross.tiled import tiled_attention
@@ -215,7 +215,8 @@ def canonical_name(name: str, source: str) -> str:
     """
     if not isinstance(name, str):
         raise UserError(
-            f"{source} must be the name of a backend, not {name!r}; available: {_listed(BACKENDS)}"
+            f"{source} must be the name of a backend, not {shown(name)}; "
+            f"available: {_listed(BACKENDS)}"
         )
     name = ALIASES.get(name, name)
     if name not in BACKENDS:
