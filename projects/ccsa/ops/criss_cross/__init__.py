@@ -27,7 +27,7 @@ from ccsa.ops.criss_cross.dispatch import (
     use_backend,
 )
 from ccsa.ops.criss_cross.export import cross_weights
-from ccsa.ops.criss_cross.precision import without_autocast
+from ccsa.ops.criss_cross.precision import needs_float64, without_autocast
 
 __all__ = [
     "BACKENDS",
@@ -61,7 +61,8 @@ def criss_cross_attention(
     Returns:
         The output (B, Cv, *S), with the dtype and the memory format of ``value``. Under autocast
         the operands are cast to the dtype of autocast. Scores and softmax are float32 for
-        half-precision operands.
+        half-precision operands, and everything is float64 if scores may exceed 256; see
+        :func:`ccsa.ops.criss_cross.precision.needs_float64`.
 
     Raises:
         UserError: the shapes, dtypes or devices do not match, or the requested backend is unknown
@@ -81,6 +82,15 @@ def criss_cross_attention(
         tensor([[[[3., 4.],
                   [5., 6.]]]])
     """
+    _check(query, key, value)
+    if needs_float64(query, key):
+        operands = query.double(), key.double(), value.double()
+        return attention(*operands, backend=backend).to(value.dtype)
+    return attention(query, key, value, backend=backend)
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, *, backend: str | None = None) -> Tensor:
+    """Compute :func:`criss_cross_attention` in the dtype of the operands, whatever the scores."""
     _check(query, key, value)
     device = query.device.type
     autocast = device != "meta" and torch.is_autocast_enabled(device)  # meta has no autocast

@@ -37,7 +37,7 @@ BACKENDS: dict[str, Attention] = {  # in the order of preference
 ALIASES = {"torch": "tiled"}  # names of former versions
 ENVIRONMENT = "CCSA_BACKEND"
 OLDEST_TRITON = (3, 4)  # comes with torch 2.8
-TRITON_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 logger = logging.getLogger(__name__)
 _managers: list[list[str]] = []  # one list with one name per active use_backend, innermost last
@@ -110,6 +110,8 @@ def choose(keyword: str | None, query: Tensor, key: Tensor, value: Tensor) -> At
     reasons = {name: why_not(name, query) for name in BACKENDS}
     if query.device.type == "cpu":  # Triton's interpreter only serves to test the kernels
         reasons["triton"] = "the tensors are on the CPU"
+    elif query.dtype == torch.float64:  # the tiles of the kernels are made for half precision
+        reasons["triton"] = "float64 is left to the library's matrix multiplications"
     able = [name for name, reason in reasons.items() if reason is None]
     if not able:
         names: dict[str | None, list[str]] = {}
@@ -129,7 +131,7 @@ def can_run_triton(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Return whether the Triton kernels can compute these operands.
 
     They need CUDA with compute capability 8.0 or higher, or Triton's interpreter on the CPU;
-    float16, bfloat16 or float32; and one to three spatial axes.
+    a floating-point type; and one to three spatial axes.
     """
     return why_not("triton", query) is None
 
@@ -154,9 +156,8 @@ can_run_torch = can_run_tiled  # name of former versions
 
 def why_not(name: str, query: Tensor) -> str | None:
     """Return the reason why a backend cannot compute these operands, or None if it can."""
-    dtypes = TRITON_DTYPES if name == "triton" else (*TRITON_DTYPES, torch.float64)
-    if query.dtype not in dtypes:
-        return f"it computes {_listed([str(t) for t in dtypes])}, not {query.dtype}"
+    if query.dtype not in DTYPES:
+        return f"it computes {_listed([str(t) for t in DTYPES])}, not {query.dtype}"
     if name in ("triton", "tiled") and _forward_mode():
         return "its operators have no forward-mode derivatives"
     return _why_not_triton(query) if name == "triton" else None

@@ -1,9 +1,86 @@
-"""In which data types criss-cross attention computes."""
+"""In which data types attention computes.
+
+The score of two positions has a rounding error of about 1e-7 of its magnitude in float32, and a
+weight is the exponential of a score: with scores of 1e6, weights that are computed again in the
+backward pass have nothing in common with those of the forward pass, and a projected query or key
+that is rounded to float32 selects another position. Where scores can be that large, attention
+computes in float64, which costs about twice the time. Normalized features never get there.
+"""
 
 import contextlib
+import logging
 
 import torch
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
+_calls = 0  # of _warn_of_large_scores
+_warned = False
+
+LARGEST_SCORE = 256.0
+"""The bound of the scores above which attention computes in float64."""
+
+
+def needs_float64(query: Tensor, key: Tensor) -> bool:
+    """Return whether scores may be so large that attention has to compute in float64.
+
+    The bound is the largest norm of a query times the largest norm of a key. It depends on the
+    values, so that programs that are compiled, traced or exported do not look at it, nor does a
+    CUDA graph. On a GPU, float64 is used for float32 only, because the bound waits for the device;
+    for half precision, it is computed in a few of the calls, and a large one is reported once.
+
+    Args:
+        query: (B, Ck, *S).
+        key: (B, Ck, *S).
+
+    Example:
+        >>> query = torch.ones(1, 4, 5, 7)
+        >>> needs_float64(query, query), needs_float64(query, 100 * query)
+        (False, True)
+    """
+    if query.dtype == torch.float64 or not query.numel() or not _values_are_known(query):
+        return False
+    if query.device.type != "cpu" and query.dtype != torch.float32:
+        _warn_of_large_scores(query, key)
+        return False
+    return score_bound(query, key) > LARGEST_SCORE
+
+
+def _warn_of_large_scores(query: Tensor, key: Tensor) -> None:
+    """Log once if scores in half precision may be large; look at calls 1, 2, 4, 8 and so on."""
+    global _calls, _warned
+    _calls += 1
+    if _warned or _calls & (_calls - 1):
+        return
+    bound = score_bound(query, key)
+    if bound > LARGEST_SCORE:
+        _warned = True
+        logger.warning(
+            "the scores of an attention block reach %.0f, beyond which %s loses accuracy (above "
+            "%.0f, see docs/OPS.md): normalize the features before the block, or compute it in "
+            "float32",
+            bound,
+            str(query.dtype).removeprefix("torch."),
+            LARGEST_SCORE,
+        )
+
+
+@torch.no_grad()
+def score_bound(query: Tensor, key: Tensor) -> float:
+    """Return the largest norm of a query (B, Ck, *S) times the largest norm of a key."""
+    with without_autocast(query):
+        norms = (torch.linalg.vector_norm(x, dim=1, dtype=torch.float32) for x in (query, key))
+        largest = [norm.amax() for norm in norms]
+        return float(largest[0] * largest[1])
+
+
+def _values_are_known(x: Tensor) -> bool:
+    """Return whether the program may depend on the values of ``x``."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
+        return False
+    if x.device.type not in ("cpu", "cuda") or torch._C._functorch.is_batchedtensor(x):
+        return False
+    return x.device.type == "cpu" or not torch.cuda.is_current_stream_capturing()
 
 
 def score_dtype(dtype: torch.dtype) -> torch.dtype:
