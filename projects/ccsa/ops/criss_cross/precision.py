@@ -20,6 +20,8 @@ _warned = False
 LARGEST_SCORE = 256.0
 """The bound of the scores above which attention computes in float64."""
 
+HALF = (torch.float16, torch.bfloat16)
+
 
 def needs_float64(query: Tensor, key: Tensor) -> bool:
     """Return whether scores may be so large that attention has to compute in float64.
@@ -38,31 +40,56 @@ def needs_float64(query: Tensor, key: Tensor) -> bool:
         >>> needs_float64(query, query), needs_float64(query, 100 * query)
         (False, True)
     """
-    if query.dtype == torch.float64 or not query.numel() or not _values_are_known(query):
+    if query.dtype not in (torch.float32, *HALF) or not query.numel():
         return False
-    if query.device.type != "cpu" and query.dtype != torch.float32:
-        _warn_of_large_scores(query, key)
+    if not (_values_are_known(query) and _values_are_known(key)):
         return False
-    return score_bound(query, key) > LARGEST_SCORE
-
-
-def _warn_of_large_scores(query: Tensor, key: Tensor) -> None:
-    """Log once if scores in half precision may be large; look at calls 1, 2, 4, 8 and so on."""
-    global _calls, _warned
-    _calls += 1
-    if _warned or _calls & (_calls - 1):
-        return
+    wide = query.device.type == "cpu" or query.dtype == torch.float32
+    if not wide and not _is_checked():
+        return False
     bound = score_bound(query, key)
-    if bound > LARGEST_SCORE:
-        _warned = True
-        logger.warning(
-            "the scores of an attention block reach %.0f, beyond which %s loses accuracy (above "
-            "%.0f, see docs/OPS.md): normalize the features before the block, or compute it in "
-            "float32",
-            bound,
-            str(query.dtype).removeprefix("torch."),
-            LARGEST_SCORE,
-        )
+    if bound > LARGEST_SCORE and query.dtype in HALF:
+        _warn_of_large_scores(bound, query.dtype, wide)
+    return wide and bound > LARGEST_SCORE
+
+
+def cannot_resolve(lse: Tensor) -> bool:
+    """Return whether weights that are computed again from ``lse`` would be wrong.
+
+    This is for backward passes whose forward pass could not ask :func:`needs_float64`, because it
+    was part of a compiled program. An operator runs when the values are known.
+
+    Args:
+        lse: (B, *S), the log-sum-exp of the scores, to any base.
+    """
+    if lse.dtype == torch.float64 or not lse.numel() or not _values_are_known(lse):
+        return False
+    return float(lse.abs().amax()) > 2 * LARGEST_SCORE
+
+
+def _is_checked() -> bool:
+    """Return whether this call of :func:`needs_float64` looks at values in half precision on a GPU.
+
+    Calls 1, 2, 4, 8 and so on do until a warning was given.
+    """
+    global _calls
+    _calls += 1
+    return not _warned and not _calls & (_calls - 1)
+
+
+def _warn_of_large_scores(bound: float, dtype: torch.dtype, wide: bool) -> None:
+    """Log once that scores in half precision may be large."""
+    global _warned
+    if _warned or (wide and dtype != torch.float16):
+        return
+    _warned = True
+    name = str(dtype).removeprefix("torch.")
+    problem = f"gradients may exceed the range of {name}" if wide else f"{name} loses accuracy"
+    logger.warning(
+        f"the scores of an attention block may reach {bound:.0f}: above {LARGEST_SCORE:.0f}, "
+        f"{problem} (docs/OPS.md, Numerical accuracy); normalize the features before the block, or "
+        "compute it in float32"
+    )
 
 
 @torch.no_grad()
@@ -78,9 +105,22 @@ def _values_are_known(x: Tensor) -> bool:
     """Return whether the program may depend on the values of ``x``."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
         return False
-    if x.device.type not in ("cpu", "cuda") or torch._C._functorch.is_batchedtensor(x):
+    if x.device.type not in ("cpu", "cuda") or _is_symbolic(x):
         return False
     return x.device.type == "cpu" or not torch.cuda.is_current_stream_capturing()
+
+
+def _is_symbolic(x: Tensor) -> bool:
+    """Return whether ``x`` belongs to torch.func.vmap, a fake tensor or a trace of torch.fx."""
+    modes = torch._C._TorchDispatchModeKey
+    if any(torch._C._get_dispatch_mode(mode) is not None for mode in (modes.FAKE, modes.PROXY)):
+        return True
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(x):
+        if functorch.is_batchedtensor(x):
+            return True
+        x = functorch.get_unwrapped(x)
+    return isinstance(x, torch._subclasses.FakeTensor)
 
 
 def score_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from ccsa.ops.criss_cross.layout import to_layout_of
-from ccsa.ops.criss_cross.precision import score_dtype
+from ccsa.ops.criss_cross.precision import cannot_resolve, score_dtype
+from ccsa.ops.criss_cross.tiled import float64_gradients, no_second_derivative
 from ccsa.ops.criss_cross.tiles import Tiles, score_tiles, value_tiles
 
 
@@ -58,6 +59,9 @@ def _backward(
     """Return the gradients of query, key and value."""
     if not len(query):
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+    # On a GPU, a look at the values waits for the device: half precision relies on the warning.
+    if (query.dtype == torch.float32 or query.device.type == "cpu") and cannot_resolve(lse):
+        return float64_gradients(grad, query, key, value)
     do, q, k, v, o = (_dense_channels(x) for x in (grad, query, key, value, out))
     lse = lse.reshape(q.shape[:-1])
     with _launching(q) as kernels:
@@ -146,6 +150,7 @@ def _differentiate(ctx, grad, _):
     return _backward(grad, *ctx.saved_tensors)
 
 
+_backward.register_autograd(no_second_derivative)
 _forward.register_autograd(_differentiate, setup_context=_setup_context)
 
 
