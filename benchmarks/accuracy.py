@@ -1,6 +1,7 @@
 """Measure the error of every block against float64: by data type, scale, size and backend.
 
-    python -m benchmarks.accuracy                          # the table of docs/OPS.md: 3 minutes
+    python -m benchmarks.accuracy                          # all errors: 2 minutes
+    python -m benchmarks.accuracy --bounds                 # the table of docs/OPS.md
     python -m benchmarks.accuracy --blocks CrissCross --dtypes float32 --backends tiled
     TRITON_INTERPRET=1 python -m benchmarks.accuracy --backends triton --scales 1 1e4
 
@@ -19,7 +20,7 @@ import copy
 import itertools
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -66,6 +67,71 @@ class Errors(NamedTuple):
         return Errors(*(worse(a, b) for a, b in zip(self, other, strict=True)))
 
 
+class Bound(NamedTuple):
+    """The largest errors that the tests accept, at every size and with every backend.
+
+    Attributes:
+        block: the name of the block.
+        dtype: the data type of weights and features.
+        scale: the largest scale of the features.
+        output: the largest error of the output.
+        dx: the largest error of the gradient of the features.
+        layers: the largest error of the gradients of the layers on feature maps of at least two
+            positions; None if there is none, because the true gradients exceed the range of the
+            data type or vanish.
+    """
+
+    block: str
+    dtype: str
+    scale: float
+    output: float
+    dx: float
+    layers: float | None
+
+    def broken_by(self, errors: Errors, positions: int) -> bool:
+        """Return whether errors on a feature map of so many positions are larger."""
+        allowed = self.layers is None or positions < 2 or errors.layers <= self.layers
+        return not (errors.output <= self.output and errors.dx <= self.dx and allowed)
+
+
+BOUNDS = [
+    Bound("CrissCross", "float32", 1e4, 1e-6, 1e-6, 1e-4),
+    Bound("CrissCross", "float32", 6e4, 1e-6, 1e-5, 1e-2),
+    Bound("CrissCross", "bfloat16", 6e4, 1e-2, 2e-2, 0.3),
+    Bound("CrissCross", "float16", 1.0, 1e-3, 2e-3, 3e-2),
+    Bound("CrissCross", "float16", 1e3, 1e-3, 2e-3, None),
+    Bound("NonLocal", "float32", 6e4, 1e-6, 1e-6, 1e-4),
+    Bound("NonLocal", "bfloat16", 6e4, 1e-2, 2e-2, 0.3),
+    Bound("NonLocal", "float16", 1e3, 1e-3, 2e-3, 2e-2),
+    Bound("SqueezeAttention", "float32", 6e4, 5e-6, 2e-5, 3e-4),
+    Bound("SqueezeAttention", "bfloat16", 6e4, 2e-2, 0.2, 1.0),
+    Bound("SqueezeAttention", "float16", 1e4, 3e-3, 5e-2, 0.5),
+    Bound("SqueezeExcitation", "float32", 6e4, 2e-6, 2e-5, 3e-2),
+    Bound("SqueezeExcitation", "bfloat16", 1e2, 2e-2, 3e-2, 0.1),
+    Bound("SqueezeExcitation", "bfloat16", 6e4, 3e-2, 0.2, None),
+    Bound("SqueezeExcitation", "float16", 1e2, 2e-3, 5e-3, 3e-2),
+    Bound("SqueezeExcitation", "float16", 1e3, 5e-3, 5e-2, None),
+]
+
+
+def bound(block: str, dtype: str, scale: float) -> Bound | None:
+    """Return the bound of a block at a scale, or None if there is none.
+
+    Example:
+        >>> bound("NonLocal", "float16", 10.0).output
+        0.001
+    """
+    rows = (b for b in BOUNDS if (b.block, b.dtype) == (block, dtype) and scale <= b.scale)
+    return next(rows, None)
+
+
+def bounds_table() -> str:
+    """Return the table of docs/OPS.md."""
+    headers = ["block", "data type", "scale up to", "output", "dx", "layers"]
+    rows = [[b.block, b.dtype, *("-" if x is None else f"{x:g}" for x in b[2:])] for b in BOUNDS]
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
 def worse(a: float, b: float) -> float:
     """Return the larger one of two errors; NaN is larger than any number."""
     return a if a != a or a > b else b
@@ -79,6 +145,7 @@ def measure(
     backend: str | None = None,
     autocast: bool = False,
     seed: int = 0,
+    transform: Callable[[nn.Module], nn.Module] = lambda block: block,
 ) -> Errors:
     """Return the errors of a block against float64.
 
@@ -90,6 +157,7 @@ def measure(
         backend: of criss-cross attention; by default the one that is chosen automatically.
         autocast: whether weights and features are float32, and ``dtype`` is that of autocast.
         seed: of the weights and the features.
+        transform: what is done to the block before it is run, for instance torch.compile.
 
     Example:
         >>> errors = measure({"name": "CrissCross"}, (5, 7), torch.float32, 1.0)
@@ -108,7 +176,7 @@ def measure(
         expected = _results(exact, x.double(), grad.double())
     chosen = use_backend(backend) if backend else contextlib.nullcontext()
     with chosen, torch.autocast("cpu", dtype=dtype, enabled=autocast):
-        got = _results(block, x, grad)
+        got = _results(transform(block), x, grad)
     most = torch.finfo(x.dtype).max
     pairs = [(a.double(), b, b.abs() <= most) for a, b in zip(got, expected, strict=True)]
     overflow = any(not inside.all() for _, _, inside in pairs)
@@ -185,12 +253,15 @@ def parse_args() -> argparse.Namespace:
     backends = [*BACKENDS, "triton"]
     parser.add_argument("--backends", nargs="+", choices=backends, default=BACKENDS)
     parser.add_argument("--small", action="store_true", help="only sizes of up to 60 positions")
+    parser.add_argument("--bounds", action="store_true", help="print the bounds only")
     return parser.parse_args()
 
 
 @reports_user_errors
 def main() -> None:
     args = parse_args()
+    if args.bounds:
+        return print(bounds_table())
     logging.disable(logging.WARNING)
     if "triton" in args.backends:
         os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -5,12 +5,13 @@
     python -m benchmarks.paired /tmp/before --shapes 1x512x97x97 --scale 1000 --turns 60
 
 One process per checkout runs a forward and backward pass when it is its turn; the order alternates
-from turn to turn. The time is the CPU time of one thread, which other load affects less than the
+from turn to turn, and after ten turns, new processes are started in the other order. The time is the CPU time of one thread, which other load affects less than the
 time of the clock. The ratio is the median over the turns of after / before; its interval contains
 the true median with a probability of 95 %, by the order statistics of the binomial distribution.
 """
 
 import argparse
+import atexit
 import json
 import os
 import subprocess
@@ -30,6 +31,9 @@ from ccsa.errors import UserError, reports_user_errors
 ROOT = Path(__file__).resolve().parents[1]
 SHAPES = ["2x64x33x33", "2x256x50x84", "1x512x97x97", "1x512x7x200", "1x256x5x45x60"]
 WORKER = "--worker"
+TURNS = 10  # per process: where its memory is located makes a difference of a few percent
+
+_running: dict[int, subprocess.Popen] = {}
 
 
 def interval(ratios: list[float]) -> tuple[float, float, float]:
@@ -89,22 +93,30 @@ def answer(process: subprocess.Popen) -> str:
 
 def compare(before: Path, arguments: dict, turns: int) -> list[tuple[float, float]]:
     """Return the seconds (before, after) of every turn."""
-    processes = [start(before, arguments), start(ROOT, arguments)]
-    try:
-        pairs = []
-        for turn in range(turns):
-            seconds = [0.0, 0.0]
-            for i in (0, 1) if turn % 2 == 0 else (1, 0):
-                stdin = processes[i].stdin
-                assert stdin is not None
-                print(file=stdin, flush=True)
-                seconds[i] = float(answer(processes[i]))
-            pairs.append((seconds[0], seconds[1]))
-        return pairs
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+    pairs = []
+    for turn in range(turns):
+        if turn % TURNS == 0:
+            end()
+            order = [0, 1] if turn // TURNS % 2 == 0 else [1, 0]
+            for i in order:
+                _running[i] = start((before, ROOT)[i], arguments)
+        seconds = [0.0, 0.0]
+        for i in (0, 1) if turn % 2 == 0 else (1, 0):
+            stdin = _running[i].stdin
+            assert stdin is not None
+            print(file=stdin, flush=True)
+            seconds[i] = float(answer(_running[i]))
+        pairs.append((seconds[0], seconds[1]))
+    end()
+    return pairs
+
+
+def end() -> None:
+    """End the processes."""
+    while _running:
+        process = _running.popitem()[1]
+        process.kill()
+        process.wait()
 
 
 def parse_args() -> argparse.Namespace:
@@ -127,6 +139,7 @@ def main() -> None:
     args = parse_args()
     if not (args.before / "projects/ccsa").is_dir():
         raise UserError(f"{args.before} is not a checkout: it has no folder projects/ccsa")
+    atexit.register(end)
     rows, every = [], []
     for size in args.shapes:
         arguments = {"size": size, "recurrence": args.recurrence, "scale": args.scale}

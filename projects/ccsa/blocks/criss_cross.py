@@ -87,7 +87,8 @@ class CrissCross(GatedBlock):
             x: (B, C, *S).
 
         Returns:
-            (B, C, *S), channels-last.
+            (B, C, *S), channels-last; float64 if scores may be large, see
+            :func:`ccsa.ops.criss_cross.precision.needs_float64`.
         """
         x, query, key = self._query_and_key(x)
         projection = _concatenated(self.value_conv, dtype=_wide(x))
@@ -100,7 +101,8 @@ class CrissCross(GatedBlock):
             x: (B, C, *S).
 
         Returns:
-            (B, C, *S) with the dtype of x, channels-last.
+            (B, C, *S), channels-last, with the dtype of x; float64 if scores may be large, so that
+            the next recurrence starts from a result that is not rounded.
         """
         if self.checkpoint and self.training:
             # Backward must use the same backend, even if a use_backend has ended by then.

@@ -48,9 +48,12 @@ def needs_float64(query: Tensor, key: Tensor) -> bool:
     if not wide and not _is_checked():
         return False
     bound = score_bound(query, key)
-    if bound > LARGEST_SCORE and query.dtype in HALF:
+    if bound <= LARGEST_SCORE:
+        return False
+    # A projection to half precision that overflows gives an infinite bound or NaN.
+    if query.dtype in HALF:
         _warn_of_large_scores(bound, query.dtype, wide)
-    return wide and bound > LARGEST_SCORE
+    return wide
 
 
 def cannot_resolve(lse: Tensor) -> bool:
