@@ -5,9 +5,10 @@
     python -m benchmarks.paired /tmp/before --shapes 1x512x97x97 --scale 1000 --turns 60
 
 One process per checkout runs a forward and backward pass when it is its turn; the order alternates
-from turn to turn, and after ten turns, new processes are started in the other order. The time is the CPU time of one thread, which other load affects less than the
-time of the clock. The ratio is the median over the turns of after / before; its interval contains
-the true median with a probability of 95 %, by the order statistics of the binomial distribution.
+from turn to turn, and after ten turns, new processes are started in the other order. The time is
+the CPU time of one thread, which other load affects less than the time of the clock. The ratio is
+the median over the turns of after / before; its interval contains the true median with a
+probability of 95 %, by the order statistics of the binomial distribution.
 """
 
 import argparse

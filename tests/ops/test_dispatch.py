@@ -159,7 +159,7 @@ def test_types_that_no_backend_computes_are_listed():
     types = "torch.float16, torch.bfloat16, torch.float32, torch.float64, not torch.float8_e4m3fn"
     with pytest.raises(UserError, match=f"'tiled' cannot run: it computes {types}"):
         criss_cross_attention(*qkv, backend="tiled")
-    with pytest.raises(UserError, match="no backend can compute torch.float8_e4m3fn operands"):
+    with pytest.raises(UserError, match=r"no backend can compute torch\.float8"):
         criss_cross_attention(*qkv)
 
 

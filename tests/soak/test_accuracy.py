@@ -8,13 +8,13 @@ from benchmarks.accuracy import BACKENDS, BLOCKS, DTYPES, SCALES, SIZES, bound, 
 LARGER = [*SIZES, (2, 2), (7, 13), (3, 41), (40, 25), (1, 7, 1), (2, 9, 8), (5, 1, 6)]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", BLOCKS)
 def test_errors_are_below_the_documented_bounds(name, dtype, seed):
     spec = BLOCKS[name]
     attention = spec["name"] in ("CrissCross", "NonLocal")
-    backends = BACKENDS if spec["name"] == "CrissCross" else [None]
+    backends = BACKENDS[:2] if spec["name"] == "CrissCross" else [None]
     for scale in [*SCALES, 3.0, 30.0, 3e3]:
         limit = bound(spec["name"], dtype, scale)
         for size in LARGER if limit else []:

@@ -108,12 +108,11 @@ def test_half_precision(dtype):
 def test_blocks_with_large_scores(dtype):
     if DEVICE == "cuda":
         pytest.skip("the sweep computes on the CPU")
-    for scale in (1.0, 1e3, 1e4):
-        for size in ((3, 4), (1, 5), (2, 2, 3)):
-            spec = {"name": "CrissCross", "recurrence": 1}
-            errors = measure(spec, size, DTYPES[dtype], scale, "triton")
-            limit = bound("CrissCross", dtype, scale)
-            assert not limit.broken_by(errors, 12), (scale, size, errors)
+    spec = {"name": "CrissCross", "recurrence": 1}
+    for scale, size in ((1e3, (3, 4)), (1e4, (1, 5))):
+        errors = measure(spec, size, DTYPES[dtype], scale, "triton")
+        limit = bound("CrissCross", dtype, scale)
+        assert not limit.broken_by(errors, 5), (scale, size, errors)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
