@@ -24,7 +24,7 @@ train: setup
 nuclei: setup
 	@$(PYTHON) examples/prepare_nuclei.py datasets/nuclei
 	@$(PYTHON) tools/train_net.py --config-file configs/own/mask_rcnn.yaml --with criss_cross \
-		--data datasets/nuclei --epochs 24
+		--data datasets/nuclei --epochs 12
 
 far-cue: setup
 	@$(PYTHON) -m experiments.far_cue

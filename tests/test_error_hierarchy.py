@@ -20,7 +20,6 @@ ALLOWED_HANDLERS = {
     "projects/ccsa/visualization/preview.py::_cell": (
         "the drawing of a damaged record is replaced by the message of the error"
     ),
-    "projects/ccsa/analysis/runs.py::read_run": "items and get are methods of JSON objects",
     "projects/ccsa/data/checks/semantic.py::_check_pair": (
         "misread_reason only inspects an image that PIL has opened"
     ),

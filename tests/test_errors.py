@@ -1,6 +1,7 @@
 """Errors for users: suggestions for unknown names, and what a command line prints."""
 
 import pytest
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ccsa.errors import (
@@ -10,6 +11,7 @@ from ccsa.errors import (
     missing_package,
     near_misses,
     one_of,
+    out_of_memory,
     reports_user_errors,
     suggestion,
     true_or_false,
@@ -103,3 +105,67 @@ def test_other_errors_and_results_pass(capsys):
     with pytest.raises(SystemExit) as exit:
         interrupted()
     assert exit.value.code == 130 and capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "more"),
+    [
+        (MemoryError(), ""),
+        (MemoryError("Unable to allocate 7.00 GiB for an array with shape (1, 2)"), "7.00 GiB"),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't "
+                "allocate memory: you tried to allocate 4000000000000 bytes. Error code 12"
+            ),
+            "4000000000000 bytes",
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), "2.00 GiB"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), ""),
+        (OSError(12, "Cannot allocate memory"), ""),
+    ],
+)
+def test_too_little_memory_is_one_sentence(capsys, error, more):
+    @reports_user_errors
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        main()
+    text = capsys.readouterr().err
+    assert end.value.code == 2 and text.count("\n") == 1
+    assert text.startswith("error: there is not enough memory")
+    assert f"({more} more needed)" in text if more else "needed" not in text
+    assert "INPUT.CROP.SIZE" in text and "SOLVER.IMS_PER_BATCH" in text
+
+
+def test_the_allocator_of_torch_is_recognized():
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(1 << 50, dtype=torch.uint8)
+    assert "1125899906842624 bytes more needed" in out_of_memory(error.value)
+
+
+def test_other_errors_keep_their_traceback():
+    @reports_user_errors
+    def main():
+        raise RuntimeError("size mismatch")
+
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        main()
+
+
+def test_long_names_are_cut_and_unusable_files_are_one_sentence(capsys, tmp_path):
+    @reports_user_errors
+    def main(action):
+        action()
+
+    def fail():
+        raise UserError(f"there is no file {'x' * 5000}; name another")
+
+    for action, expected in (
+        (fail, f"error: there is no file {'x' * 300}... name another\n"),
+        ((tmp_path / ("x" * 5000)).exists, "cannot be used (File name too long)"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(action)
+        text = capsys.readouterr().err
+        assert end.value.code == 2 and expected in text and len(text) < 450

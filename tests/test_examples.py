@@ -70,7 +70,8 @@ def test_the_folder_is_read_as_instance_labels(tool, wheel, tmp_path, monkeypatc
     assert not list(data.problems.kinds("error"))
     counts = {split: len(records) for split, records in data.splits.items()}
     printed = capsys.readouterr().out
-    assert f"{counts['train']} training and {counts['val']} validation" in printed
+    assert counts["val"] == 1
+    assert f"{counts['train']} training tiles and one validation image" in printed
     before = sorted(folder.rglob("*"))
     run(tool, folder, monkeypatch)  # a second time changes nothing
     assert "exists already" in capsys.readouterr().out
@@ -80,7 +81,7 @@ def test_the_folder_is_read_as_instance_labels(tool, wheel, tmp_path, monkeypatc
 
 def test_no_pixel_is_used_for_training_and_for_validation(tool, tmp_path):
     columns = np.tile(np.arange(512, dtype=np.uint16), (512, 1))
-    tool.write_tiles(tmp_path / "nuclei", columns, columns)
+    tool.write_folder(tmp_path / "nuclei", columns, columns)
     seen = {
         split: {
             int(value)
@@ -93,12 +94,24 @@ def test_no_pixel_is_used_for_training_and_for_validation(tool, tmp_path):
     assert seen["train"] | seen["val"] == set(range(max(seen["val"]) + 1))
 
 
-def test_the_validation_tiles_do_not_overlap(tool, tmp_path, image, labels):
+def test_the_training_tiles_cover_the_left_part_and_are_turned(tool, tmp_path, labels):
     numbers = np.arange(512 * 512, dtype=np.uint32).reshape(512, 512).astype(np.float32)
-    tool.write_tiles(tmp_path / "nuclei", numbers, labels)
-    tiles = [np.array(Image.open(file)) for file in (tmp_path / "nuclei/val/images").glob("*.tif")]
-    pixels = np.concatenate([tile.ravel() for tile in tiles])
-    assert len(np.unique(pixels)) == len(pixels)
+    tool.write_folder(tmp_path / "nuclei", numbers, labels)
+    files = sorted((tmp_path / "nuclei/train/images").iterdir())
+    tiles = [np.array(Image.open(file)) for file in files]
+    assert {tile.shape for tile in tiles} == {(tool.TILE, tool.TILE)}
+    assert set(np.unique(tiles)) == set(numbers[:, : tool.BORDER].ravel())
+    steps = {float(tile[0, 1] - tile[0, 0]) for tile in tiles}  # along rows or columns, both ways
+    assert steps == {1, -1, 512, -512}
+
+
+def test_the_validation_objects_are_those_of_the_image(tool, tmp_path, image, labels):
+    labels[100:120, tool.BORDER - 1 : tool.BORDER + 20] = 200  # loses its first column
+    tool.write_folder(tmp_path / "nuclei", image, labels)
+    [record] = read_folder(tmp_path / "nuclei").splits["val"]
+    right = labels[:, tool.BORDER :]
+    assert (record["height"], record["width"]) == right.shape
+    assert len(record["annotations"]) == len(np.unique(right)) - 1
 
 
 def test_another_wheel_is_rejected(tool, wheel, tmp_path, monkeypatch, capfd):

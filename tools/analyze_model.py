@@ -38,11 +38,19 @@ from ccsa.insertion import context_blocks
 def size(text: str) -> tuple[int, int]:
     """Parse ``HEIGHTxWIDTH``."""
     parts = text.split("x")
-    if len(parts) != 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
+    if len(parts) != 2 or not all(p.isdecimal() and 0 < int(p) <= 100_000 for p in parts):
         raise argparse.ArgumentTypeError(
-            f"'{text}' is not a size; give HEIGHTxWIDTH, e.g. 800x1333"
+            f"'{text[:60]}' is not a size; give HEIGHTxWIDTH, e.g. 800x1333"
         )
     return int(parts[0]), int(parts[1])
+
+
+def depth(text: str) -> int:
+    """Parse a number of levels."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is not a number of levels; give 0 or more")
+    return value
 
 
 def parse_args() -> argparse.Namespace:
@@ -63,7 +71,7 @@ def parse_args() -> argparse.Namespace:
         "test size with an aspect ratio of 3 to 4",
     )
     parser.add_argument(
-        "--depth", type=int, default=2, help="list modules down to this depth (default: 2)"
+        "--depth", type=depth, default=2, help="list modules down to this depth (default: 2)"
     )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     return parser.parse_args()

@@ -32,6 +32,7 @@ from typing import Any
 import ccsa  # noqa: F401  first, because it silences a warning of the imports below
 
 # isort: split
+import cv2
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from tabulate import tabulate
@@ -65,7 +66,7 @@ from ccsa.engine.check_settings import (
 )
 from ccsa.engine.own_data import add_data_arguments
 from ccsa.errors import UserError, near_misses, reports_user_errors, suggestion
-from ccsa.utils.files import write_text
+from ccsa.utils.files import check_writable, write_text
 from ccsa.utils.user_code import import_user_code
 from ccsa.visualization.preview import draw_preview
 
@@ -105,6 +106,7 @@ def main() -> None:
     if args.kinds:
         print(kinds_table())
         return
+    check_outputs(args)
     import_user_code(args.imports)
     cfg = check_cfg(args)
     families = [name for name in args.names if name in FAMILIES]
@@ -124,6 +126,19 @@ def main() -> None:
     report(checked, facts, args)
     if checked.problems.stopping(cfg.DATASETS.ALLOW):
         sys.exit(2)
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Check that the files of --json and --preview can be written, before anything is read.
+
+    Raises:
+        UserError: one of them cannot.
+    """
+    for option, file in (("--json", args.json), ("--preview", args.preview)):
+        if file:
+            check_writable(file, option)
+    if args.preview and not cv2.haveImageWriter(str(args.preview)):
+        raise UserError(f"--preview {args.preview} is not an image file; name a .png or .jpg file")
 
 
 def check_own(
@@ -239,8 +254,8 @@ def check_families(args: argparse.Namespace) -> None:
         notes += family_notes
     if not reports:
         raise UserError(
-            f"none of {', '.join(FAMILIES)} is ready under {args.root.absolute()}: "
-            f"{'; '.join(notes)}. See docs/DATASETS.md"
+            f"none of {', '.join(FAMILIES)} is ready under {args.root.absolute()}; "
+            "docs/DATASETS.md shows their layout, or name the folder with --root"
         )
     for kinds in dict.fromkeys(report.kinds for report in reports):
         rows = [report.row() for report in reports if report.kinds == kinds]

@@ -21,7 +21,7 @@ from ccsa.analysis.comparison import compare
 from ccsa.analysis.runs import choose_metric, find_runs, group_runs, read_run
 from ccsa.engine.own_data import add_data_arguments, data_options
 from ccsa.errors import UserError, reports_user_errors
-from ccsa.utils.files import atomic_write
+from ccsa.utils.files import atomic_write, check_writable
 
 
 def parse_args() -> argparse.Namespace:
@@ -58,6 +58,7 @@ def new_files(folder: Path) -> list[Path]:
     for file in files:
         if file.exists():
             raise UserError(f"{file} exists already; name another folder with --output")
+        check_writable(file, "--output")
     return files
 
 

@@ -24,11 +24,30 @@ from ccsa.engine import Trainer, describe_device, trained_cfg
 from ccsa.engine.own_data import add_data_arguments
 from ccsa.engine.trained_model import add_trained_model_arguments
 from ccsa.errors import UserError, reports_user_errors
+from ccsa.inference import build_inference
 from ccsa.visualization.demo import Demo, Window
 from ccsa.visualization.media import choose_targets, find_inputs, is_video
 
 # A key of the configuration that has a section, such as MODEL.DEVICE.
 CONFIG_KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z][A-Z0-9_]*)+")
+
+
+def fraction(text: str) -> float:
+    """Parse a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:  # NaN fails too
+        raise argparse.ArgumentTypeError(f"'{text[:60]}' is not a number from 0 to 1")
+    return value
+
+
+def camera(text: str) -> int:
+    """Parse the number of a camera."""
+    value = int(text)
+    if not 0 <= value < 1000:
+        raise argparse.ArgumentTypeError(
+            f"'{text[:60]}' is not the number of a camera; the first is 0"
+        )
+    return value
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,15 +60,21 @@ def parse_args() -> argparse.Namespace:
     source.add_argument("--input", nargs="+", help="images, folders, glob patterns and videos")
     source.add_argument("--video-input", metavar="FILE", help="one video, whatever its suffix is")
     source.add_argument(
-        "--webcam", nargs="?", type=int, const=0, metavar="N", help="a camera, by default number 0"
+        "--webcam",
+        nargs="?",
+        type=camera,
+        const=0,
+        metavar="N",
+        help="a camera, by default number 0",
     )
     parser.add_argument(
         "--output", help="a folder, or a file if there is one input; by default a window is opened"
     )
     parser.add_argument(
         "--confidence-threshold",
-        type=float,
+        type=fraction,
         default=0.5,
+        metavar="SCORE",
         help="draw objects with at least this score (default: 0.5)",
     )
     parser.add_argument(
@@ -141,7 +166,7 @@ def main() -> None:
     checkpointer.load(cfg.MODEL.WEIGHTS)
     if checkpointer.report:  # None for random weights
         print(*checkpointer.report.lines, sep="\n")
-    demo = Demo(cfg, model)
+    demo = Demo(cfg, build_inference(cfg, model))
     if window is None:
         draw_files(demo, inputs, targets)
     elif args.webcam is None:

@@ -5,11 +5,15 @@ with nothing but torch installed.
 """
 
 import difflib
+import errno
 import functools
+import os
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
+
+_LONGEST_VALUE = 60  # characters of a value that a message shows
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -104,6 +108,21 @@ def suggestion(
     return text
 
 
+def shown(value: Any) -> str:
+    """Return a value for a message, shortened if it is long.
+
+    Example:
+        >>> shown("x" * 99)[:5], len(shown("x" * 99))
+        ("'xxxx", 60)
+    """
+    try:
+        written = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or very deep lists
+        written = f"a {type(value).__name__} that is too large to be shown"
+    written = " ".join(written.split())
+    return written if len(written) <= _LONGEST_VALUE else f"{written[: _LONGEST_VALUE - 3]}..."
+
+
 def one_of(choices: Mapping[K, V] | Collection[K], value: K, keyword: str) -> Any:
     """Return the choice that ``value`` names: its value in a mapping, else the value itself.
 
@@ -116,8 +135,21 @@ def one_of(choices: Mapping[K, V] | Collection[K], value: K, keyword: str) -> An
     """
     if value not in list(choices):  # a list, because the value may be unhashable
         valid = ", ".join(map(str, choices))
-        raise UserError(f"{keyword} must be one of {valid}, not {value!r}")
+        raise UserError(f"{keyword} must be one of {valid}, not {shown(value)}")
     return choices[value] if isinstance(choices, Mapping) else value
+
+
+def between(least: int, most: int, **values: int) -> None:
+    """Check that every keyword is an integer from ``least`` to ``most``.
+
+    Raises:
+        UserError: the first keyword that is not.
+    """
+    for keyword, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise UserError(
+                f"{keyword} must be an integer from {least} to {most}, not {shown(value)}"
+            )
 
 
 def at_least(least: int, **values: int) -> None:
@@ -128,7 +160,7 @@ def at_least(least: int, **values: int) -> None:
     """
     for keyword, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise UserError(f"{keyword} must be an integer of at least {least}, not {value!r}")
+            raise UserError(f"{keyword} must be an integer of at least {least}, not {shown(value)}")
 
 
 def true_or_false(**values: bool) -> None:
@@ -139,14 +171,14 @@ def true_or_false(**values: bool) -> None:
     """
     for keyword, value in values.items():
         if not isinstance(value, bool):
-            raise UserError(f"{keyword} must be true or false, not {value!r}")
+            raise UserError(f"{keyword} must be true or false, not {shown(value)}")
 
 
 def reports_user_errors(main: Callable) -> Callable:
     """Decorate the ``main`` of a command line.
 
     A :class:`UserError` prints its message to standard error and exits with status 2, without a
-    traceback. An interrupt exits with status 130.
+    traceback, and so does an error of :func:`out_of_memory`. An interrupt exits with status 130.
     """
 
     @functools.wraps(main)
@@ -159,8 +191,72 @@ def reports_user_errors(main: Callable) -> Callable:
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(130)
+        except (MemoryError, RuntimeError, OSError) as error:
+            sentence = out_of_memory(error) or _unusable_file(error)
+            if not sentence:
+                raise
+            print(f"error: {sentence}", file=sys.stderr)
+            sys.exit(2)
 
     return wrapped
+
+
+# What the allocators of torch, of NumPy and of the operating system, and data loaders whose worker
+# process was killed, say about memory.
+_NO_MEMORY = re.compile(
+    r"out of memory|not enough memory|can't allocate memory|cannot allocate memory"
+    r"|unable to allocate|alloc_cpu|killed by signal: killed|invalid buffer size"
+    r"|storage size calculation overflowed",
+    re.IGNORECASE,
+)
+_AMOUNT = re.compile(r"(?:allocate|allocate:)\s+(\d[\d.]*\s?(?:[KMGTPE]i?B|bytes))", re.IGNORECASE)
+
+
+# Errors of files that no program can prevent, and paths that no system accepts.
+_FILE_ERRORS = (
+    *(errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EIO),
+    *(errno.ELOOP, errno.EMFILE, errno.ENFILE),
+)
+
+
+def _unusable_file(error: BaseException) -> str:
+    """Return one sentence about a file or folder that the system refuses; empty for others."""
+    if not isinstance(error, OSError) or error.errno not in _FILE_ERRORS:
+        return ""
+    name = error.filename
+    where = shown(os.fspath(name)) if isinstance(name, str | bytes | os.PathLike) else "a file"
+    return (
+        f"{where} cannot be used ({error.strerror}); name another file or folder, or fix its "
+        "permissions or the space there"
+    )
+
+
+def out_of_memory(error: BaseException) -> str:
+    """Return one sentence about an error of memory that says what needs less; empty for others.
+
+    Example:
+        >>> out_of_memory(MemoryError("Unable to allocate 7.00 GiB for an array"))[:49]
+        'there is not enough memory (7.00 GiB more needed)'
+        >>> out_of_memory(RuntimeError("size mismatch"))
+        ''
+    """
+    kind, text = type(error).__name__, str(error)
+    if not (
+        isinstance(error, MemoryError) or kind == "OutOfMemoryError" or _NO_MEMORY.search(text)
+    ):
+        return ""
+    amount = _AMOUNT.search(text)
+    more = f" ({amount[1]} more needed)" if amount else ""
+    return (
+        f"there is not enough memory{more}; use smaller images (INPUT.MIN_SIZE_TRAIN, "
+        "INPUT.MIN_SIZE_TEST), a smaller INPUT.CROP.SIZE or TEST.SLIDING_WINDOW.CROP, fewer images "
+        "at a time (SOLVER.IMS_PER_BATCH, or SOLVER.ACCUMULATE for the same batch), fewer "
+        "DATALOADER.NUM_WORKERS, or a smaller model"
+    )
+
+
+_LONGEST_WORD = 300  # characters, of a path or a name in a message
+_LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD + 3},}}")
 
 
 def _message(error: UserError) -> str:
@@ -170,4 +266,4 @@ def _message(error: UserError) -> str:
     if text.startswith("Caught ") and "Traceback (most recent call last)" in text:
         raised = rf"^(?:\w+\.)*{type(error).__name__}: "
         text = re.split(raised, text, flags=re.MULTILINE)[-1]
-    return text.strip()
+    return _LONG_WORD.sub(lambda word: f"{word[0][:_LONGEST_WORD]}...", text.strip())

@@ -16,16 +16,17 @@ from ccsa.engine import checks
 from ccsa.engine.checks import (
     check_dataset,
     check_model,
-    check_processes,
     check_run,
 )
+from ccsa.engine.processes import check_processes
 from ccsa.engine.setup import setup_cfg
 from ccsa.errors import UserError
 
 
 def arguments(**changes):
     values = {"num_gpus": 1, "num_machines": 1, "opts": [], "eval_only": False, "resume": False}
-    return argparse.Namespace(**{**values, **changes})
+    address = {"machine_rank": 0, "dist_url": "tcp://127.0.0.1:29500"}
+    return argparse.Namespace(**{**values, **address, **changes})
 
 
 @pytest.fixture
@@ -169,6 +170,33 @@ def test_less_than_one_process_is_refused(config, changes):
     assert "at least 1" in message(check_processes, config(), arguments(**changes))
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"num_machines": 2, "machine_rank": 5}, "number the machines from 0 to 1"),
+        ({"num_machines": 2, "machine_rank": -1}, "--machine-rank -1 does not exist"),
+        ({"machine_rank": 1}, "--machine-rank 1 does not exist for --num-machines 1"),
+        ({"num_machines": 2, "dist_url": "auto"}, "--dist-url auto is only possible on one"),
+        ({"dist_url": "nonsense"}, "--dist-url 'nonsense' is not an address"),
+        ({"dist_url": "tcp://127.0.0.1"}, "is not an address"),
+        ({"dist_url": "tcp://127.0.0.1:99999"}, "a port from 1 to 65535"),
+        ({"dist_url": ""}, "--dist-url '' is not an address"),
+        ({"num_machines": 10**9}, "at most 1000000, not 1000000000"),
+        ({"num_gpus": 10**5, "opts": ["MODEL.DEVICE", "cpu"]}, "too much for the .* CPU cores"),
+    ],
+)
+def test_processes_that_cannot_find_each_other_are_refused(config, changes, expected):
+    text = message(check_processes, config("MODEL.DEVICE", "cpu"), arguments(**changes))
+    assert re.search(expected, text), text
+
+
+def test_addresses_of_one_and_of_several_machines_are_accepted(config):
+    cfg = config("MODEL.DEVICE", "cpu", "SOLVER.IMS_PER_BATCH", "8")
+    for url in ("tcp://host-1.example:29500", "tcp://[::1]:1", "tcp://127.0.0.1:65535"):
+        check_processes(cfg, arguments(num_machines=2, machine_rank=1, dist_url=url))
+    check_processes(cfg, arguments(dist_url="auto"))
+
+
 def test_a_batch_that_cannot_be_shared_is_refused(config):
     opts = ["MODEL.DEVICE", "cpu", "SOLVER.IMS_PER_BATCH", "8"]
     for world in ({"num_gpus": 2}, {"num_gpus": 2, "num_machines": 4}):
@@ -249,7 +277,11 @@ def test_a_run_is_checked_in_all_parts(config, tmp_path):
         "test set": (config("DATASETS.TEST", ("nothing_val",)), {}, "nothing_val"),
         "weights": (config("MODEL.WEIGHTS", "nowhere.pth"), {}, "nowhere.pth"),
         "model": (config(*blocks(block="Nothing")), {}, "Nothing"),
-        "augmentation": (config("TEST.AUG.ENABLED", True), {}, "TEST.SEM_SEG_AUG"),
+        "augmentation": (
+            config("TEST.AUG.ENABLED", True, "MODEL.KEYPOINT_ON", True),
+            {},
+            "MODEL.KEYPOINT_ON",
+        ),
     }
     for cfg, changes, word in bad.values():
         assert word in message(check_run, cfg, arguments(**changes))

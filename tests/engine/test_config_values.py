@@ -66,8 +66,8 @@ def test_valid_values_are_converted_to_the_type_of_the_key(defaults, key, word, 
     [
         ("SOLVER.MAX_ITER", "-5", "must be an integer from 1 to 1000000000, not -5"),
         ("SOLVER.MAX_ITER", "True", "must be an integer from 1 to 1000000000, not True"),
-        ("SOLVER.BASE_LR", "-0.1", "must be a finite number above 0, not -0.1"),
-        ("SOLVER.BASE_LR", "nan", "must be a finite number above 0, not 'nan'"),
+        ("SOLVER.BASE_LR", "-0.1", "must be a number above 0 and at most 1000000, not -0.1"),
+        ("SOLVER.BASE_LR", "nan", "must be a number above 0 and at most 1000000, not 'nan'"),
         ("SOLVER.MOMENTUM", "1.0", "must be a number from 0 to below 1, not 1.0"),
         ("SOLVER.OPTIMIZER", "sgd", "must be one of SGD, AdamW, not 'sgd'"),
         ("INPUT.FORMAT", "BRG", "must be one of RGB, BGR, L, not 'BRG'"),
@@ -108,7 +108,10 @@ def test_a_value_in_a_file_names_the_file(defaults):
     for value, end in ((math.nan, "not nan"), ("-1", "not -1.0"), ([1], "not [1]")):
         content = {"SOLVER": {"BASE_LR": value}}
         text = message(merge_content, defaults.clone(), content, "x.yaml")
-        assert text == f"SOLVER.BASE_LR (in x.yaml) must be a finite number above 0, {end}"
+        assert (
+            text
+            == f"SOLVER.BASE_LR (in x.yaml) must be a number above 0 and at most 1000000, {end}"
+        )
 
 
 def test_a_key_given_twice_is_reported(defaults, logged):

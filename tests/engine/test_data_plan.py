@@ -73,8 +73,8 @@ def data(images=100, size=(480, 640), objects=40.0, count=5, rare=0, **changes):
     return Statistics(**{**values, **changes})
 
 
-def decide(cfg, found, epochs=None, detector=True, written=()):
-    decisions = plan(cfg, found, epochs, detector=detector, written=written)
+def decide(cfg, found, epochs=None, detector=True, written=(), validation=None):
+    decisions = plan(cfg, found, epochs, detector=detector, written=written, validation=validation)
     assert len({d.key for d in decisions}) == len(decisions)
     assert all(d.reason and "\n" not in d.reason for d in decisions)
     return {d.key: d.value for d in decisions}
@@ -178,6 +178,22 @@ def test_iterations_follow_from_images_and_epochs(root):
     )  # images without objects are left out
 
 
+def test_weights_that_are_fine_tuned_get_a_lower_learning_rate(root):
+    cfg = configure(root, "own/mask_rcnn")
+    assert "SOLVER.BASE_LR" not in decide(cfg, data())
+    cfg.MODEL.WEIGHTS = "model_final.pth"
+    assert decide(cfg, data())["SOLVER.BASE_LR"] < cfg.SOLVER.BASE_LR
+    assert "SOLVER.BASE_LR" not in decide(cfg, data(), written={"SOLVER.BASE_LR"})
+    assert "SOLVER.BASE_LR" not in decide(configure(root, "mask_rcnn"), data())  # SGD
+
+
+@pytest.mark.parametrize(("iterations", "warmup"), [(3, 1), (100, 20), (400, 60), (30_000, 1000)])
+def test_short_runs_are_warmed_up_longer(root, iterations, warmup):
+    cfg = configure(root, "own/mask_rcnn", "SOLVER.MAX_ITER", iterations)
+    values = decide(cfg, data(), written={"SOLVER.MAX_ITER"})
+    assert values["SOLVER.WARMUP_ITERS"] == warmup
+
+
 def test_epochs_stay_the_same_for_another_number_of_processes(root):
     cfg = configure(root, "mask_rcnn", "MODEL.WEIGHTS", "")  # 16 images on 8 processes
     apply(cfg, decide(cfg, data(800), 10))
@@ -238,3 +254,47 @@ def test_the_other_side_fits_the_one_that_the_user_wrote(root, key, value, other
         assert decision.value >= 1600
     else:
         assert decision.value in (100, (100,))
+
+
+TILES = data(65, (128, 128), 20, 16)
+
+
+def test_validation_images_get_the_scale_of_training_tiles(root):
+    cfg = configure(root, "own/mask_rcnn")
+    alone = decide(cfg, TILES)
+    values = decide(cfg, TILES, validation=data(2, (256, 512), 20, 150))
+    changed = {key: value for key, value in values.items() if alone[key] != value}
+    size = alone["INPUT.MIN_SIZE_TEST"]
+    assert changed.pop("INPUT.MIN_SIZE_TEST") == 2 * size
+    assert changed.pop("INPUT.MAX_SIZE_TEST") == 4 * size
+    # The limits of the evaluation change as well, and nothing that is used for training.
+    assert changed.pop("TEST.DETECTIONS_PER_IMAGE") == 250
+    assert set(changed) == {f"MODEL.RPN.{when}_NMS_TOPK_TEST" for when in ("PRE", "POST")}
+    written = {"INPUT.MIN_SIZE_TEST"}
+    cfg.INPUT.MIN_SIZE_TEST = 4 * size  # tiles of twice the size
+    enlarged = decide(cfg, TILES, written=written, validation=data(2, (256, 512), 20, 16))
+    key = "MODEL.ANCHOR_GENERATOR.SIZES"
+    assert enlarged[key] == [[2 * length for length in sizes] for sizes in alone[key]]
+
+
+@pytest.mark.parametrize(
+    "validation",
+    [
+        data(2, (256, 256), 40, 16),  # the same scenes by a camera of twice the resolution
+        data(2, (128, 128), 40, 16),  # larger objects in images of the same size
+        data(2, (128, 128), 20, 0),  # no objects
+        None,
+    ],
+)
+def test_other_validation_images_get_the_size_of_training_images(root, validation):
+    cfg = configure(root, "own/mask_rcnn")
+    values = decide(cfg, TILES, validation=validation)
+    assert values == decide(cfg, TILES)
+
+
+def test_a_semantic_model_ignores_the_sizes_of_validation_objects(root):
+    cfg = configure(root, "own/ccnet")
+    other = data(2, (256, 512), 20, 150)
+    assert decide(cfg, TILES, detector=False, validation=other) == decide(
+        cfg, TILES, detector=False
+    )

@@ -185,3 +185,19 @@ def test_every_process_stops_in_the_same_iteration(tmp_path):
     expected = Net()
     reference(expected, [batch_of(4, 0) + batch_of(4, 1)])
     assert all(torch.allclose(weights[k], v, atol=1e-6) for k, v in expected.state_dict().items())
+
+
+class DivergedNet(Net):
+    """A model that finds out during the forward pass that it has diverged, as Detectron2's RPN."""
+
+    def forward(self, batch):
+        super().forward(batch)
+        raise FloatingPointError("Predicted boxes or scores contain Inf/NaN.")
+
+
+def test_a_model_that_diverges_in_the_forward_pass_names_the_images_and_keeps_its_buffers():
+    model = DivergedNet(norm=True)
+    before = copy.deepcopy(model)
+    with pytest.raises(UserError, match=r"diverged.*iteration 0 .*0\.jpg, 1\.jpg.*BASE_LR"):
+        run(model, [batch_of(2)])
+    assert same(model, before)

@@ -129,16 +129,19 @@ def config(**changes):
     return cfg
 
 
+ONE = 2 * PANEL  # the panel of a single image
+
+
 def panels(path) -> tuple[np.ndarray, np.ndarray]:
     picture = np.asarray(Image.open(path))
-    rows = picture[HEADING_HEIGHT : HEADING_HEIGHT + PANEL]
-    return rows[:, GAP : GAP + PANEL], rows[:, 2 * GAP + PANEL : 2 * GAP + 2 * PANEL]
+    rows = picture[HEADING_HEIGHT : HEADING_HEIGHT + ONE]
+    return rows[:, GAP : GAP + ONE], rows[:, 2 * GAP + ONE : 2 * GAP + 2 * ONE]
 
 
 def color_in(panel: np.ndarray, label: int) -> np.ndarray:
     """Return the color of a square in its lower right part, where no label is drawn."""
     x, y = SQUARES[label]
-    return panel[int((y + 20) / SIZE * PANEL), int((x + 20) / SIZE * PANEL)]
+    return panel[int((y + 20) / SIZE * ONE), int((x + 20) / SIZE * ONE)]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 seed."""
 
 import argparse
-import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+from ccsa.analysis.results import read_results
 from ccsa.engine.config_files import flat_keys
 from ccsa.engine.config_values import find_value
 from ccsa.engine.setup import setup_cfg
@@ -22,6 +22,7 @@ from ccsa.utils.run_folders import CONFIG, RESULTS, holds_run
 # The keys that may differ between two runs of one group. Data may have moved between two runs.
 _RUN_KEYS = ("SEED", "OUTPUT_DIR")
 _LOCATION_KEYS = ("ROOT", "IMAGES", "VAL", "VAL_IMAGES")
+_MOST_NAMES = 20  # of metrics in a message
 
 
 @dataclass(frozen=True)
@@ -129,27 +130,8 @@ def read_run(folder: Path, **data: Any) -> Run:
     options = ["MODEL.DEVICE", "auto"]
     args = argparse.Namespace(config_file=str(folder / CONFIG), opts=options, **data)
     cfg = setup_cfg(args)
-    try:
-        record = json.loads((folder / RESULTS).read_text())
-        results = record["results"]
-        if len(cfg.DATASETS.TEST) > 1:
-            results = results[cfg.DATASETS.TEST[0]]
-        results = {
-            task: {key: math.nan if value is None else value for key, value in values.items()}
-            for task, values in results.items()
-        }
-        memory = record.get("peak_memory_bytes")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{folder / RESULTS} is not a record of a run ({error!r}); "
-            "train or evaluate the run again"
-        ) from error
-    if not results:
-        raise UserError(
-            f"run {folder} has evaluated nothing: its {RESULTS} contains no metric; evaluate it "
-            "with a test dataset (DATASETS.TEST)"
-        )
-    return Run(folder, cfg, results, memory)
+    results = read_results(folder / RESULTS, cfg.DATASETS.TEST)
+    return Run(folder, cfg, results.tasks, results.memory)
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
@@ -250,7 +232,9 @@ def _available(runs: Sequence[Run]) -> str:
     names = [name for name in first if all(name in others for others in each)]
     plain = [name for name in names if "-" not in name]
     classes = [name for name in names if "-" in name][:1] if plain else []
-    return ", ".join([*(plain or names), *(f"and for each class e.g. {c}" for c in classes)])
+    shown = (plain or names)[:_MOST_NAMES]
+    more = [f"and {len(plain or names) - len(shown)} more"] * (len(plain or names) > len(shown))
+    return ", ".join([*shown, *more, *(f"and for each class e.g. {c}" for c in classes)])
 
 
 def _without_seed(cfg: CfgNode) -> str:

@@ -9,6 +9,10 @@ CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d
 """Convolutions by number of spatial axes."""
 
 
+MOST_CHANNELS = 2**16
+"""The largest width, and therefore reduction, that a block accepts."""
+
+
 class GatedBlock(nn.Module):
     """A block that computes x + gamma * context(x), where gamma is a scalar that starts at 0.
 

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ccsa.blocks.base import CONV, GatedBlock
+from ccsa.blocks.base import CONV, MOST_CHANNELS, GatedBlock
 from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY
-from ccsa.errors import at_least, one_of, true_or_false
+from ccsa.errors import at_least, between, one_of, true_or_false
 from ccsa.ops.criss_cross import attention
 from ccsa.ops.criss_cross.dispatch import requested_backend
 from ccsa.ops.criss_cross.precision import needs_float64
@@ -66,8 +66,9 @@ class CrissCross(GatedBlock):
         checkpoint: bool = False,
     ):
         super().__init__()
-        at_least(1, channels=channels, reduction=reduction)
-        at_least(0, recurrence=recurrence)
+        at_least(1, channels=channels)
+        between(1, MOST_CHANNELS, reduction=reduction)
+        between(0, 100, recurrence=recurrence)
         true_or_false(checkpoint=checkpoint)
         conv = one_of(CONV, dims, "dims")
         inner = max(1, channels // reduction)

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ccsa.blocks.base import CONV, GatedBlock
+from ccsa.blocks.base import CONV, MOST_CHANNELS, GatedBlock
 from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY
-from ccsa.errors import UserError, at_least, one_of, true_or_false
+from ccsa.errors import UserError, at_least, between, one_of, true_or_false
 from ccsa.ops.criss_cross.precision import needs_float64
 
 
@@ -54,7 +54,8 @@ class NonLocal(GatedBlock):
     ):
         super().__init__(residual)
         value_reduction = reduction if value_reduction is None else value_reduction
-        at_least(1, channels=channels, reduction=reduction, value_reduction=value_reduction)
+        at_least(1, channels=channels)
+        between(1, MOST_CHANNELS, reduction=reduction, value_reduction=value_reduction)
         true_or_false(out_conv=out_conv)
         if not out_conv and value_reduction != 1:
             raise UserError(

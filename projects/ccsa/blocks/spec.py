@@ -12,7 +12,7 @@ from torch import nn
 
 from ccsa.blocks.layout import Layout, parse_layout
 from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY, build_block
-from ccsa.errors import UserError
+from ccsa.errors import UserError, shown
 
 
 class BlockSpec(NamedTuple):
@@ -66,21 +66,25 @@ def parse_block_spec(spec: Any, *, placed: bool = False) -> BlockSpec:
         return spec
     form = "{at: module path, block: name, ...}" if placed else "{block: name, ...}"
     if not (isinstance(spec, Mapping) and all(isinstance(key, str) for key in spec)):
-        raise UserError(f"a context block is a mapping {form}, not {spec!r}")
+        raise UserError(f"a context block is a mapping {form}, not {shown(spec)}")
     keywords = dict(spec)
     block = keywords.pop("block", None)
     at = keywords.pop("at", "") if placed else ""
     channels = keywords.pop("channels", None) if placed else None
     if not isinstance(block, str) or (placed and not (isinstance(at, str) and at)):
         needed = "'at' (a module path) and 'block' (a name)" if placed else "'block' (a name)"
-        raise UserError(f"a context block is a mapping {form} and needs {needed}, not {spec!r}")
+        raise UserError(
+            f"a context block is a mapping {form} and needs {needed}, not {shown(spec)}"
+        )
     if channels is not None and (
         isinstance(channels, bool) or not isinstance(channels, int) or channels < 1
     ):
-        raise UserError(f"'channels' must be a positive integer, not {channels!r}: {spec!r}")
+        raise UserError(
+            f"'channels' must be a positive integer, not {shown(channels)}: {shown(spec)}"
+        )
     if "channels" in keywords:
         raise UserError(
-            f"'channels' is set by the head that contains the block: remove it from {spec!r}"
+            f"'channels' is set by the head that contains the block: remove it from {shown(spec)}"
         )
     layout = parse_layout(keywords, spec, _own_keywords(block)) if placed else Layout()
     return BlockSpec(block, keywords, at, channels, layout)

@@ -8,10 +8,10 @@ kernel sizes, the reduction, the norm, the upsampling and the activations: each 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ccsa.blocks.base import GatedBlock
+from ccsa.blocks.base import MOST_CHANNELS, GatedBlock
 from ccsa.blocks.layers import ACTIVATIONS, BLOCK_NORMS
 from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY
-from ccsa.errors import UserError, at_least, one_of
+from ccsa.errors import UserError, at_least, between, one_of
 
 ALIGN_CORNERS = {"bilinear": False, "nearest": None}
 
@@ -66,8 +66,9 @@ class SqueezeAttention(GatedBlock):
     ):
         super().__init__(residual)
         out_channels = channels if out_channels is None else out_channels
-        at_least(1, channels=channels, out_channels=out_channels, pool=pool, reduction=reduction)
-        at_least(1, kernel_size=kernel_size)
+        at_least(1, channels=channels)
+        between(1, MOST_CHANNELS, out_channels=out_channels, reduction=reduction)
+        between(1, MOST_CHANNELS, pool=pool, kernel_size=kernel_size)
         if kernel_size % 2 == 0:
             raise UserError(f"kernel_size must be odd, not {kernel_size}")
         if residual and out_channels != channels:

@@ -6,9 +6,9 @@ channel is scaled by a weight that is computed from the means of all channels.
 
 from torch import Tensor, nn
 
-from ccsa.blocks.base import GatedBlock
+from ccsa.blocks.base import MOST_CHANNELS, GatedBlock
 from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY
-from ccsa.errors import at_least
+from ccsa.errors import at_least, between
 
 
 @CONTEXT_BLOCK_REGISTRY.register()
@@ -35,7 +35,8 @@ class SqueezeExcitation(GatedBlock):
 
     def __init__(self, channels: int, reduction: int = 16, residual: bool = True):
         super().__init__(residual)
-        at_least(1, channels=channels, reduction=reduction)
+        at_least(1, channels=channels)
+        between(1, MOST_CHANNELS, reduction=reduction)
         inner = max(1, channels // reduction)
         self.channels = channels
         self.fc1 = nn.Linear(channels, inner)

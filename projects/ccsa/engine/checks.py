@@ -2,6 +2,7 @@
 seconds, before any file is written."""
 
 import argparse
+import logging
 import os
 import re
 from pathlib import Path
@@ -11,22 +12,28 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.utils.file_io import PathManager
+from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 
 from ccsa.blocks import CONTEXT_BLOCK_REGISTRY, CrissCross
 from ccsa.data.loaders import build_train_mapper, clip_records
 from ccsa.data.own import task_data
 from ccsa.engine.dataset_checks import check_classes, check_contents, check_evaluation
+from ccsa.engine.memory_limits import check_memory
 from ccsa.engine.overlays import block_lists
-from ccsa.engine.solver import build_optimizer
+from ccsa.engine.processes import check_processes
+from ccsa.engine.solver import build_lr_scheduler, build_optimizer
 from ccsa.engine.stored_classes import check_stored_classes
 from ccsa.engine.trackers import check_tracker
 from ccsa.engine.trainer import no_training_images
+from ccsa.engine.unread_keys import recorded, without_effect
 from ccsa.engine.weights import check_weights
-from ccsa.errors import UserError, suggestion
-from ccsa.inference import build_semantic_inference
+from ccsa.errors import UserError, shown, suggestion
+from ccsa.inference import build_inference
 from ccsa.ops.criss_cross.dispatch import choose, requested_backend
 from ccsa.utils.run_folders import choose_output_dir
+
+logger = logging.getLogger(__name__)
 
 _UNKNOWN_NAME = r"No object named '(.+)' found in '(.+)' registry"  # the error of a registry
 IMPORT_HINT = "if it is your own, name the file that registers it by --import FILE"
@@ -69,26 +76,43 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
             f"{cfg.MODEL.META_ARCHITECTURE} does not attach any: set MODEL.META_ARCHITECTURE to "
             f"ContextModel and MODEL.CONTEXT.META_ARCHITECTURE to {cfg.MODEL.META_ARCHITECTURE}"
         )
-    if cfg.TEST.AUG.ENABLED:
-        raise UserError(
-            "TEST.AUG.ENABLED True has no effect, because the evaluation of this project does not "
-            "augment detections; remove it, or for a semantic model use TEST.SEM_SEG_AUG.ENABLED "
-            "True"
-        )
-    model = check_model(cfg)
+    # What is built from this copy records the keys that it reads.
+    recording, reads = recorded(cfg)
+    model = check_model(recording)
+    check_memory(cfg, model, args)
     if not args.eval_only:
-        build_optimizer(cfg, model)
+        build_optimizer(recording, model)
+        check_precise_bn(cfg, model)
     if args.resume and hasattr(args, "config_file"):
         choose_output_dir(cfg, args)  # raises an error if there is nothing to resume
     training = not args.eval_only
     check_contents(cfg, training=training, report=not getattr(args, "machine_rank", 0))
     check_classes(cfg, model, training=training)
     if training:
-        build_train_mapper(cfg)  # may follow from the records, which are checked by now
+        build_train_mapper(recording)  # may follow from the records, which are checked by now
         check_objects(cfg)
     elif not args.resume:
         check_stored_classes(cfg)
     check_evaluation(cfg)
+    written = getattr(args, "written", ())
+    if written:
+        if training:
+            build_lr_scheduler(recording, build_optimizer(recording, model))
+        for sentence in without_effect(cfg, written, reads, training=training):
+            logger.warning(sentence)
+
+
+def check_precise_bn(cfg: CfgNode, model: nn.Module) -> None:
+    """Check that ``TEST.PRECISE_BN`` finds a norm whose statistics it can compute.
+
+    Raises:
+        UserError: it is enabled, but the model has no batch norm that is trained.
+    """
+    if cfg.TEST.PRECISE_BN.ENABLED and not get_bn_modules(model):
+        raise UserError(
+            "TEST.PRECISE_BN.ENABLED True has no effect, because the model has no batch norm that "
+            "is trained; set it to False, or a NORM to BN"
+        )
 
 
 def check_objects(cfg: CfgNode) -> None:
@@ -108,52 +132,6 @@ def check_objects(cfg: CfgNode) -> None:
     )
     if records and not any(is_used):
         raise UserError(no_training_images(cfg))
-
-
-def check_processes(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Check the number of processes against the GPUs, the norms and the batch size.
-
-    Raises:
-        UserError: more processes than GPUs, SyncBN in several CPU processes, a batch that the
-            processes cannot share equally, or more parts of a batch than a process has images.
-    """
-    available = torch.cuda.device_count()
-    if args.num_gpus < 1 or args.num_machines < 1:
-        raise UserError("--num-gpus and --num-machines must be at least 1")
-    on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda"
-    # One process is Detectron2's default and does not require a GPU. Several processes on the CPU
-    # must be requested explicitly with MODEL.DEVICE cpu.
-    explicit_cpu = "cpu" in (getattr(args, "opts", None) or [])
-    if args.num_gpus > 1 and args.num_gpus > available and not (explicit_cpu and not on_gpu):
-        raise UserError(
-            f"--num-gpus {args.num_gpus}, but {available} CUDA devices are available; "
-            "use fewer, or add MODEL.DEVICE cpu to run that many processes on the CPU"
-        )
-    if args.num_gpus * args.num_machines > 1 and not on_gpu and "SyncBN" in cfg.dump():
-        raise UserError(
-            "SyncBN needs a GPU for each process; for several CPU processes use BN wherever SyncBN "
-            "is set, e.g. MODEL.RESNETS.NORM BN MODEL.SEM_SEG_HEAD.NORM BN"
-        )
-    if args.eval_only:
-        return
-    batch, reference = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE
-    if reference and batch % reference:
-        raise UserError(
-            f"SOLVER.IMS_PER_BATCH {batch} is not divisible by REFERENCE_WORLD_SIZE {reference}; "
-            "add SOLVER.REFERENCE_WORLD_SIZE 0 to use the batch size and learning rate as written"
-        )
-    world_size = args.num_gpus * args.num_machines
-    if not reference and batch % world_size:
-        raise UserError(
-            f"SOLVER.IMS_PER_BATCH {batch} cannot be shared equally by {world_size} processes; "
-            f"make it a multiple of {world_size}"
-        )
-    share = batch // (reference or world_size)
-    if share < cfg.SOLVER.ACCUMULATE:
-        raise UserError(
-            f"SOLVER.ACCUMULATE {cfg.SOLVER.ACCUMULATE} is more than the {share} images of each "
-            "process; lower it, or raise SOLVER.IMS_PER_BATCH"
-        )
 
 
 def check_dataset(name: str) -> None:
@@ -237,7 +215,7 @@ def check_model(cfg: CfgNode) -> nn.Module:
     try:
         with torch.device("meta"):
             model = build_model(cfg)
-            build_semantic_inference(cfg, model)
+            build_inference(cfg, model)
     except UserError:
         raise
     except (ValueError, KeyError, AssertionError) as error:  # raised by Detectron2
@@ -245,12 +223,13 @@ def check_model(cfg: CfgNode) -> nn.Module:
         unknown = re.match(_UNKNOWN_NAME, text) if isinstance(text, str) else None
         if unknown:
             raise UserError(
-                f"the model cannot be built, because {unknown[2]} has no '{unknown[1]}'; "
+                f"the model cannot be built, because {unknown[2]} has no {shown(unknown[1])}; "
                 f"{IMPORT_HINT}"
             ) from error
         if isinstance(error, KeyError) and not isinstance(text, str):
             text = f"a setting has the value {text}, which is not among the supported ones"
-        raise UserError(f"the model cannot be built: {text}") from error
+        reason = " ".join(str(text).split())[:300]
+        raise UserError(f"the model cannot be built: {reason}") from error
     if requested_backend(None)[1] and any(isinstance(m, CrissCross) for m in model.modules()):
         x = torch.empty(1, 1, 1, 1, device=device)
         choose(None, x, x, x)

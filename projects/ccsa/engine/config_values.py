@@ -10,8 +10,7 @@ from detectron2.config import CfgNode
 from ccsa.config import RENAMED_KEYS
 from ccsa.engine.config_files import MAPPINGS, flat_keys
 from ccsa.engine.values import problem
-from ccsa.engine.values.rules import shown
-from ccsa.errors import UserError, suggestion
+from ccsa.errors import UserError, shown, suggestion
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +38,7 @@ def merge_options(cfg: CfgNode, options: list[str]) -> None:
         UserError: the words are not pairs, a key does not exist, or a value is not valid for its
             key.
     """
-    for word in options:
-        if word.startswith("--"):
-            raise UserError(f"{word} comes too late: put it before the first KEY VALUE pair")
-    if len(options) % 2:
-        raise UserError(
-            f"the option {options[-1]} has no value; options are given in pairs KEY VALUE, but "
-            f"there are {len(options)} words: {shown(' '.join(options))}"
-        )
+    check_pairs(options)
     given: dict[str, str] = {}
     for name, word in zip(options[::2], options[1::2], strict=True):
         key = RENAMED_KEYS.get(name, name)
@@ -59,6 +51,22 @@ def merge_options(cfg: CfgNode, options: list[str]) -> None:
         given[key] = word
         check_key(cfg, key, "on the command line")
         _set(cfg, key, decode(word), "on the command line", word)
+
+
+def check_pairs(options: list[str]) -> None:
+    """Check that words are KEY VALUE pairs.
+
+    Raises:
+        UserError: they are not.
+    """
+    for word in options:
+        if word.startswith("--"):
+            raise UserError(f"{word} comes too late: put it before the first KEY VALUE pair")
+    if len(options) % 2:
+        raise UserError(
+            f"the option {options[-1]} has no value; options are given in pairs KEY VALUE, but "
+            f"there are {len(options)} words: {shown(' '.join(options))}"
+        )
 
 
 def decode(word: str) -> Any:

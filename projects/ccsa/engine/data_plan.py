@@ -28,9 +28,12 @@ LONGEST_SCENE = 2048  # pixels; that of semantic models that are trained on crop
 SMALLEST_ANCHORS = (8.0, 64.0)  # pixels, of the first level
 SLENDER = 4.0  # aspect ratio of boxes that need further anchors
 COCO_LIMIT = 100  # detections per image
+SIMILAR = 0.1  # of sides whose logarithms differ by less
 RARE = 0.1  # a class in fewer than this share of the images is repeated
 FEWEST = 20  # images; repeating some of fewer images makes little sense
+FINE_TUNING_LR = 0.0002  # of AdamW, at most
 EVALUATIONS = 8  # during a run
+SHORTEST_WARMUP = 60  # iterations; with fewer, random weights may diverge
 
 
 class Decision(NamedTuple):
@@ -59,6 +62,7 @@ def plan(
     *,
     detector: bool,
     written: Collection[str] = (),
+    validation: Statistics | None = None,
 ) -> list[Decision]:
     """Return the decisions for a configuration, without the keys that the user wrote.
 
@@ -68,18 +72,23 @@ def plan(
         epochs: the value of ``--epochs``; by default :func:`default_epochs`.
         detector: whether the model predicts boxes.
         written: the keys that the user wrote.
+        validation: statistics of the validation set, whose images may be larger or smaller than
+            those of the training set; None if they are like them.
     """
+    side = _relative_side(data, validation) if detector else 1.0
     decisions = list(_schedule(cfg, data, epochs, detector, written))
-    decisions += _fitted_sizes(cfg, list(_input_size(cfg, data, detector)), written)
+    decisions += _fitted_sizes(
+        cfg, list(_input_size(cfg, data, detector, validation, side)), written
+    )
     if detector and len(data.object_sizes):
         if "INPUT.MIN_SIZE_TEST" in written:
             size = cfg.INPUT.MIN_SIZE_TEST or data.short
         else:
             size = next(d.value for d in decisions if d.key == "INPUT.MIN_SIZE_TEST")
-        lengths = data.object_shares * size
+        lengths = data.object_shares * size / side
         _warn_of_tiny_objects(data, lengths)
         decisions += _anchors(cfg, data, lengths)
-        decisions += _limits(cfg, data)
+        decisions += _limits(cfg, data, validation)
         decisions += _sampler(data)
     return [decision for decision in decisions if decision.key not in written]
 
@@ -106,15 +115,42 @@ def _schedule(
         drops = {iterations * 2 // 3, iterations * 8 // 9}
         steps = tuple(sorted(step for step in drops if 0 < step < iterations))
         yield Decision("SOLVER.STEPS", steps, "the learning rate drops at 2/3 and 8/9 of the run")
-    warmup = min(1000, max(1, iterations // 20))
-    yield Decision("SOLVER.WARMUP_ITERS", warmup, "5 % of the iterations, at most 1000")
+    if solver.OPTIMIZER == "AdamW" and cfg.MODEL.WEIGHTS and solver.BASE_LR > FINE_TUNING_LR:
+        reason = f"lower than {solver.BASE_LR:g}, because training starts from MODEL.WEIGHTS"
+        yield Decision("SOLVER.BASE_LR", FINE_TUNING_LR, reason)
+    warmup = max(1, iterations // 20, min(SHORTEST_WARMUP, iterations // 5))
+    reason = f"5 % of the iterations, but {SHORTEST_WARMUP} to 1000 unless the run is shorter"
+    yield Decision("SOLVER.WARMUP_ITERS", min(1000, warmup), reason)
     period = max(1, math.ceil(images / batch), math.ceil(iterations / EVALUATIONS))
     reason = f"{EVALUATIONS} times during the run, but not more than once per epoch"
     yield Decision("TEST.EVAL_PERIOD", period, reason)
     yield Decision("SOLVER.CHECKPOINT_PERIOD", period, reason)
 
 
-def _input_size(cfg: CfgNode, data: Statistics, detector: bool) -> Iterable[Decision]:
+def _relative_side(data: Statistics, validation: Statistics | None) -> float:
+    """Return the shorter side of the validation images, relative to that of the training images, if
+    the images of both sets have to be enlarged by the same factor.
+
+    This is the case if the objects of both sets have about the same size in pixels, e.g. if the
+    training images are tiles. If they cover about the same share of the images, e.g. in photos of
+    two cameras, the images of both sets get the same size, and the result is 1.
+    """
+    if validation is None or not (len(data.object_sizes) and len(validation.object_sizes)):
+        return 1.0
+    pixels, shares = (
+        abs(math.log(np.median(ours) / np.median(theirs)))
+        for ours, theirs in (
+            (data.object_sizes, validation.object_sizes),
+            (data.object_shares, validation.object_shares),
+        )
+    )
+    relative = validation.short / data.short
+    return relative if pixels < shares and abs(math.log(relative)) > SIMILAR else 1.0
+
+
+def _input_size(
+    cfg: CfgNode, data: Statistics, detector: bool, validation: Statistics | None, side: float
+) -> Iterable[Decision]:
     """Choose the sizes of training and test images, and of crops."""
     if not detector and cfg.INPUT.SEM_SEG.SCALE_RANGE:
         yield from _scene_size(cfg, data)
@@ -130,11 +166,21 @@ def _input_size(cfg: CfgNode, data: Statistics, detector: bool) -> Iterable[Deci
     size = max(STRIDE, int(target / STRIDE + 0.5) * STRIDE)
     longest = min(max(size, math.ceil(size * data.ratio / STRIDE) * STRIDE), max(LONG_SIDE, size))
     reason = f"the images have {data.long} x {data.short} pixels (median){why}"
-    yield Decision("INPUT.MIN_SIZE_TEST", size, reason)
-    reason = "the longer side of 95 % of the images at that scale"
-    yield Decision("INPUT.MAX_SIZE_TEST", longest, reason)
+    longer = "the longer side of 95 % of the images at that scale"
+    if side == 1 or validation is None:
+        yield Decision("INPUT.MIN_SIZE_TEST", size, reason)
+        yield Decision("INPUT.MAX_SIZE_TEST", longest, longer)
+        of = "of the test size"
+    else:
+        test = max(STRIDE, round(size * side))
+        sides = f"{validation.long} x {validation.short} pixels (median)"
+        shown = f"the validation images have {sides}, at the scale of the training images"
+        yield Decision("INPUT.MIN_SIZE_TEST", test, shown)
+        most = max(test, math.ceil(test * validation.ratio))
+        yield Decision("INPUT.MAX_SIZE_TEST", most, longer)
+        of = f"of {size}: {reason}"
     sizes = tuple(sorted({max(STRIDE, round(size * f / STRIDE) * STRIDE) for f in (0.8, 1, 1.2)}))
-    yield Decision("INPUT.MIN_SIZE_TRAIN", sizes, "80, 100 and 120 % of the test size")
+    yield Decision("INPUT.MIN_SIZE_TRAIN", sizes, f"80, 100 and 120 % {of}")
     largest = math.ceil(longest * sizes[-1] / size)
     yield Decision("INPUT.MAX_SIZE_TRAIN", largest, "the longer side at that scale")
     if not detector:
@@ -237,25 +283,27 @@ def _anchors(cfg: CfgNode, data: Statistics, lengths: np.ndarray) -> Iterable[De
     yield Decision("MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", [ratios], reason)
 
 
-def _limits(cfg: CfgNode, data: Statistics) -> Iterable[Decision]:
+def _limits(cfg: CfgNode, data: Statistics, validation: Statistics | None) -> Iterable[Decision]:
     """Choose the limits on detections, proposals and samples."""
-    most = int(data.counts.max())
-    limit = max(COCO_LIMIT, math.ceil(1.5 * most / 50) * 50)
-    reason = f"an image has up to {most} objects"
-    yield Decision("TEST.DETECTIONS_PER_IMAGE", limit, reason)
+    most = {"TRAIN": int(data.counts.max())}
+    most["TEST"] = max(most["TRAIN"], int((validation or data).counts.max(initial=0)))
+    reasons = {phase: f"an image has up to {number} objects" for phase, number in most.items()}
+    limit = max(COCO_LIMIT, math.ceil(1.5 * most["TEST"] / 50) * 50)
+    yield Decision("TEST.DETECTIONS_PER_IMAGE", limit, reasons["TEST"])
     if architecture(cfg) == "RetinaNet":
         candidates = max(1000, 2 * limit)
-        yield Decision("MODEL.RETINANET.TOPK_CANDIDATES_TEST", candidates, reason)
+        yield Decision("MODEL.RETINANET.TOPK_CANDIDATES_TEST", candidates, reasons["TEST"])
         return
-    # Without a pyramid, one level has to offer the candidates of all sizes.
-    kept = max(500, min(2000, 5 * limit), 2 * limit)
-    before = kept * (2 if len(cfg.MODEL.RPN.IN_FEATURES) > 1 else 6)
-    sampled = 2 ** math.ceil(math.log2(4 * max(most, 1)))
-    for phase in ("TRAIN", "TEST"):
-        yield Decision(f"MODEL.RPN.PRE_NMS_TOPK_{phase}", before, reason)
-        yield Decision(f"MODEL.RPN.POST_NMS_TOPK_{phase}", kept, reason)
-    yield Decision("MODEL.RPN.BATCH_SIZE_PER_IMAGE", min(512, max(128, sampled)), reason)
-    yield Decision("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", min(512, max(128, sampled)), reason)
+    for phase, number in most.items():
+        limit = max(COCO_LIMIT, math.ceil(1.5 * number / 50) * 50)
+        # Without a pyramid, one level has to offer the candidates of all sizes.
+        kept = max(500, min(2000, 5 * limit), 2 * limit)
+        before = kept * (2 if len(cfg.MODEL.RPN.IN_FEATURES) > 1 else 6)
+        yield Decision(f"MODEL.RPN.PRE_NMS_TOPK_{phase}", before, reasons[phase])
+        yield Decision(f"MODEL.RPN.POST_NMS_TOPK_{phase}", kept, reasons[phase])
+    sampled = min(512, max(128, 2 ** math.ceil(math.log2(4 * max(most["TRAIN"], 1)))))
+    for key in ("MODEL.RPN.BATCH_SIZE_PER_IMAGE", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE"):
+        yield Decision(key, sampled, reasons["TRAIN"])
 
 
 def _sampler(data: Statistics) -> Iterable[Decision]:

@@ -6,10 +6,13 @@ from detectron2.config import CfgNode
 
 from ccsa.blocks.spec import BlockSpec, parse_block_spec
 from ccsa.engine.config_values import find_value
-from ccsa.errors import UserError
+from ccsa.errors import UserError, shown
 
 # Meta-architectures of Detectron2 that ignore MODEL.SEM_SEG_HEAD.
 _WITHOUT_SEMANTIC_HEAD = ("GeneralizedRCNN", "ProposalNetwork", "RetinaNet", "FCOS")
+
+WITHOUT_PANOPTIC = (*_WITHOUT_SEMANTIC_HEAD, "DenseSegmentor", "VideoSemanticSegmentor")
+"""Meta-architectures without a panoptic segmentation."""
 
 # Sections and lists of MODEL.SEM_SEG_HEAD that only some heads use, and the known heads that do.
 # A head of the user is not listed and may use all of them.
@@ -53,7 +56,9 @@ def read_blocks(cfg: CfgNode, key: str) -> list[BlockSpec]:
     """
     blocks = find_value(cfg, key)
     if not isinstance(blocks, list | tuple):
-        raise UserError(f"{key} must be a list of context blocks, not {blocks!r}; [] means none")
+        raise UserError(
+            f"{key} must be a list of context blocks, not {shown(blocks)}; [] means none"
+        )
     placed = key == "MODEL.CONTEXT.BLOCKS"
     try:
         return [parse_block_spec(spec, placed=placed) for spec in blocks]

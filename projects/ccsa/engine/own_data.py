@@ -122,6 +122,11 @@ def apply_own_data(cfg: CfgNode, args: argparse.Namespace, written: Collection[s
         register_own_data(cfg)
         return
     own = cfg.DATASETS.OWN
+    replaced = [key for key in getattr(args, "written", ()) if key.startswith("DATASETS.OWN.")]
+    if replaced:
+        raise UserError(
+            f"{replaced[0]} has no effect together with --data, which sets it; remove it"
+        )
     data = read_source(given)
     kind = own.KIND or model_kind(cfg)
     task = derive(data, kind)
@@ -146,8 +151,15 @@ def apply_own_data(cfg: CfgNode, args: argparse.Namespace, written: Collection[s
         if own[key] != names
     ]
     decisions += data_settings(cfg, data, task, written)
+    detector = kind != SEMANTIC
+    validation = statistics(task, "val") if detector and "val" in task.splits else None
     decisions += plan(
-        cfg, statistics(task), epochs, detector=kind != SEMANTIC, written=set(written)
+        cfg,
+        statistics(task),
+        epochs,
+        detector=detector,
+        written=set(written),
+        validation=validation,
     )
     for decision in decisions:
         _set(cfg, decision)

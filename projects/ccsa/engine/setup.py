@@ -8,6 +8,7 @@ import argparse
 import logging
 import platform
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +20,9 @@ from ccsa.engine.config_values import merge_content, merge_options
 from ccsa.engine.overlays import apply_overlays, overlay_files
 from ccsa.engine.own_data import apply_own_data
 from ccsa.engine.values.check import check_values
-from ccsa.errors import UserError
+from ccsa.errors import UserError, shown
 from ccsa.modeling.pixel_normalization import resolve_pixel_constants
-from ccsa.utils.run_folders import overlay_names
+from ccsa.utils.run_folders import CONFIG, overlay_names
 from ccsa.utils.user_code import import_user_code
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,8 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         args: ``config_file``, the path of a YAML file; optionally ``overlays``, a list of overlays
             (each may be ``A,B``), ``opts``, a list ``[KEY, VALUE, ...]``, and the options of
             :func:`ccsa.engine.own_data.add_data_arguments`. The code that ``imports`` names is
-            imported first; its names become absolute, for other processes.
+            imported first; its names become absolute, for other processes. ``written`` becomes
+            the list of keys that the user wrote.
 
     Raises:
         UserError: a file does not exist or is not YAML, a key does not exist, a value has the
@@ -81,7 +83,11 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     """
     args.imports = import_user_code(getattr(args, "imports", None) or ())
     cfg = merged_cfg(args)
-    apply_own_data(cfg, args, _written_keys(args))
+    written = _written_keys(args)
+    # A run's own configuration has all keys, which says nothing about what its user wrote.
+    from_run = bool(args.config_file) and Path(args.config_file).name == CONFIG
+    args.written = sorted(_option_keys(args) if from_run else written)
+    apply_own_data(cfg, args, written)
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     _unfreeze_random_weights(cfg)
     cfg = resolve_pixel_constants(cfg)
@@ -113,10 +119,14 @@ def _options(args: argparse.Namespace) -> list[str]:
     return list(getattr(args, "opts", None) or [])
 
 
+def _option_keys(args: argparse.Namespace) -> set[str]:
+    return {RENAMED_KEYS.get(key, key) for key in _options(args)[::2]}
+
+
 def _written_keys(args: argparse.Namespace) -> set[str]:
     """Return the keys that the user wrote: KEY VALUE pairs, and those in files outside this
     project's ``configs`` folder."""
-    keys = {RENAMED_KEYS.get(key, key) for key in _options(args)[::2]}
+    keys = _option_keys(args)
     files = [args.config_file, *overlay_files(overlay_names(args), args.config_file)]
     return keys.union(*(user_keys(file) for file in files))
 
@@ -141,7 +151,7 @@ def resolve_device(name: str) -> str:
         device = None
     if device is None or device.type == "meta":
         raise UserError(
-            f"MODEL.DEVICE '{name}' is not a device that torch can compute on; "
+            f"MODEL.DEVICE {shown(name)} is not a device that torch can compute on; "
             "use auto, cpu, cuda, xpu or mps"
         )
     if device.type == "cpu":

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import yaml
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
@@ -19,6 +18,7 @@ from ccsa.checkpoint import Classes, read_classes
 from ccsa.engine.data_settings import class_sections
 from ccsa.errors import UserError
 from ccsa.utils.run_folders import CONFIG
+from ccsa.utils.yaml_files import read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +34,11 @@ def stored_classes(weights: str) -> Classes:
     if any(found):
         return found
     try:
-        content = yaml.safe_load((Path(weights).parent / CONFIG).read_text()) if weights else {}
+        file = Path(weights).parent / CONFIG
+        content = read_yaml(file) if weights and file.is_file() else {}
         own = content["DATASETS"]["OWN"]
         return Classes(list(own["CLASSES"]), list(own["STUFF_CLASSES"]))
-    except (OSError, UnicodeError, yaml.YAMLError, KeyError, TypeError):
+    except (UserError, OSError, KeyError, TypeError):
         return Classes([], [])  # a file of another program
 
 

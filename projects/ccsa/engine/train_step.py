@@ -113,8 +113,16 @@ class TrainStep(SimpleTrainer):
         return total
 
     def _forward(self, batch: Sequence) -> Mapping[str, Tensor]:
-        with torch.autocast(self._device.type, self.precision, enabled=self.precision is not None):
-            losses = self.model(batch)
+        precision = self.precision
+        try:
+            with torch.autocast(self._device.type, precision, enabled=precision is not None):
+                losses = self.model(batch)
+        except FloatingPointError as error:  # Detectron2's RPN
+            copy_tensors(self._saved, self._buffers)
+            raise UserError(
+                f"training has diverged: a predicted box or score is not finite in iteration "
+                f"{self.iter}{_images(image_names(batch))}. Check the annotations, or {_FIX}"
+            ) from error
         return {"total_loss": losses} if isinstance(losses, Tensor) else losses
 
     def _backward(self, loss: Tensor) -> None:
@@ -233,9 +241,12 @@ def not_finite_message(
     shown = ", ".join(f"{name} {value:.4g}" for name, value in {**dict(losses), **wrong}.items())
     what = "a loss is not finite" if wrong else f"the norm of the gradient is {norm}"
     files = [file for _, names in reports for file in names]
-    more = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
-    images = f" for the images {', '.join(files[:_NAMED])}{more}" if files else ""
     return (
-        f"{what} in iteration {iteration} ({shown}){images}; the weights were not updated with "
-        f"it. Check the annotations of these images, or {_FIX}"
+        f"{what} in iteration {iteration} ({shown}){_images(files)}; the weights were not updated "
+        f"with it. Check the annotations of these images, or {_FIX}"
     )
+
+
+def _images(files: Sequence[str]) -> str:
+    more = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
+    return f" for the images {', '.join(files[:_NAMED])}{more}" if files else ""

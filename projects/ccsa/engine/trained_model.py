@@ -5,6 +5,7 @@ import argparse
 from detectron2.config import CfgNode
 
 from ccsa.engine.checks import check_model
+from ccsa.engine.config_values import check_pairs
 from ccsa.engine.own_data import data_options
 from ccsa.engine.setup import add_config_arguments, setup_cfg
 from ccsa.engine.weights import check_weights
@@ -43,6 +44,7 @@ def trained_cfg(args: argparse.Namespace, device: str = "") -> CfgNode:
         raise UserError(
             "no weights given; add --weights with the folder of a run or a weights file"
         )
+    check_pairs(list(args.opts))
     overlays = overlay_names(args)
     if overlays and not args.config_file:
         raise UserError(

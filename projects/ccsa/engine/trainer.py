@@ -36,9 +36,9 @@ from ccsa.engine.solver import (
 from ccsa.engine.stored_classes import class_layers_to_restart, dataset_classes
 from ccsa.engine.trackers import build_tracker
 from ccsa.engine.train_step import TrainStep
-from ccsa.errors import UserError
+from ccsa.errors import UserError, out_of_memory
 from ccsa.evaluation import build_evaluator
-from ccsa.inference import build_semantic_inference
+from ccsa.inference import build_inference
 from ccsa.inference.precision import autocast
 
 logger = logging.getLogger(__name__)
@@ -49,8 +49,9 @@ class _OmitReportedTracebacks(logging.Filter):
     reports in one message, and for the end by early stopping."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        kind = record.exc_info[0] if record.exc_info else None
-        return kind is None or not issubclass(kind, UserError | TrainingStopped)
+        error = record.exc_info[1] if record.exc_info else None
+        reported = isinstance(error, UserError | TrainingStopped)
+        return not (reported or (error is not None and out_of_memory(error)))
 
 
 logging.getLogger("detectron2.engine.train_loop").addFilter(_OmitReportedTracebacks())
@@ -167,7 +168,7 @@ class Trainer(DefaultTrainer):
             ``{task: {metric: value}}``; with several test datasets ``{dataset: {task: ...}}``.
         """
         with autocast(cfg):
-            return super().test(cfg, build_semantic_inference(cfg, model), evaluators)
+            return super().test(cfg, build_inference(cfg, model), evaluators)
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Continue from the last checkpoint, or load ``MODEL.WEIGHTS``.
@@ -241,8 +242,8 @@ class Trainer(DefaultTrainer):
         return self.evaluations.results
 
     def train(self) -> dict | None:
-        """Train to the end. An interrupt, or a sample that cannot be read, first saves a
-        checkpoint to resume from.
+        """Train to the end. An interrupt, a sample that cannot be read, or too little memory first
+        saves a checkpoint to resume from.
 
         Returns:
             The results of the last evaluation (on the main process), or None.
@@ -255,8 +256,9 @@ class Trainer(DefaultTrainer):
         except TrainingStopped as stop:
             logger.info("%s", stop)
             self._save_final()
-        except (KeyboardInterrupt, UserError):
-            if self.last_updated_iter is not None and comm.is_main_process():
+        except (KeyboardInterrupt, UserError, MemoryError, RuntimeError) as error:
+            foreseen = isinstance(error, KeyboardInterrupt | UserError) or out_of_memory(error)
+            if foreseen and self.last_updated_iter is not None and comm.is_main_process():
                 self.iter = self.last_updated_iter  # the interrupted iteration does not count
                 self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
                 logger.info("stopped after %d iterations; --resume continues", self.iter + 1)

@@ -1,6 +1,6 @@
 """Inference: predictor, mixed precision, sliding window and test-time augmentation."""
 
-from ccsa.inference.build import build_semantic_inference
+from ccsa.inference.build import build_inference, build_semantic_inference
 from ccsa.inference.predictor import Predictor, evaluation_mode
 from ccsa.inference.sliding_window import SlidingWindow
 from ccsa.inference.test_time_augmentation import SemanticTTA
@@ -9,6 +9,7 @@ __all__ = [
     "Predictor",
     "SemanticTTA",
     "SlidingWindow",
+    "build_inference",
     "build_semantic_inference",
     "evaluation_mode",
 ]

@@ -1,12 +1,48 @@
-"""Wrap a semantic model for sliding-window inference and test-time augmentation, as configured."""
+"""Wrap a model for sliding windows and test-time augmentation, as configured."""
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from detectron2.modeling import GeneralizedRCNN, GeneralizedRCNNWithTTA, PanopticFPN
 from torch import nn
 
 from ccsa.errors import UserError
 from ccsa.inference.sliding_window import SlidingWindow
 from ccsa.inference.test_time_augmentation import SemanticTTA
+
+
+def build_inference(cfg: CfgNode, model: nn.Module) -> nn.Module:
+    """Return the model, wrapped as the keys of ``TEST`` request: ``AUG`` for a detector,
+    ``SLIDING_WINDOW`` and ``SEM_SEG_AUG`` for a semantic model.
+
+    Args:
+        cfg: a configuration.
+        model: its model: list[dict] -> list[dict], as Detectron2's models.
+
+    Raises:
+        UserError: the model has no such inference, or a setting is out of its range.
+    """
+    if cfg.TEST.AUG.ENABLED:
+        return _build_detector_inference(cfg, model)
+    return build_semantic_inference(cfg, model)
+
+
+def _build_detector_inference(cfg: CfgNode, model: nn.Module) -> nn.Module:
+    """Return Detectron2's average over scales and flips of a detector: boxes of all views together
+    pass non-maximum suppression, and the masks of the boxes that remain are averaged."""
+    semantic = cfg.TEST.SLIDING_WINDOW.ENABLED or cfg.TEST.SEM_SEG_AUG.ENABLED
+    if not isinstance(model, GeneralizedRCNN) or isinstance(model, PanopticFPN) or semantic:
+        raise UserError(
+            "TEST.AUG.ENABLED True is for detectors with the meta-architecture GeneralizedRCNN, "
+            f"and the model is a {type(model).__name__}; set it to False, or for a semantic model "
+            "use TEST.SEM_SEG_AUG.ENABLED True"
+        )
+    for key in ("KEYPOINT_ON", "LOAD_PROPOSALS"):
+        if cfg.MODEL[key]:
+            raise UserError(
+                f"TEST.AUG.ENABLED True is not possible with MODEL.{key} True, which Detectron2 "
+                "does not augment; set one of them to False"
+            )
+    return GeneralizedRCNNWithTTA(cfg, model)
 
 
 def build_semantic_inference(cfg: CfgNode, model: nn.Module) -> nn.Module:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,9 +80,29 @@ def check_new_file(path: Path, option: str) -> None:
         raise UserError(
             f"{option} {path} would be overwritten; name another file, or delete it first"
         )
+    check_writable(path, option)
+
+
+def check_writable(path: Path, option: str) -> None:
+    """Check that a file can be written; it may exist already, and its folder may not.
+
+    Args:
+        path: the file to write.
+        option: the command line option that names it, for the message.
+
+    Raises:
+        UserError: the path is a folder, or the folder is not writable.
+    """
+    if path.is_dir():
+        raise UserError(f"{option} {path} is a folder; name a file")
     parent = next(folder for folder in path.absolute().parents if folder.exists())
-    if not (parent.is_dir() and os.access(parent, os.W_OK)):
-        raise UserError(f"{option} {path} cannot be written in {parent}; name another file")
+    try:
+        with tempfile.TemporaryFile(dir=parent):  # os.access does not know every file system
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{option} {path} cannot be written in {parent} ({error.strerror}); name another file"
+        ) from error
 
 
 def remove_stale_partials(folder: Path) -> None:

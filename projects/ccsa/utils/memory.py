@@ -1,6 +1,9 @@
 """Memory use of this process and of its accelerator."""
 
+import contextlib
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,3 +36,23 @@ def peak_memory() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux reports KiB
+
+
+def total_memory(device: torch.device) -> int | None:
+    """Return the memory of a device in bytes: that of the accelerator, or else that of the machine,
+    or of the container if that is less; None where the platform does not report it.
+
+    Example:
+        >>> total_memory(torch.device("cpu")) > 2**20
+        True
+    """
+    if accelerator_statistics(device) is not None:
+        return torch.get_device_module(device).get_device_properties(device).total_memory
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return None
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # no such file, or the word "max"
+            total = min(total, int(Path(file).read_text()))
+    return total

@@ -11,6 +11,7 @@ import yaml
 from detectron2.config import CfgNode
 
 from ccsa.errors import UserError, suggestion
+from ccsa.utils.yaml_files import read_yaml
 
 CONFIG = "config.yaml"
 LAST = "last_checkpoint"
@@ -182,11 +183,11 @@ def _check_same_model(cfg: CfgNode, folder: Path) -> None:
     if not (folder / CONFIG).is_file():
         return
     try:
-        stored = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))["MODEL"]
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        stored = read_yaml(folder / CONFIG)["MODEL"]
+    except (KeyError, TypeError) as error:
         raise UserError(
-            f"--resume: {folder / CONFIG} is not the configuration of a run: {error}; "
-            "start a run without --resume"
+            f"--resume: {folder / CONFIG} is not the configuration of a run, because it has no "
+            "section MODEL; start a run without --resume"
         ) from error
     before, now = _flat(stored), _flat(yaml.safe_load(cfg.MODEL.dump()))
     for key in sorted(before.keys() & now.keys() - {"DEVICE", "WEIGHTS"}):

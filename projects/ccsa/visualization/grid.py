@@ -15,6 +15,7 @@ from torch import nn
 from ccsa.data.image_reader import Range, intensity_range, read_image
 from ccsa.data.loaders import load_records
 from ccsa.errors import UserError
+from ccsa.inference import build_inference
 from ccsa.inference.predictor import Predictor
 from ccsa.utils.images import write_image
 from ccsa.visualization.annotations import draw_annotations
@@ -22,7 +23,7 @@ from ccsa.visualization.painter import class_metadata, draw_outputs, output_kind
 
 SCORE_THRESHOLD = 0.5
 HEADINGS = ("ground truth", "prediction")
-PANEL = 400  # the longer side of a panel in pixels
+PANEL = 400  # the longer side of a panel in pixels; twice as long if there is only one image
 GAP, HEADING_HEIGHT = 8, 34  # pixels
 _ASPECT_RATIO = 1.5  # the desired width / height of the grid
 
@@ -57,25 +58,29 @@ def draw_predictions(
     if not records:
         raise UserError(f"dataset '{dataset_name}' has no images to draw; check its annotations")
     metadata = class_metadata(dataset_name)
-    predictor = Predictor(cfg, model)
+    predictor = Predictor(cfg, build_inference(cfg, model))
     chosen = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
     intensities = intensity_range(cfg.INPUT.INTENSITY_RANGE)
-    pairs = [_draw_pair(predictor, records[i], metadata, intensities) for i in chosen]
-
+    panel = PANEL if len(chosen) > 1 else 2 * PANEL
+    pairs = [_draw_pair(predictor, records[i], metadata, intensities, panel) for i in chosen]
     write_image(Path(path), arrange(pairs))
     return Path(path)
 
 
 def _draw_pair(
-    predictor: Predictor, record: Mapping[str, Any], metadata: Metadata, intensities: Range | None
+    predictor: Predictor,
+    record: Mapping[str, Any],
+    metadata: Metadata,
+    intensities: Range | None,
+    panel: int,
 ) -> Pair:
-    """Return the drawings of ground truth and prediction.
+    """Return the drawings of ground truth and prediction, with a longer side of ``panel`` pixels.
 
     Both are drawn at the size of the panel, so that they are sharp for small images too.
     """
     image = read_image(record["file_name"], intensity_range=intensities)
     height, width = image.shape[:2]
-    scale = PANEL / max(height, width)
+    scale = panel / max(height, width)
     size = max(1, round(height * scale)), max(1, round(width * scale))
     resize = T.ResizeTransform(height, width, *size, Image.Resampling.BICUBIC)
     outputs = predictor(_read_input(record, image, intensities), size)

@@ -56,6 +56,8 @@ def read_panoptic_json(
         UserError: the file cannot be read, a key is missing or has the wrong type, or an image or a
             category occurs twice.
     """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a regular file; name a panoptic JSON file")
     try:
         if problems is not None:
             content = read_json(path, problems)

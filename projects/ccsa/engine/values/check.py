@@ -2,7 +2,7 @@
 
 from detectron2.config import CfgNode
 
-from ccsa.engine.model_parts import all_values
+from ccsa.engine.model_parts import all_values, block_lists, read_blocks
 from ccsa.engine.values import problem
 from ccsa.engine.values.relations import RELATIONS
 from ccsa.errors import UserError
@@ -21,6 +21,8 @@ def check_values(cfg: CfgNode) -> None:
         wrong = problem(key, value, value)
         if wrong:
             raise UserError(f"{key} {wrong}")
+    for key in block_lists(cfg):
+        read_blocks(cfg, key)
     for relation in RELATIONS:
         sentence = relation(cfg)
         if sentence:

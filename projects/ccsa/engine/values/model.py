@@ -20,11 +20,12 @@ _WIDTH = integer(1, 2**16)
 _DEPTH = integer(0, 100)  # layers
 _COUNT = integer(1, 10**6)  # objects or proposals
 _PIXELS = 10**6
+_LARGEST = 10**6  # weight of a loss, or factor
 _FLAG, _TEXT = flag(), text()
 _TEXTS = listed(_TEXT)
 _FRACTION = number(0, 1)
-_POSITIVE = number(0, above=True)
-_WEIGHT = number(0)
+_POSITIVE = number(0, _LARGEST, above=True)
+_WEIGHT = number(0, _LARGEST)
 _NORM = word("", "BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N", "LN")
 _FEATURES = listed(_TEXT, 1)
 _BOX_LOSS = word("smooth_l1", "giou", "diou", "ciou")

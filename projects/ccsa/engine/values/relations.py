@@ -9,7 +9,7 @@ from collections.abc import Callable
 from detectron2.config import CfgNode
 
 from ccsa.engine.model_parts import architecture, semantic_head
-from ccsa.engine.values.rules import shown
+from ccsa.errors import shown
 
 _CHANNELS = {"RGB": 3, "BGR": 3, "L": 1}
 _DETECTORS = ("GeneralizedRCNN", "PanopticFPN", "RetinaNet", "FCOS", "ProposalNetwork")
@@ -61,6 +61,17 @@ def _augmented_test_sizes(cfg: CfgNode) -> str:
         f"TEST.AUG.MAX_SIZE {keys.MAX_SIZE} is below TEST.AUG.MIN_SIZES {max(keys.MIN_SIZES)}, so "
         "that no image would get that size; raise MAX_SIZE or remove the size"
     )
+
+
+def _semantic_inference(cfg: CfgNode) -> str:
+    for name in ("SLIDING_WINDOW", "SEM_SEG_AUG"):
+        if cfg.TEST[name].ENABLED and architecture(cfg) in _DETECTORS:
+            return (
+                f"TEST.{name}.ENABLED True is for models of semantic segmentation, and "
+                f"{architecture(cfg)} is not one; set it to False, or for GeneralizedRCNN use "
+                "TEST.AUG.ENABLED True"
+            )
+    return ""
 
 
 def _crop(cfg: CfgNode) -> str:
@@ -216,6 +227,7 @@ def _keypoints(cfg: CfgNode) -> str:
 
 RELATIONS: tuple[Callable[[CfgNode], str], ...] = (
     *(_pixels, _training_sizes, _test_sizes, _augmented_test_sizes, _crop),
+    *(_semantic_inference,),
     *(_matchers, _cascade, _class_weights, _momentum, _final_rate, _sampler),
     *(_accumulation, _early_stopping),
     *(_proposals, _keypoints),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-_LONGEST = 60  # characters of a value that a message shows
+from ccsa.errors import shown
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,6 @@ class Rule:
         if self.accepts(value):
             return ""
         return f"must be {self.words}, not {shown(value)}"
-
-
-def shown(value: Any) -> str:
-    """Return a value for a message, shortened if it is long.
-
-    Example:
-        >>> shown("x" * 99)[:5], len(shown("x" * 99))
-        ("'xxxx", 60)
-    """
-    try:
-        written = repr(value)
-    except (ValueError, RecursionError):  # a number of thousands of digits, or very deep lists
-        written = f"a {type(value).__name__} that is too large to be shown"
-    written = " ".join(written.split())
-    return written if len(written) <= _LONGEST else f"{written[: _LONGEST - 3]}..."
 
 
 def integer(low: int, high: int) -> Rule:
@@ -87,9 +72,9 @@ def number(low: float, high: float = math.inf, *, above: bool = False, below: bo
         limits = f"above {low:g}" if above else f"of at least {low:g}"
         words = "a finite number" if math.isinf(low) else f"a finite number {limits}"
     elif above:
-        words = f"a number above {low:g} and {'below' if below else 'at most'} {high:g}"
+        words = f"a number above {low:g} and {'below' if below else 'at most'} {high}"
     else:
-        words = f"a number from {low:g} to {'below ' if below else ''}{high:g}"
+        words = f"a number from {low:g} to {'below ' if below else ''}{high}"
     return Rule(words, accepts)
 
 

@@ -22,11 +22,12 @@ from ccsa.engine.values.rules import (
 _ITERATIONS = 10**9
 _PIXELS = 10**6  # the side of an image
 _MAX_SEED = 2**32 - 2**16  # the generators take 32 bits, and each process adds its rank
+_LARGEST = 10**6  # learning rate, weight decay, or factor
 _FLAG, _TEXT = flag(), text()
 _TEXTS = listed(_TEXT)
 _FRACTION = number(0, 1)
-_POSITIVE = number(0, above=True)
-_WEIGHT = number(0)
+_POSITIVE = number(0, _LARGEST, above=True)
+_WEIGHT = number(0, _LARGEST)
 _COUNT = integer(1, 10**6)  # objects or proposals
 _SIDE = integer(1, _PIXELS)
 _LABEL, _CLASS = integer(0, 2**16 - 1), integer(0, 2**8 - 1)
@@ -130,7 +131,7 @@ RULES |= section(
     WEIGHT_DECAY=_WEIGHT,
     WEIGHT_DECAY_NORM=_WEIGHT,
     WEIGHT_DECAY_BIAS=either(constant(None), _WEIGHT),
-    GAMMA=_POSITIVE,
+    GAMMA=number(0, 1000, above=True),
     STEPS=listed(integer(1, _ITERATIONS), increasing=True),
     NUM_DECAYS=integer(1, 1000),
     WARMUP_FACTOR=_FRACTION,
