@@ -129,7 +129,9 @@ def test_torchscript_takes_any_size_and_batch(build, tmp_path, kind):
         with torch.no_grad():
             (logits,) = program(images)
             results = model([{"image": image} for image in images])
-        torch.testing.assert_close(logits, torch.stack([r["sem_seg"] for r in results]))
+        expected = torch.stack([r["sem_seg"] for r in results])
+        # The scores are large: the model computes in float64, and a program in float32.
+        torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 32, 64), (2, 3, 64, 64)])

@@ -18,7 +18,12 @@ from ccsa.ops.criss_cross.tiles import score_tiles, value_tiles
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="the package triton is not installed"
 )
-TYPES = {torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.float32: "*fp32"}
+TYPES = {
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.float32: "*fp32",
+    torch.float64: "*fp64",
+}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="test_triton_gpu.py runs them on the device")
@@ -110,7 +115,9 @@ def resources(binary, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "size"), [(torch.bfloat16, (97, 97)), (torch.float32, (97, 97))], ids=str
+    ("dtype", "size"),
+    [(torch.bfloat16, (97, 97)), (torch.float32, (97, 97)), (torch.float64, (97, 97))],
+    ids=str,
 )
 def test_the_compiler_takes_the_kernels_at_a_size_in_use(dtype, size, monkeypatch, tmp_path):
     """The interpreter cannot check types, use of tensor cores, and spilled registers."""
@@ -129,7 +136,8 @@ def test_the_compiler_takes_the_kernels_at_a_size_in_use(dtype, size, monkeypatc
             continue
         built = compiled(name, args, keywords)
         _, stack = resources(built.asm["cubin"], tmp_path)
-        assert stack <= 64, f"{name} spills {stack} bytes per thread"
+        if dtype != torch.float64:  # it is for large scores only, where nothing else is right
+            assert stack <= 64, f"{name} spills {stack} bytes per thread"
         if dtype == torch.bfloat16 and name != "compute_delta":
             assert "wgmma.mma_async" in built.asm["ptx"]  # the tensor cores
             assert "cp.async" in built.asm["ptx"]  # loads beside products

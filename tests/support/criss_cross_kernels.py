@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.accuracy import DTYPES, bound, measure
 from ccsa.ops import criss_cross_attention
 from ccsa.ops.criss_cross import can_run_triton, triton_ops
 from ccsa.ops.criss_cross.tiles import Tiles
@@ -103,6 +104,33 @@ def test_half_precision(dtype):
     check(made((5, 7), 1, ck=8, cv=8, dtype=dtype))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_blocks_with_large_scores(dtype):
+    if DEVICE == "cuda":
+        pytest.skip("the sweep computes on the CPU")
+    spec = {"name": "CrissCross", "recurrence": 1}
+    for scale, size in ((1e3, (3, 4)), (1e4, (1, 5))):
+        errors = measure(spec, size, DTYPES[dtype], scale, "triton")
+        limit = bound("CrissCross", dtype, scale)
+        assert not limit.broken_by(errors, 5), (scale, size, errors)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_gradients_of_large_scores_that_nobody_looked_at(dtype):
+    """A compiled program calls the operator without choosing float64 by the values."""
+    if DEVICE == "cuda" and dtype != torch.float32:
+        pytest.skip("on a GPU, half precision relies on the warning")
+    qkv = made((5, 7), 1, scale=1e3, dtype=dtype)
+    out = triton_ops.triton_attention(*qkv)
+    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(9)).to(out)
+    got = torch.autograd.grad(out, qkv, grad)
+    wide = [x.detach().double().requires_grad_() for x in qkv]
+    expected = criss_cross_attention(*wide, backend="reference")
+    expected = torch.autograd.grad(expected, wide, grad.double())
+    for g, e in zip(got, expected, strict=True):
+        assert (g - e).norm() <= (1e-6 if dtype == torch.float32 else 5e-3) * e.norm()
+
+
 def test_float16_scores_and_their_gradients_may_exceed_its_range():
     big, q, k = torch.finfo(torch.float16).max, *made((3, 4), ck=16, scale=200.0)[:2]
     assert (q * k).sum(1).abs().max() > big
@@ -153,7 +181,7 @@ def test_maps_with_dense_channels_are_not_copied(layout, monkeypatch):
     q, k, v = (as_layout(x, layout).detach() for x in made((2, 3)))
     with Copies() as copies:
         out, lse = triton_ops._forward._init_fn(q, k, v)
-        triton_ops._backward._init_fn(out, q, k, v, out, lse)
+        triton_ops._backward._init_fn(out, q, k, v, out, lse.zero_())
     assert copies.elements == 0
 
 

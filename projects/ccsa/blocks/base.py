@@ -50,6 +50,9 @@ class GatedBlock(nn.Module):
     recurrence: int = 1
     """How many times the gate is applied, always with the same weights."""
 
+    needs_positions: bool = True
+    """Whether a feature map of size 0 is rejected; an empty batch never is."""
+
     def __init__(self, residual: bool = True):
         super().__init__()
         true_or_false(residual=residual)
@@ -90,15 +93,31 @@ class GatedBlock(nn.Module):
             (B, C, *spatial) with the dtype of x.
 
         Raises:
-            UserError: x has another number of channels than the block was built for.
+            UserError: x is not floating point, has another number of channels than the block was
+                built for, or has no positions and the block cannot compute without any.
         """
-        # A trace would make a constant of the comparison, and warn about it.
-        known = self.channels is not None and isinstance(x, Tensor) and not torch.jit.is_tracing()
-        if known and x.dim() > 1 and x.shape[1] != self.channels:
-            raise UserError(
-                f"{type(self).__name__} was built for {self.channels} channels, but x has "
-                f"{x.shape[1]}"
-            )
+        # A trace would make constants of the comparisons, and warn about them.
+        if isinstance(x, Tensor) and not torch.jit.is_tracing():
+            self._check(x)
         for _ in range(self.recurrence):
             x = self.gate(x)
         return x
+
+    def _check(self, x: Tensor) -> None:
+        """Raise a UserError unless the block can compute x."""
+        name = type(self).__name__
+        if not x.is_floating_point():
+            raise UserError(
+                f"{name} computes floating-point features, but x is {x.dtype}; convert it, for "
+                "instance by x.float()"
+            )
+        if self.channels is not None and x.dim() > 1 and x.shape[1] != self.channels:
+            raise UserError(
+                f"{name} was built for {self.channels} channels, but x has {x.shape[1]}"
+            )
+        # The sizes of compiled and exported programs are not looked at: they would be specialized.
+        if self.needs_positions and not torch.compiler.is_compiling() and 0 in x.shape[2:]:
+            raise UserError(
+                f"{name} needs at least one position, but x is {tuple(x.shape)}; only the batch "
+                "may be empty"
+            )

@@ -22,8 +22,9 @@ from torch.utils.checkpoint import checkpoint
 from ccsa.blocks.base import CONV, MOST_CHANNELS, GatedBlock
 from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY
 from ccsa.errors import at_least, between, one_of, true_or_false
-from ccsa.ops import criss_cross_attention
+from ccsa.ops.criss_cross import attention
 from ccsa.ops.criss_cross.dispatch import requested_backend
+from ccsa.ops.criss_cross.precision import needs_float64
 
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 
@@ -87,9 +88,12 @@ class CrissCross(GatedBlock):
             x: (B, C, *S).
 
         Returns:
-            (B, C, *S), channels-last.
+            (B, C, *S), channels-last; float64 if scores may be large, see
+            :func:`ccsa.ops.criss_cross.precision.needs_float64`.
         """
-        return _to_feature_map(self._attend(x, *_concatenated(self.value_conv)), x)
+        x, query, key = self._query_and_key(x)
+        projection = _concatenated(self.value_conv, dtype=_wide(x))
+        return _to_feature_map(self._attend(x, query, key, *projection), x)
 
     def gate(self, x: Tensor) -> Tensor:
         """Return the result of one recurrence, x + gamma * context(x).
@@ -98,7 +102,8 @@ class CrissCross(GatedBlock):
             x: (B, C, *S).
 
         Returns:
-            (B, C, *S) with the dtype of x, channels-last.
+            (B, C, *S), channels-last, with the dtype of x; float64 if scores may be large, so that
+            the next recurrence starts from a result that is not rounded.
         """
         if self.checkpoint and self.training:
             # Backward must use the same backend, even if a use_backend has ended by then.
@@ -115,32 +120,50 @@ class CrissCross(GatedBlock):
         Returns:
             (B, C, *S) with the dtype and the memory format of x.
         """
-        y = super().forward(x.contiguous(memory_format=self.memory_format))
+        y = super().forward(x.contiguous(memory_format=self.memory_format)).to(x.dtype)
         return y.contiguous() if x.is_contiguous() else y
 
     def extra_repr(self) -> str:
         return f"recurrence={self.recurrence}, checkpoint={self.checkpoint}"
 
     def _gate(self, x: Tensor, backend: str | None = None) -> Tensor:
-        weight, bias = _concatenated(self.value_conv)
-        y = self._attend(x, self.gamma * weight, self.gamma * bias, backend)
+        x, query, key = self._query_and_key(x)
+        weight, bias = _concatenated(self.value_conv, dtype=_wide(x))
+        y = self._attend(x, query, key, self.gamma * weight, self.gamma * bias, backend)
         # The sum is in place before y is viewed as a feature map, because autograd copies the
         # gradient of a view that is changed in place.
         return _to_feature_map(y.to(x.dtype).add_(_to_matrix(x)), x)
 
+    def _query_and_key(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return x, query and key; all of them in float64 if scores may be large."""
+        projected = _project(x, *_concatenated(self.query_conv, self.key_conv, dtype=_wide(x)))
+        query, key = _to_feature_map(projected, x).chunk(2, 1)
+        return self._query_and_key(x.double()) if needs_float64(query, key) else (x, query, key)
+
     def _attend(
-        self, x: Tensor, weight: Tensor, bias: Tensor, backend: str | None = None
+        self,
+        x: Tensor,
+        query: Tensor,
+        key: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        backend: str | None = None,
     ) -> Tensor:
         """Return the attention over x, projected by ``weight`` and ``bias``: (B * prod(S), C)."""
-        projected = _project(x, *_concatenated(self.query_conv, self.key_conv))
-        query, key = _to_feature_map(projected, x).chunk(2, 1)
-        return _project(criss_cross_attention(query, key, x, backend=backend), weight, bias)
+        return _project(attention(query, key, x, backend=backend), weight, bias)
 
 
-def _concatenated(*convs: nn.Conv2d | nn.Conv3d) -> tuple[Tensor, Tensor]:
+def _wide(x: Tensor) -> torch.dtype | None:
+    """Return the dtype of the weights if it must be that of x: float64, which autocast leaves."""
+    return torch.float64 if x.dtype == torch.float64 else None
+
+
+def _concatenated(
+    *convs: nn.Conv2d | nn.Conv3d, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the weights (C', C) and biases (C',) of 1x1 convolutions, as of one convolution."""
     weights, biases = zip(*((c.weight.flatten(1), c.bias) for c in convs), strict=True)
-    return torch.cat(weights), torch.cat(biases)
+    return torch.cat(weights).to(dtype=dtype), torch.cat(biases).to(dtype=dtype)
 
 
 def _to_matrix(x: Tensor) -> Tensor:

@@ -6,12 +6,15 @@ Deviation: the official block starts as an identity because the scale of its fin
 Here gamma makes it one, as in every block of this package, so no batch statistics are needed.
 """
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from ccsa.blocks.base import CONV, MOST_CHANNELS, GatedBlock
 from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY
 from ccsa.errors import UserError, at_least, between, one_of, true_or_false
+from ccsa.ops.criss_cross.precision import needs_float64
 
 
 @CONTEXT_BLOCK_REGISTRY.register()
@@ -68,8 +71,20 @@ class NonLocal(GatedBlock):
 
     def context(self, x: Tensor) -> Tensor:
         """Return the attention over all positions, (B, C, *S) -> (B, C, *S)."""
-        q, k, v = (f(x).flatten(2).mT for f in (self.theta, self.phi, self.g))  # (B, N, C')
+        query, key = self.theta(x), self.phi(x)
+        if needs_float64(query, key):
+            x = x.double()
+            query, key = _apply(self.theta, x), _apply(self.phi, x)
+        q, k, v = (y.flatten(2).mT for y in (query, key, _apply(self.g, x)))  # (B, N, C')
         # Equation 4 has no 1/sqrt(d).
         y = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None], scale=1.0)[:, 0]
         y = y.mT.unflatten(2, x.shape[2:])
-        return y if self.out is None else self.out(y)
+        return y if self.out is None else _apply(self.out, y)
+
+
+def _apply(conv: nn.Module, x: Tensor) -> Tensor:
+    """Return the convolution of x, computed in float64 if x has that dtype."""
+    if x.dtype != torch.float64:
+        return conv(x)
+    wide = {name: weight.double() for name, weight in conv.named_parameters()}
+    return functional_call(conv, wide, x)

@@ -15,6 +15,8 @@ from ccsa.errors import at_least, between
 class SqueezeExcitation(GatedBlock):
     """Channel attention: x + gamma * (x * sigmoid(W2 relu(W1 mean(x)))).
 
+    The mean over a feature map of size 0 is 0, so that the result is empty and gradients are 0.
+
     Args:
         channels: C of the feature map (B, C, *spatial).
         reduction: the bottleneck has C // reduction channels, but at least 1.
@@ -29,6 +31,8 @@ class SqueezeExcitation(GatedBlock):
         torch.Size([1, 16, 5, 7])
     """
 
+    needs_positions = False
+
     def __init__(self, channels: int, reduction: int = 16, residual: bool = True):
         super().__init__(residual)
         at_least(1, channels=channels)
@@ -40,5 +44,6 @@ class SqueezeExcitation(GatedBlock):
 
     def context(self, x: Tensor) -> Tensor:
         """Return x with scaled channels, (B, C, *spatial) -> (B, C, *spatial)."""
-        weights = self.fc2(self.fc1(x.flatten(2).mean(-1)).relu()).sigmoid()  # (B, C)
+        means = x.flatten(2).mean(-1) if x.numel() else x.new_zeros(x.shape[:2])  # (B, C)
+        weights = self.fc2(self.fc1(means).relu()).sigmoid()  # (B, C)
         return x * weights.to(x.dtype).reshape(*weights.shape, *[1] * (x.dim() - 2))

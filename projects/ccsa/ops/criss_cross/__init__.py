@@ -27,7 +27,7 @@ from ccsa.ops.criss_cross.dispatch import (
     use_backend,
 )
 from ccsa.ops.criss_cross.export import cross_weights
-from ccsa.ops.criss_cross.precision import without_autocast
+from ccsa.ops.criss_cross.precision import needs_float64, without_autocast
 
 __all__ = [
     "BACKENDS",
@@ -61,7 +61,8 @@ def criss_cross_attention(
     Returns:
         The output (B, Cv, *S), with the dtype and the memory format of ``value``. Under autocast
         the operands are cast to the dtype of autocast. Scores and softmax are float32 for
-        half-precision operands.
+        half-precision operands, and everything is float64 if scores may exceed 256; see
+        :func:`ccsa.ops.criss_cross.precision.needs_float64`.
 
     Raises:
         UserError: the shapes, dtypes or devices do not match, or the requested backend is unknown
@@ -82,17 +83,37 @@ def criss_cross_attention(
                   [5., 6.]]]])
     """
     _check(query, key, value)
-    device = query.device.type
-    autocast = device != "meta" and torch.is_autocast_enabled(device)  # meta has no autocast
-    if autocast and query.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(device)
+    if not _autocast(query):
+        _check_one_dtype(query, key, value)
+    if needs_float64(query, key):
+        operands = query.double(), key.double(), value.double()
+        return attention(*operands, backend=backend).to(value.dtype)
+    return attention(query, key, value, backend=backend)
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, *, backend: str | None = None) -> Tensor:
+    """Compute :func:`criss_cross_attention` in the dtype of the operands, whatever the scores."""
+    _check(query, key, value)
+    if _autocast(query):
+        dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    _check_one_dtype(query, key, value)
+    return choose(backend, query, key, value)(query, key, value)
+
+
+def _autocast(query: Tensor) -> bool:
+    """Return whether autocast casts the operands, which it does unless they are float64."""
+    device = query.device.type  # meta has no autocast
+    return device != "meta" and torch.is_autocast_enabled(device) and query.dtype != torch.float64
+
+
+def _check_one_dtype(query: Tensor, key: Tensor, value: Tensor) -> None:
+    """Raise a UserError unless the operands have one dtype."""
     if not query.dtype == key.dtype == value.dtype:
         raise UserError(
             f"query, key and value must have one dtype, not {query.dtype}, {key.dtype} and "
-            f"{value.dtype}"
+            f"{value.dtype}; convert them"
         )
-    return choose(backend, query, key, value)(query, key, value)
 
 
 def criss_cross_weights(query: Tensor, key: Tensor) -> Tensor:
@@ -146,5 +167,8 @@ def _check(query: Tensor, key: Tensor, value: Tensor) -> None:
             f"query, key and value must be on one device, not {query.device}, {key.device}, "
             f"{value.device}"
         )
-    if not (query.is_floating_point() and value.is_floating_point()):
-        raise UserError(f"query and value must be floating point, not {query.dtype}, {value.dtype}")
+    if not all(x.is_floating_point() for x in (query, key, value)):
+        raise UserError(
+            f"query, key and value must be floating point, not {query.dtype}, {key.dtype} and "
+            f"{value.dtype}; convert them, for instance by query.float()"
+        )

@@ -2,9 +2,9 @@
 
 A backend can be requested by the keyword of the call, by :func:`use_backend`, or by the environment
 variable CCSA_BACKEND; the first of these that is given wins. A requested backend that cannot run
-raises an error that states the reason. Without a request, exported programs and forward-mode
-derivatives use ``export``; otherwise the first backend of ``BACKENDS`` that can run is used, and
-logged once.
+raises an error that states the reason. Without a request, exported programs, forward-mode
+derivatives and torch.func use ``export``; otherwise the first backend of ``BACKENDS`` that can run
+is used, and logged once.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ BACKENDS: dict[str, Attention] = {  # in the order of preference
 ALIASES = {"torch": "tiled"}  # names of former versions
 ENVIRONMENT = "CCSA_BACKEND"
 OLDEST_TRITON = (3, 4)  # comes with torch 2.8
-TRITON_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 logger = logging.getLogger(__name__)
 _managers: list[list[str]] = []  # one list with one name per active use_backend, innermost last
@@ -105,11 +105,13 @@ def choose(keyword: str | None, query: Tensor, key: Tensor, value: Tensor) -> At
             available = f"; what can run: {others}" if others else ""
             raise UserError(f"{source} '{name}' cannot run: {reason}{available}")
         return BACKENDS[name]
-    if _exporting() or _forward_mode():
+    if _exporting() or _transformed():
         return BACKENDS["export"]
     reasons = {name: why_not(name, query) for name in BACKENDS}
     if query.device.type == "cpu":  # Triton's interpreter only serves to test the kernels
         reasons["triton"] = "the tensors are on the CPU"
+    elif query.dtype == torch.float64:  # the tiles of the kernels are made for half precision
+        reasons["triton"] = "float64 is left to the library's matrix multiplications"
     able = [name for name, reason in reasons.items() if reason is None]
     if not able:
         names: dict[str | None, list[str]] = {}
@@ -129,7 +131,7 @@ def can_run_triton(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Return whether the Triton kernels can compute these operands.
 
     They need CUDA with compute capability 8.0 or higher, or Triton's interpreter on the CPU;
-    float16, bfloat16 or float32; and one to three spatial axes.
+    a floating-point type; and one to three spatial axes.
     """
     return why_not("triton", query) is None
 
@@ -154,11 +156,10 @@ can_run_torch = can_run_tiled  # name of former versions
 
 def why_not(name: str, query: Tensor) -> str | None:
     """Return the reason why a backend cannot compute these operands, or None if it can."""
-    dtypes = TRITON_DTYPES if name == "triton" else (*TRITON_DTYPES, torch.float64)
-    if query.dtype not in dtypes:
-        return f"it computes {_listed([str(t) for t in dtypes])}, not {query.dtype}"
-    if name in ("triton", "tiled") and _forward_mode():
-        return "its operators have no forward-mode derivatives"
+    if query.dtype not in DTYPES:
+        return f"it computes {_listed([str(t) for t in DTYPES])}, not {query.dtype}"
+    if name in ("triton", "tiled") and _transformed():
+        return "its operators support neither forward-mode derivatives nor torch.func"
     return _why_not_triton(query) if name == "triton" else None
 
 
@@ -232,14 +233,19 @@ def _exporting() -> bool:
     return flag or torch.onnx.is_in_onnx_export()
 
 
-def _forward_mode() -> bool:
-    """Return whether forward-mode derivatives are being computed.
+def _transformed() -> bool:
+    """Return whether forward-mode derivatives or a transform of torch.func are being computed.
 
     PyTorch takes the derivative of an operator without a forward-mode formula to be 0. The operands
     do not show whether they will be needed: tangents may belong to an outer level, or arrive with
     the gradient of the output.
     """
-    return forward_ad._current_level >= 0  # there is no public API; torch.func enters a level too
+    # There is no public API for either level.
+    if forward_ad._current_level >= 0:
+        return True
+    return (
+        not torch.compiler.is_compiling() and torch._C._functorch.maybe_current_level() is not None
+    )
 
 
 def _listed(names: Iterable[str]) -> str:

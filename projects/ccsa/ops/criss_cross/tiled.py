@@ -27,9 +27,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ccsa.errors import UserError
 from ccsa.ops.criss_cross.layout import channels_last, to_layout_of, view_or_channels_last
 from ccsa.ops.criss_cross.pages import use_large_pages
-from ccsa.ops.criss_cross.precision import score_dtype, without_autocast
+from ccsa.ops.criss_cross.precision import cannot_resolve, score_dtype, without_autocast
 
 # Least and most bytes of a tile's two score matrices and largest matrix product: large enough that
 # batched matmuls keep every core busy, small enough for the cache that the cores share. Within
@@ -67,7 +68,19 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of query, key and value; ``delta`` (B, *S) is that of :func:`_delta`."""
     with without_autocast(query):
+        if cannot_resolve(lse):
+            return float64_gradients(grad, query, key, value)
         dq, dk, dv = _gradients(grad, query, key, value, lse, delta)
+    return to_layout_of(dq, query), to_layout_of(dk, key), to_layout_of(dv, value)
+
+
+def float64_gradients(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of query, key and value, computed in float64 from the operands only."""
+    do, q, k, v = (x.double() for x in (grad, query, key, value))
+    out, lse = _attend(channels_last(q), channels_last(k), channels_last(v))
+    dq, dk, dv = _gradients(do, q, k, v, lse, _delta(do, out.movedim(-1, 1)))
     return to_layout_of(dq, query), to_layout_of(dk, key), to_layout_of(dv, value)
 
 
@@ -88,6 +101,17 @@ def _differentiate(ctx, grad, _):
     if hasattr(ctx, "maybe_clear_saved_tensors"):  # keeps them if the graph is retained
         ctx.maybe_clear_saved_tensors()
     return _backward(grad, query, key, value, lse, delta)
+
+
+def no_second_derivative(ctx, *grads):
+    """Raise the error of second derivatives, as the backward function of a backward operator."""
+    raise UserError(
+        "criss-cross attention has second derivatives with the backends 'export' and 'reference' "
+        "only; compute it inside `with use_backend('export')`"
+    )
+
+
+_backward.register_autograd(no_second_derivative)
 
 
 def _delta(grad: Tensor, out: Tensor) -> Tensor:

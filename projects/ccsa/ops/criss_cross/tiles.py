@@ -52,7 +52,7 @@ def value_tiles(dtype: torch.dtype, length: int, ck: int, cv: int) -> Tiles:
         ck: channels of query and key.
         cv: channels of value.
     """
-    if dtype == torch.float32:  # no tensor cores in full precision: operands are in registers
+    if dtype in (torch.float32, torch.float64):  # operands in full precision are in registers
         sizes = (next_power(length, 32), next_power(length, 32))
         return Tiles(*sizes, next_power(ck, 32), next_power(cv, 64), 4, 1)
     # Up to 128 positions fill one or two tiles of 64. With more, tiles of 128 halve the number of
@@ -68,7 +68,7 @@ def score_tiles(dtype: torch.dtype, length: int, ck: int, cv: int) -> Tiles:
     It keeps the scores and their gradients, BLOCK_M x BLOCK_N, and an accumulator, BLOCK_M x
     BLOCK_K, in registers. The arguments are those of :func:`value_tiles`.
     """
-    if dtype == torch.float32:
+    if dtype in (torch.float32, torch.float64):
         sizes = (next_power(length, 32), next_power(length, 32))
         return Tiles(*sizes, next_power(ck, 32), next_power(cv, 32), 4, 1)
     m, n = next_power(length, 128), next_power(length, 64)

@@ -4,8 +4,9 @@ A launch handles one axis of the feature maps: all rows, say, of a map (B, T, H,
 computes one tile of BLOCK_M positions of one row. A tensor is given by its pointer and the tuple of
 its strides in elements: (batch, first other axis, second other axis, along the row); channels are
 dense. ``lse`` and ``delta`` have one element per position and common strides, ``lse_strides``;
-``others`` are the sizes of the two other axes. Every element is written by one program per launch,
-and sums have a fixed order without atomics: the result is the same bit for bit every time.
+``others`` are the sizes of the two other axes. Sums and weights have the dtype of ``lse``: float32,
+or float64 for operands in float64. Every element is written by one program per launch, and sums
+have a fixed order without atomics: the result is the same bit for bit every time.
 
 The own position is on every axis, but counts once. It is kept on the last axis, which runs first
 (``FIRST``), so that no softmax is empty whatever the sizes; the kernels of the other axes mask it
@@ -37,10 +38,10 @@ def loop_bound(n: int) -> Any:
 
 @triton.jit
 def _dot(a, b, acc, PRECISION: tl.constexpr):
-    """Return acc + a @ b, accumulated in float32."""
+    """Return acc + a @ b, accumulated in the dtype of acc."""
     if INTERPRETED:  # it has no bfloat16 matmul; float32 gives the same as tensor cores do
-        a = a.to(tl.float32)
-        b = b.to(tl.float32)
+        a = a.to(acc.dtype)
+        b = b.to(acc.dtype)
     return tl.dot(a, b, acc, input_precision=PRECISION)
 
 
@@ -66,9 +67,10 @@ def _tile_pointers(row_ptr, offs, in_row, strides, offs_d, D: tl.constexpr):
 def _tile_matmul(
     a_ptr, offs_m, in_m, a_strides, b_ptr, offs_n, in_n, b_strides, D: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
+    ACC: tl.constexpr,
 ):  # fmt: skip
-    """Return a_m . b_n over all D channels, (BLOCK_M, BLOCK_N) in float32."""
-    acc = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    """Return a_m . b_n over all D channels, (BLOCK_M, BLOCK_N) in the dtype ACC."""
+    acc = tl.zeros((BLOCK_M, BLOCK_N), ACC)
     for start_d in range(0, D, BLOCK_D):
         offs_d = start_d + tl.arange(0, BLOCK_D)
         ptrs, mask = _tile_pointers(a_ptr, offs_m, in_m, a_strides, offs_d, D)
@@ -92,6 +94,7 @@ def attention_forward(
     The online softmax starts from the axes so far as if they were one key with score ``lse_in`` and
     value ``out``.
     """
+    ACC: tl.constexpr = lse_out.dtype.element_ty
     num_d: tl.constexpr = (CV + BLOCK_V - 1) // BLOCK_V
     num_m = tl.cdiv(length, BLOCK_M)
     pid_d = tl.program_id(0) % num_d
@@ -107,20 +110,20 @@ def attention_forward(
     o_ptrs, o_mask = _tile_pointers(o_ptr, offs_m, in_m, out_strides, offs_d, CV)
     lse_offs = offs_m.to(tl.int64) * lse_strides[3]
     if FIRST:
-        m_i = tl.full((BLOCK_M,), float("-inf"), tl.float32)
-        l_i = tl.zeros((BLOCK_M,), tl.float32)
-        acc = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
+        m_i = tl.full((BLOCK_M,), float("-inf"), ACC)
+        l_i = tl.zeros((BLOCK_M,), ACC)
+        acc = tl.zeros((BLOCK_M, BLOCK_V), ACC)
     else:
         lse_ptrs = _row_pointer(lse_in, row, others, lse_strides) + lse_offs
         m_i = tl.load(lse_ptrs, mask=in_m, other=0.0)
-        l_i = tl.full((BLOCK_M,), 1.0, tl.float32)
-        acc = tl.load(o_ptrs, mask=o_mask, other=0.0).to(tl.float32)
+        l_i = tl.full((BLOCK_M,), 1.0, ACC)
+        acc = tl.load(o_ptrs, mask=o_mask, other=0.0).to(ACC)
     for start_n in range(0, length, BLOCK_N):
         offs_n = start_n + tl.arange(0, BLOCK_N)
         in_n = offs_n < length
         qk = _tile_matmul(
             q_ptr, offs_m, in_m, query_strides, k_ptr, offs_n, in_n, key_strides,
-            CK, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION,
+            CK, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION, ACC,
         )  # fmt: skip
         visible = in_n[None, :]
         if not FIRST:
@@ -150,6 +153,7 @@ def compute_delta(
 
     It equals the sum of P * dP over the whole cross, which is the gradient of the log-sum-exp.
     """
+    ACC: tl.constexpr = delta.dtype.element_ty
     num_m = tl.cdiv(length, BLOCK_M)
     pid_m = tl.program_id(0) % num_m
     row = tl.program_id(0) // num_m
@@ -157,13 +161,13 @@ def compute_delta(
     o_ptr = _row_pointer(out, row, others, out_strides)
     offs_m = pid_m * BLOCK_M + tl.arange(0, BLOCK_M)
     in_m = offs_m < length
-    acc = tl.zeros((BLOCK_M,), tl.float32)
+    acc = tl.zeros((BLOCK_M,), ACC)
     for start_d in range(0, CV, BLOCK_V):
         offs_d = start_d + tl.arange(0, BLOCK_V)
         ptrs, mask = _tile_pointers(do_ptr, offs_m, in_m, grad_strides, offs_d, CV)
-        do = tl.load(ptrs, mask=mask, other=0.0).to(tl.float32)
+        do = tl.load(ptrs, mask=mask, other=0.0).to(ACC)
         ptrs, mask = _tile_pointers(o_ptr, offs_m, in_m, out_strides, offs_d, CV)
-        o = tl.load(ptrs, mask=mask, other=0.0).to(tl.float32)
+        o = tl.load(ptrs, mask=mask, other=0.0).to(ACC)
         acc += tl.sum(do * o, 1)
     delta_ptrs = _row_pointer(delta, row, others, lse_strides)
     delta_ptrs += offs_m.to(tl.int64) * lse_strides[3]
@@ -179,6 +183,7 @@ def value_gradient(
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Add one axis to dV_m = sum_n P_nm dO_n, where m are keys and n the queries that see them."""
+    ACC: tl.constexpr = lse.dtype.element_ty
     num_d: tl.constexpr = (CV + BLOCK_V - 1) // BLOCK_V
     num_m = tl.cdiv(length, BLOCK_M)
     pid_d = tl.program_id(0) % num_d
@@ -194,15 +199,15 @@ def value_gradient(
     offs_d = pid_d * BLOCK_V + tl.arange(0, BLOCK_V)
     dv_ptrs, dv_mask = _tile_pointers(dv_ptr, offs_m, in_m, d_value_strides, offs_d, CV)
     if FIRST:
-        acc = tl.zeros((BLOCK_M, BLOCK_V), tl.float32)
+        acc = tl.zeros((BLOCK_M, BLOCK_V), ACC)
     else:
-        acc = tl.load(dv_ptrs, mask=dv_mask, other=0.0).to(tl.float32)
+        acc = tl.load(dv_ptrs, mask=dv_mask, other=0.0).to(ACC)
     for start_n in range(0, length, BLOCK_N):
         offs_n = start_n + tl.arange(0, BLOCK_N)
         in_n = offs_n < length
         qk = _tile_matmul(
             k_ptr, offs_m, in_m, key_strides, q_ptr, offs_n, in_n, query_strides,
-            CK, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION,
+            CK, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION, ACC,
         )  # fmt: skip
         lse_n = tl.load(lse_ptr + offs_n.to(tl.int64) * lse_strides[3], mask=in_n, other=0.0)
         visible = in_m[:, None] & in_n[None, :]
@@ -224,7 +229,7 @@ def query_key_gradient(
     FIRST: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     BLOCK_V: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Add one axis to dQ or dK, in float32.
+    """Add one axis to dQ or dK, which have the dtype of ``lse``.
 
     With dP = dO . v and dS = P * (dP - delta), dQ_i = sum_j dS_ij k_j and dK_j = sum_i dS_ij q_i.
     Program tiles m belong to ``a``, and the tiles n that they iterate over to ``b``: with
@@ -233,6 +238,7 @@ def query_key_gradient(
     ``d_b[pid_m]``; the expensive dP is then formed once, and the parts are summed afterwards. A
     program writes BLOCK_K channels of the gradients.
     """
+    ACC: tl.constexpr = lse.dtype.element_ty
     num_d: tl.constexpr = (CK + BLOCK_K - 1) // BLOCK_K
     num_m = tl.cdiv(length, BLOCK_M)
     pid_d = tl.program_id(0) % num_d
@@ -257,11 +263,11 @@ def query_key_gradient(
         in_n = offs_n < length
         dp = _tile_matmul(
             a_wide_ptr, offs_m, in_m, a_wide_strides, b_wide_ptr, offs_n, in_n, b_wide_strides,
-            CV, BLOCK_M, BLOCK_N, BLOCK_V, PRECISION,
+            CV, BLOCK_M, BLOCK_N, BLOCK_V, PRECISION, ACC,
         )  # fmt: skip
         qk = _tile_matmul(
             a_ptr, offs_m, in_m, a_strides, b_ptr, offs_n, in_n, b_strides,
-            CK, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION,
+            CK, BLOCK_M, BLOCK_N, BLOCK_K, PRECISION, ACC,
         )  # fmt: skip
         if QUERIES:
             lse_offs = offs_m.to(tl.int64) * lse_strides[3]
@@ -285,12 +291,12 @@ def query_key_gradient(
         b_ptrs, b_mask = _tile_pointers(b_ptr, offs_n, in_n, b_strides, offs_d, CK)
         b_n = tl.load(b_ptrs, mask=b_mask, other=0.0)
         if HALF:
-            acc += _dot(ds, b_n, tl.zeros((BLOCK_M, BLOCK_K), tl.float32), PRECISION) * scale
+            acc += _dot(ds, b_n, tl.zeros((BLOCK_M, BLOCK_K), ACC), PRECISION) * scale
         else:
             acc = _dot(ds, b_n, acc, PRECISION)
         if BOTH:
             a_m = tl.load(a_ptrs, mask=a_mask, other=0.0)
-            db = _dot(tl.trans(ds), a_m, tl.zeros((BLOCK_N, BLOCK_K), tl.float32), PRECISION)
+            db = _dot(tl.trans(ds), a_m, tl.zeros((BLOCK_N, BLOCK_K), ACC), PRECISION)
             if HALF:
                 db *= scale
             db_ptrs, db_mask = _tile_pointers(db_ptr, offs_n, in_n, d_strides, offs_d, CK)

@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 
 from ccsa.ops.criss_cross.layout import to_layout_of
+from ccsa.ops.criss_cross.precision import cannot_resolve, score_dtype
+from ccsa.ops.criss_cross.tiled import float64_gradients, no_second_derivative
 from ccsa.ops.criss_cross.tiles import Tiles, score_tiles, value_tiles
 
 
@@ -32,11 +34,11 @@ def triton_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 @torch.library.custom_op("ccsa::criss_cross_triton_forward", mutates_args=())
 def _forward(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the output (B, Cv, *S) and the log-sum-exp (B, *S) of the scores over each cross, in
-    float32."""
+    """Return the output (B, Cv, *S) and the log-sum-exp (B, *S) of the scores over each cross, of
+    at least float32."""
     q, k, v = _dense_channels(query), _dense_channels(key), _dense_channels(value)
     out = torch.empty(v.shape, dtype=v.dtype, device=v.device)
-    lse = torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
+    lse = torch.empty(q.shape[:-1], dtype=score_dtype(q.dtype), device=q.device)
     with _launching(q) as kernels:
         for axis in _axes(v):
             tiles = value_tiles(q.dtype, axis.length, q.shape[-1], v.shape[-1])
@@ -57,6 +59,9 @@ def _backward(
     """Return the gradients of query, key and value."""
     if not len(query):
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+    # On a GPU, a look at the values waits for the device: half precision relies on the warning.
+    if (query.dtype == torch.float32 or query.device.type == "cpu") and cannot_resolve(lse):
+        return float64_gradients(grad, query, key, value)
     do, q, k, v, o = (_dense_channels(x) for x in (grad, query, key, value, out))
     lse = lse.reshape(q.shape[:-1])
     with _launching(q) as kernels:
@@ -83,8 +88,8 @@ def _value_gradient(
 
 
 def _delta(kernels: Any, do: Tensor, o: Tensor) -> Tensor:
-    """Return delta (B, T, H, W) in float32, the sum of dO * O over the channels."""
-    delta = torch.empty(do.shape[:-1], dtype=torch.float32, device=do.device)
+    """Return delta (B, T, H, W) of at least float32, the sum of dO * O over the channels."""
+    delta = torch.empty(do.shape[:-1], dtype=score_dtype(do.dtype), device=do.device)
     axis = next(_axes(do))
     tiles = value_tiles(do.dtype, axis.length, 1, do.shape[-1])
     block_m = min(32, tiles.BLOCK_M)  # nothing is read twice: small tiles use more of the device
@@ -98,7 +103,7 @@ def _delta(kernels: Any, do: Tensor, o: Tensor) -> Tensor:
 def _query_key_gradients(
     kernels: Any, do: Tensor, q: Tensor, k: Tensor, v: Tensor, lse: Tensor, delta: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return dQ and dK (B, T, H, W, Ck) in float32."""
+    """Return dQ and dK (B, T, H, W, Ck) of at least float32."""
     axes = [
         (axis, score_tiles(q.dtype, axis.length, q.shape[-1], v.shape[-1])) for axis in _axes(v)
     ]
@@ -106,8 +111,8 @@ def _query_key_gradients(
     parts = max(tiles_per_row)
     both = parts == 1 or parts * q.shape[-1] <= v.shape[-1]
     parts = parts if both else 1
-    dq = torch.empty((parts, *q.shape), dtype=torch.float32, device=q.device)
-    dk = torch.empty(q.shape, dtype=torch.float32, device=q.device)
+    dq = torch.empty((parts, *q.shape), dtype=lse.dtype, device=q.device)
+    dk = torch.empty(q.shape, dtype=lse.dtype, device=q.device)
     written = 0  # number of parts of dQ that contain a sum
     for (axis, tiles), row_tiles in zip(axes, tiles_per_row, strict=True):
         launch = kernels.query_key_gradient[axis.grid(tiles.BLOCK_M, q.shape[-1], tiles.BLOCK_K)]
@@ -128,7 +133,7 @@ def _query_key_gradients(
 @_forward.register_fake
 def _(query, key, value):
     size = query.shape[:1] + query.shape[2:]
-    return torch.empty_like(value), query.new_empty(size, dtype=torch.float32)
+    return torch.empty_like(value), query.new_empty(size, dtype=score_dtype(query.dtype))
 
 
 @_backward.register_fake
@@ -145,6 +150,7 @@ def _differentiate(ctx, grad, _):
     return _backward(grad, *ctx.saved_tensors)
 
 
+_backward.register_autograd(no_second_derivative)
 _forward.register_autograd(_differentiate, setup_context=_setup_context)
 
 
