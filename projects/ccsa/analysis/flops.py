@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 import ccsa.ops  # noqa: F401  Registers the formulas of criss-cross attention.
 from ccsa.inference.predictor import evaluation_mode
+from ccsa.ops.criss_cross.precision import ignored_values
 
 Shape = Sequence[int]
 aten = torch.ops.aten
@@ -143,6 +144,9 @@ class FlopAnalysis(FlopCounterMode):
 def flop_analysis(model: nn.Module | Callable[..., Any], inputs: Any) -> FlopAnalysis:
     """Run a model once and count its FLOPs by module and by operator.
 
+    Attention counts in the dtype of its operands, whatever the scores; see
+    :func:`ccsa.ops.criss_cross.precision.ignored_values`.
+
     Args:
         model: a module, which runs in evaluation mode without gradients and is left in the mode it
             was in; or any other function, which runs as it is, including its backward pass if it
@@ -161,6 +165,7 @@ def flop_analysis(model: nn.Module | Callable[..., Any], inputs: Any) -> FlopAna
     """
     arguments = inputs if isinstance(inputs, tuple) else (inputs,)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(ignored_values())
         if isinstance(model, nn.Module):
             stack.enter_context(evaluation_mode(model))
             stack.enter_context(torch.no_grad())

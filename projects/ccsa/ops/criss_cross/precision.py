@@ -8,7 +8,9 @@ computes in float64, which costs about twice the time. Normalized features never
 """
 
 import contextlib
+import contextvars
 import logging
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -21,6 +23,7 @@ LARGEST_SCORE = 256.0
 """The bound of the scores above which attention computes in float64."""
 
 HALF = (torch.float16, torch.bfloat16)
+_ignores_values = contextvars.ContextVar("ignores_values", default=False)
 
 
 def needs_float64(query: Tensor, key: Tensor) -> bool:
@@ -54,6 +57,25 @@ def needs_float64(query: Tensor, key: Tensor) -> bool:
     if query.dtype in HALF:
         _warn_of_large_scores(bound, query.dtype, wide)
     return wide
+
+
+@contextlib.contextmanager
+def ignored_values() -> Iterator[None]:
+    """Compute in the dtype of the operands, whatever the scores, inside a ``with`` block.
+
+    The cost of a model is counted in this way, so that it does not depend on weights and inputs.
+
+    Example:
+        >>> query = torch.full((1, 4, 5, 7), 100.0)
+        >>> with ignored_values():
+        ...     needs_float64(query, query)
+        False
+    """
+    token = _ignores_values.set(True)
+    try:
+        yield
+    finally:
+        _ignores_values.reset(token)
 
 
 def cannot_resolve(lse: Tensor) -> bool:
@@ -107,6 +129,8 @@ def score_bound(query: Tensor, key: Tensor) -> float:
 def _values_are_known(x: Tensor) -> bool:
     """Return whether the program may depend on the values of ``x``."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export():
+        return False
+    if _ignores_values.get():
         return False
     if x.device.type not in ("cpu", "cuda") or _is_symbolic(x):
         return False
