@@ -4,6 +4,7 @@
     python -m benchmarks.accuracy --bounds                 # the table of docs/OPS.md
     python -m benchmarks.accuracy --blocks CrissCross --dtypes float32 --backends tiled
     TRITON_INTERPRET=1 python -m benchmarks.accuracy --backends triton --scales 1 1e4
+    python -m benchmarks.accuracy --device cuda --backends triton tiled
 
 A block with gamma = 1 and otherwise new weights gets x = scale * N(0, 1), and its output the
 gradient N(0, 1). The same block in float64, with the backend ``reference``, gives the true values;
@@ -28,7 +29,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from ccsa.blocks import build_block
-from ccsa.errors import reports_user_errors
+from ccsa.errors import UserError, reports_user_errors
 from ccsa.ops import use_backend
 
 CHANNELS = 32
@@ -159,6 +160,7 @@ def measure(
     autocast: bool = False,
     seed: int = 0,
     transform: Callable[[nn.Module], nn.Module] = lambda block: block,
+    device: str = "cpu",
 ) -> Errors:
     """Return the errors of a block against float64.
 
@@ -171,6 +173,7 @@ def measure(
         autocast: whether weights and features are float32, and ``dtype`` is that of autocast.
         seed: of the weights and the features.
         transform: what is done to the block before it is run, for instance torch.compile.
+        device: on which the block runs; weights and features are drawn on the CPU.
 
     Example:
         >>> errors = measure({"name": "CrissCross"}, (5, 7), torch.float32, 1.0)
@@ -182,13 +185,14 @@ def measure(
     block = build_block(**{"channels": CHANNELS, **spec, **dims})
     nn.init.ones_(block.get_parameter("gamma"))
     x, grad = scale * torch.randn(2, CHANNELS, *size), torch.randn(2, CHANNELS, *size)
+    block, x, grad = block.to(device), x.to(device), grad.to(device)
     if not autocast:
         block, x, grad = block.to(dtype), x.to(dtype), grad.to(dtype)
     exact = copy.deepcopy(block).double()
     with use_backend("reference"):
         expected = _results(exact, x.double(), grad.double())
     chosen = use_backend(backend) if backend else contextlib.nullcontext()
-    with chosen, torch.autocast("cpu", dtype=dtype, enabled=autocast):
+    with chosen, torch.autocast(x.device.type, dtype=dtype, enabled=autocast):
         got = _results(transform(block), x, grad)
     most = torch.finfo(x.dtype).max
     pairs = [(a.double(), b, b.abs() <= most) for a, b in zip(got, expected, strict=True)]
@@ -225,6 +229,7 @@ def sweep(
     scales: list[float],
     sizes: Iterable[tuple[int, ...]] = SIZES,
     backends: Iterable[str] = tuple(BACKENDS),
+    device: str = "cpu",
 ) -> Iterator[tuple[str, str, str, list[Errors | None]]]:
     """Yield (block, dtype, backend, largest errors per scale).
 
@@ -243,7 +248,8 @@ def sweep(
                 for size in sizes:
                     if len(size) == 2 or spec["name"] in ("CrissCross", "NonLocal"):
                         chosen = None if backend == "-" else backend
-                        errors = errors.largest(measure(spec, size, DTYPES[dtype], scale, chosen))
+                        found = measure(spec, size, DTYPES[dtype], scale, chosen, device=device)
+                        errors = errors.largest(found)
                 row.append(errors)
             yield name, dtype, backend, row
 
@@ -265,6 +271,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--scales", nargs="+", type=float, default=SCALES)
     backends = [*BACKENDS, "triton"]
     parser.add_argument("--backends", nargs="+", choices=backends, default=BACKENDS)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="default: cpu")
     parser.add_argument("--small", action="store_true", help="only sizes of up to 60 positions")
     parser.add_argument("--bounds", action="store_true", help="print the bounds only")
     return parser.parse_args()
@@ -276,13 +283,15 @@ def main() -> None:
     if args.bounds:
         return print(bounds_table())
     logging.disable(logging.WARNING)
-    if "triton" in args.backends:
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: no CUDA device is available; omit the option")
+    if "triton" in args.backends and args.device == "cpu":
         os.environ.setdefault("TRITON_INTERPRET", "1")
     sizes = [size for size in SIZES if torch.Size(size).numel() <= 60 or not args.small]
     rows = [
         [name, dtype, backend, *map(_cell, row)]
         for name, dtype, backend, row in sweep(
-            args.blocks, args.dtypes, args.scales, sizes, args.backends
+            args.blocks, args.dtypes, args.scales, sizes, args.backends, args.device
         )
     ]
     headers = ["block", "data type", "backend", *(f"{scale:g}" for scale in args.scales)]
