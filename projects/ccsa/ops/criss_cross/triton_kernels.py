@@ -42,7 +42,7 @@ def _dot(a, b, acc, PRECISION: tl.constexpr):
     if INTERPRETED:  # it has no bfloat16 matmul; float32 gives the same as tensor cores do
         a = a.to(acc.dtype)
         b = b.to(acc.dtype)
-    return tl.dot(a, b, acc, input_precision=PRECISION)
+    return tl.dot(a, b, acc, input_precision=PRECISION, out_dtype=acc.dtype)
 
 
 @triton.jit
