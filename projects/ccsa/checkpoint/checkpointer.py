@@ -22,6 +22,7 @@ from ccsa.checkpoint.weight_files import (
 from ccsa.modeling.backbones.timm_backbone import TimmBackbone
 from ccsa.modeling.backbones.timm_models import SCHEME
 from ccsa.utils.files import atomic_write, write_text
+from ccsa.utils.run_folders import last_checkpoint_name
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,15 @@ class Checkpointer(DetectionCheckpointer):
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Write the name of the last checkpoint to ``last_checkpoint``, atomically."""
         write_text(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
+
+    def get_checkpoint_file(self) -> str:
+        """Return the path of the last checkpoint, a file in ``save_dir``; empty if there is none.
+
+        Raises:
+            UserError: ``last_checkpoint`` cannot be read, or names a file elsewhere.
+        """
+        name = last_checkpoint_name(Path(self.save_dir)) if self.save_dir else ""
+        return str(Path(self.save_dir) / name) if name else ""
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load weights into the model.

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode
 
-from ccsa.errors import UserError, suggestion
+from ccsa.errors import UserError, shown, suggestion
 from ccsa.utils.yaml_files import read_yaml
 
 CONFIG = "config.yaml"
@@ -113,11 +113,33 @@ def holds_run(folder: Path) -> bool:
 
 def last_weights(folder: Path) -> Path | None:
     """Return the latest checkpoint of the run in this folder, or None if it has none."""
-    names = [(folder / LAST).read_text().strip()] if (folder / LAST).is_file() else []
-    for name in (*names, "model_final.pth"):
-        if (folder / name).is_file():
+    for name in (last_checkpoint_name(folder), "model_final.pth"):
+        if name and (folder / name).is_file():
             return folder / name
     return None
+
+
+def last_checkpoint_name(folder: Path) -> str:
+    """Return the name in ``last_checkpoint``, a file in the same folder; empty if there is none.
+
+    Raises:
+        UserError: the file cannot be read, or names a file elsewhere.
+    """
+    file = folder / LAST
+    if not file.is_file():
+        return ""
+    try:
+        name = file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot read {file} ({error}); write the name of a checkpoint in {folder} to it"
+        ) from error
+    if name in ("", ".", "..") or "\0" in name or name != os.path.basename(name):
+        raise UserError(
+            f"{file} names {shown(name)}, which is not a file in this folder; write the name of a "
+            "checkpoint in the folder to it"
+        )
+    return name
 
 
 def run_files(weights: str) -> tuple[str, str]:
