@@ -52,6 +52,7 @@ def work(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Train or evaluate. Every process of the job runs this function."""
     import_user_code(args.imports)  # this may be a process of its own
     start_run(cfg, args.header)
+    earlier_seconds = 0.0  # of the parts of a resumed run before this one
     if args.eval_only:
         model = Trainer.build_model(cfg)
         checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
@@ -62,8 +63,9 @@ def work(cfg: CfgNode, args: argparse.Namespace) -> None:
         trainer.resume_or_load(resume=args.resume)
         trainer.train()
         model, results = trainer.checkpointer.model, trainer.results or {}
+        earlier_seconds = trainer.progress.earlier_seconds
     if comm.is_main_process():
-        finish_run(cfg, model, results, time.perf_counter() - STARTED)
+        finish_run(cfg, model, results, earlier_seconds + time.perf_counter() - STARTED)
 
 
 def parse_args() -> argparse.Namespace:

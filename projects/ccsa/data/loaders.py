@@ -14,13 +14,15 @@ from detectron2.data import (
     DatasetCatalog,
     DatasetMapper,
     build_detection_test_loader,
-    build_detection_train_loader,
     get_detection_dataset_dicts,
 )
+from detectron2.data.build import _train_loader_from_config
 from detectron2.data.detection_utils import build_augmentation
+from detectron2.utils import comm
 
 from ccsa.data.evaluator_types import is_semantic
 from ccsa.data.mapper import ReportingMapper, SemanticMapper
+from ccsa.data.sample_stream import TrainLoader
 from ccsa.data.video.clips import with_clips
 from ccsa.data.video.mapper import ClipMapper
 from ccsa.errors import UserError
@@ -29,22 +31,31 @@ from ccsa.modeling.clip import Clip, takes_clips
 logger = logging.getLogger(__name__)
 
 
-def build_train_loader(cfg: CfgNode) -> Iterable[list[dict[str, Any]]]:
+def build_train_loader(cfg: CfgNode) -> TrainLoader:
     """Return the loader of ``DATASETS.TRAIN``, an endless stream of batches.
+
+    Its seed is ``SEED``, or a random one that all processes share if that is negative.
 
     Raises:
         UserError: see :func:`build_train_mapper` and :func:`clip_records`.
     """
     clips = clip_records(cfg, cfg.DATASETS.TRAIN)
     mapper = build_train_mapper(cfg)
-    if clips is not None:
-        return build_detection_train_loader(cfg, mapper=mapper, dataset=clips)
-    if mapper.use_instance_mask and mapper.instance_mask_format == "polygon":
+    if clips is None and mapper.use_instance_mask and mapper.instance_mask_format == "polygon":
         records = [record for name in cfg.DATASETS.TRAIN for record in DatasetCatalog.get(name)]
         if has_encoded_masks(records):
             logger.info("Masks are run-length encoded, so INPUT.MASK_FORMAT bitmask is used.")
             mapper.instance_mask_format = "bitmask"
-    return build_detection_train_loader(cfg, mapper=mapper)
+    parts = _train_loader_from_config(cfg, mapper=mapper, dataset=clips)
+    return TrainLoader(
+        parts["dataset"],
+        parts["mapper"],
+        parts["sampler"],
+        parts["total_batch_size"] // comm.get_world_size(),
+        cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
+        group_shapes=parts["aspect_ratio_grouping"],
+        num_workers=parts["num_workers"],
+    )
 
 
 def build_test_loader(cfg: CfgNode, name: str) -> Iterable[list[dict[str, Any]]]:

@@ -8,8 +8,9 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
 
-from ccsa.engine.validation_loss import TASK, preserved_random_states, validation_losses
+from ccsa.engine.validation_loss import TASK, validation_losses
 from ccsa.evaluation import metric_of_run
+from ccsa.utils.random_states import preserved_random_states
 
 logger = logging.getLogger(__name__)
 

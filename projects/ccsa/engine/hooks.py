@@ -3,7 +3,7 @@
 import datetime
 import logging
 
-from detectron2.engine import HookBase
+from detectron2.engine import HookBase, hooks
 from detectron2.utils.events import EventWriter, get_event_storage
 from torch import Tensor
 
@@ -37,6 +37,28 @@ class LogGamma(HookBase):
         if done == self.trainer.max_iter or done % self.period == 0:
             for path, gamma in self.gammas.items():
                 self.trainer.storage.put_scalar(f"gamma/{path}", gamma.item(), smoothing_hint=False)
+
+
+class Writers(hooks.PeriodicWriter):
+    """Detectron2's PeriodicWriter, which writes at the end only if the training has ended.
+
+    An interrupted run has no row for the interrupted iteration; the resumed run writes it in time.
+    """
+
+    def after_train(self) -> None:
+        if self.trainer.iter >= self.trainer.max_iter or self.trainer.stopped_early:
+            super().after_train()
+            return
+        for writer in self._writers:
+            writer.close()
+
+
+class PreciseBN(hooks.PreciseBN):
+    """Detectron2's PreciseBN, which uses the same images each time, as a resumed run does."""
+
+    def update_stats(self) -> None:
+        super().update_stats()
+        self._data_iter = None
 
 
 class TerminalWriter(EventWriter):

@@ -117,6 +117,7 @@ class EarlyStopping(_MetricHook):
 
     def _stop(self) -> None:
         if self.waited >= self.patience:
+            self.trainer.stopped_early = True
             best = "" if self.best is None else f" ({self.best:.2f})"
             raise TrainingStopped(
                 f"early stopping: {self.name} has not improved in {self.waited} evaluations; the "

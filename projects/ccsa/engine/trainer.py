@@ -23,10 +23,12 @@ from torch import nn
 
 from ccsa.checkpoint import Checkpointer, classes_entry
 from ccsa.data.loaders import build_test_loader, build_train_loader
+from ccsa.data.sample_stream import TrainLoader
 from ccsa.engine.evaluations import Evaluations
-from ccsa.engine.hooks import LogGamma, TerminalWriter
+from ccsa.engine.hooks import LogGamma, PreciseBN, TerminalWriter, Writers
 from ccsa.engine.model_average import MovingAverage
 from ccsa.engine.model_selection import BestCheckpoint, EarlyStopping, TrainingStopped
+from ccsa.engine.resume_state import ResumeState
 from ccsa.engine.solver import (
     build_lr_scheduler,
     build_optimizer,
@@ -111,7 +113,9 @@ class Trainer(DefaultTrainer):
         self.cfg = cfg
         self.average = MovingAverage(cfg.MODEL.EMA.DECAY) if cfg.MODEL.EMA.ENABLED else None
         self.evaluations = Evaluations(cfg, self.test)
-        self.register_hooks([LogGamma(), *self.build_hooks()])
+        self.stopped_early = False
+        self.progress = ResumeState(cfg, data_loader)
+        self.register_hooks([self.progress, LogGamma(), *self.build_hooks()])
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -183,6 +187,9 @@ class Trainer(DefaultTrainer):
         if resume and self.checkpointer.has_checkpoint():
             super().resume_or_load(resume=True)
             restore_solver_settings(self.optimizer, self.scheduler, settings)
+            loader = self._trainer.data_loader
+            if isinstance(loader, TrainLoader):
+                loader.resume(self.start_iter)
         else:
             self.checkpointer.left_out = class_layers_to_restart(self.cfg)
             super().resume_or_load(resume=False)
@@ -200,7 +207,11 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self) -> list[HookBase | None]:
         """Return Detectron2's hooks, with the evaluation of this trainer and the hooks that depend
-        on its results."""
+        on its results.
+
+        The checkpoint of an iteration is written last, so that it contains what the evaluation and
+        the writers of this iteration have done.
+        """
         cfg = self.cfg
         watching: list[HookBase] = []
         if cfg.TEST.BEST_CHECKPOINT and 0 < cfg.TEST.EVAL_PERIOD < cfg.SOLVER.MAX_ITER:
@@ -209,12 +220,22 @@ class Trainer(DefaultTrainer):
             keys = cfg.SOLVER.EARLY_STOPPING
             watching.append(EarlyStopping(self.evaluations.last, keys.PATIENCE, keys.MIN_DELTA))
         built: list[HookBase | None] = [self.average]
+        last: list[HookBase] = []
         for hook in super().build_hooks():
             if isinstance(hook, hooks.EvalHook):
                 built += [hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self.evaluate), *watching]
+            elif isinstance(hook, hooks.PreciseBN):
+                batches = cfg.TEST.PRECISE_BN.NUM_ITER
+                period, loader = cfg.TEST.EVAL_PERIOD, hook._data_loader
+                built.append(PreciseBN(period, self.model, loader, batches))
+            elif isinstance(hook, hooks.PeriodicCheckpointer):
+                last.append(hook)
+            elif isinstance(hook, hooks.PeriodicWriter):
+                self.progress.writers = hook._writers
+                built.append(Writers(hook._writers, hook._period))
             else:
                 built.append(hook)
-        return built
+        return built + last
 
     def _save_final(self) -> None:
         """Write the final checkpoint, and the averaged weights, of a run that has ended."""

@@ -1,11 +1,10 @@
 """The losses of a model on validation sets, without augmentation and without an update."""
 
 import contextlib
-import random
+
 from collections import defaultdict
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader
@@ -17,6 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from ccsa.data.loaders import build_validation_mapper, load_records
 from ccsa.inference.precision import autocast
+from ccsa.utils.random_states import preserved_random_states
 
 TASK = "validation_loss"
 _SEED = 0  # of the regions that a detector samples
@@ -58,18 +58,6 @@ def validation_losses(cfg: CfgNode, model: nn.Module, name: str) -> dict[str, fl
     names = dict.fromkeys(name for values, _ in shares for name in values)
     means = {key: sum(values.get(key, 0.0) for values, _ in shares) / count for key in names}
     return {"total": sum(means.values()), **means}
-
-
-@contextlib.contextmanager
-def preserved_random_states() -> Iterator[None]:
-    """Restore the random states of torch, NumPy and Python at the end."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
 
 
 @contextlib.contextmanager
