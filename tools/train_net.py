@@ -43,6 +43,7 @@ from ccsa.engine import (
     start_run,
 )
 from ccsa.engine.own_data import add_data_arguments, data_table
+from ccsa.engine.resume_changes import read_progress
 from ccsa.errors import reports_user_errors
 from ccsa.utils.user_code import import_user_code
 
@@ -59,7 +60,7 @@ def work(cfg: CfgNode, args: argparse.Namespace) -> None:
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
         results: Mapping = Trainer.test(cfg, model)
     else:
-        trainer = Trainer(cfg)
+        trainer = Trainer(cfg, read_progress(cfg.OUTPUT_DIR) if args.resume else None)
         trainer.resume_or_load(resume=args.resume)
         trainer.train()
         model, results = trainer.checkpointer.model, trainer.results or {}

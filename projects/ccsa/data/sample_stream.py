@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from detectron2.data import DatasetFromList
-from detectron2.data.samplers import RandomSubsetTrainingSampler, TrainingSampler
+from detectron2.data.samplers import RandomSubsetTrainingSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
@@ -159,5 +159,3 @@ def is_wide(record: dict[str, Any]) -> bool:
 
 def _unchanged(batch: list) -> list:
     return batch
-
-

@@ -59,11 +59,13 @@ class ResumeState(HookBase):
     def before_train(self) -> None:
         if self._loaded and comm.is_main_process():
             shorten_logs(Path(self.cfg.OUTPUT_DIR), self._loaded["log_sizes"])
-            restore_metrics(self.trainer.storage, self._loaded["metrics"])
+            same_batch = self._loaded["batch"] == self.cfg.SOLVER.IMS_PER_BATCH
+            if same_batch:  # otherwise iterations have other numbers
+                restore_metrics(self.trainer.storage, self._loaded["metrics"])
             for writer, last in zip(
                 _file_writers(self.writers), self._loaded["written"], strict=True
             ):
-                writer._last_write = last
+                writer._last_write = last if same_batch else self.trainer.start_iter - 1
         self._loaded = {}
 
     def before_step(self) -> None:
@@ -75,9 +77,10 @@ class ResumeState(HookBase):
         return {
             "seed": self.seed,
             "seconds": self.earlier_seconds + time.perf_counter() - self._started,
+            "batch": self.cfg.SOLVER.IMS_PER_BATCH,
             "schedule_batch": self.schedule_batch,
             "log_sizes": log_sizes(Path(self.cfg.OUTPUT_DIR)),
-            "metrics": {} if storage is None else last_metrics(storage),
+            "metrics": {} if storage is None else last_metrics(storage, self.trainer.iter),
             "written": [writer._last_write for writer in _file_writers(self.writers)],
             **circumstances(self.cfg),
         }
@@ -85,6 +88,7 @@ class ResumeState(HookBase):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._loaded = state_dict
         self.earlier_seconds = float(state_dict["seconds"])
+        self.schedule_batch = int(state_dict["schedule_batch"])
         if self.cfg.SEED < 0:  # a random seed that the run has chosen
             self.seed = int(state_dict["seed"])
             if isinstance(self.loader, TrainLoader):
@@ -117,22 +121,27 @@ def commit() -> str:
     return ""
 
 
-def last_metrics(storage: EventStorage) -> dict[str, dict[str, Any]]:
+def last_metrics(storage: EventStorage, iteration: int) -> dict[str, dict[str, Any]]:
     """Return the last values of every metric, with their iterations, as far as medians need them.
+
+    Args:
+        storage: of the training.
+        iteration: the last one that is complete; an interrupted one is left out.
 
     Example:
         >>> with EventStorage(5) as storage:
         ...     storage.put_scalar("loss", 0.5)
-        >>> last_metrics(storage)["loss"]["values"]
+        >>> last_metrics(storage, 5)["loss"]["values"]
         [[0.5, 5.0]]
     """
     hints = storage.smoothing_hints()
     return {
         name: {
-            "values": [[float(v), float(i)] for v, i in history.values()[-WINDOW:]],
+            "values": [[float(v), float(i)] for v, i in values],
             "smoothed": bool(hints[name]),
         }
         for name, history in storage.histories().items()
+        if (values := [(v, i) for v, i in history.values()[-WINDOW:] if i <= iteration])
     }
 
 

@@ -114,7 +114,10 @@ def solver_settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
 
 
 def restore_solver_settings(
-    optimizer: torch.optim.Optimizer, scheduler: LRScheduler, settings: list[dict[str, Any]]
+    optimizer: torch.optim.Optimizer,
+    scheduler: LRScheduler,
+    settings: list[dict[str, Any]],
+    iteration: int,
 ) -> None:
     """Undo that loading a checkpoint has replaced the settings of the solver, and log differences.
 
@@ -122,17 +125,18 @@ def restore_solver_settings(
         optimizer: with the state of the checkpoint; changed in place.
         scheduler: of this optimizer; changed in place.
         settings: of :func:`solver_settings`, before the checkpoint was loaded.
+        iteration: the one that training continues with; the learning rate is that of the schedule.
     """
     changes: dict[str, str] = {}
     for group, wanted in zip(optimizer.param_groups, settings, strict=True):
         for key, value in wanted.items():
             if key in _LOGGED and group.get(key) != value:
                 changes.setdefault(key, f"{key} {group.get(key)} -> {value}")
-        before = group.get("initial_lr")
-        if before and before != wanted["initial_lr"]:
-            group["lr"] *= wanted["initial_lr"] / before
         group.update(wanted)
     scheduler.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+    scheduler.last_epoch = iteration
+    for group, rate in zip(optimizer.param_groups, scheduler.get_lr(), strict=True):
+        group["lr"] = rate
     if changes:
         logger.warning(
             "The checkpoint was written with other settings of the solver; those of the "

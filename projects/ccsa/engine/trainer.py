@@ -7,6 +7,7 @@ bfloat16, whose range needs no loss scaling (Detectron2's AMPTrainer requires CU
 import logging
 import weakref
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from ccsa.engine.evaluations import Evaluations
 from ccsa.engine.hooks import LogGamma, PreciseBN, TerminalWriter, Writers
 from ccsa.engine.model_average import MovingAverage
 from ccsa.engine.model_selection import BestCheckpoint, EarlyStopping, TrainingStopped
+from ccsa.engine.resume_changes import changes, first_iteration, with_schedule_for_batch
 from ccsa.engine.resume_state import ResumeState
 from ccsa.engine.solver import (
     build_lr_scheduler,
@@ -76,6 +78,11 @@ class Trainer(DefaultTrainer):
     * a checkpoint is complete or absent, and an interrupted run leaves one to resume from;
     * the gamma of every context block is logged, and so is the memory without a GPU.
 
+    Args:
+        cfg: the configuration of the run.
+        progress: of a run that will be resumed, see
+            :func:`ccsa.engine.resume_changes.read_progress`.
+
     Example::
 
         trainer = Trainer(cfg)
@@ -83,9 +90,12 @@ class Trainer(DefaultTrainer):
         results = trainer.train()
     """
 
-    def __init__(self, cfg: CfgNode):
+    def __init__(self, cfg: CfgNode, progress: Mapping[str, Any] | None = None):
         TrainerBase.__init__(self)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        if progress:
+            cfg = with_schedule_for_batch(cfg, progress)
+        self._resumed = progress
         on_cuda = torch.device(cfg.MODEL.DEVICE).type == "cuda"
 
         model = self.build_model(cfg)
@@ -186,13 +196,36 @@ class Trainer(DefaultTrainer):
         settings = solver_settings(self.optimizer)
         if resume and self.checkpointer.has_checkpoint():
             super().resume_or_load(resume=True)
-            restore_solver_settings(self.optimizer, self.scheduler, settings)
+            self._report_changes()
+            if self._resumed:
+                batch = self.cfg.SOLVER.IMS_PER_BATCH
+                self.start_iter = first_iteration(self.iter, self._resumed, batch)
+            restore_solver_settings(self.optimizer, self.scheduler, settings, self.start_iter)
             loader = self._trainer.data_loader
             if isinstance(loader, TrainLoader):
                 loader.resume(self.start_iter)
         else:
             self.checkpointer.left_out = class_layers_to_restart(self.cfg)
             super().resume_or_load(resume=False)
+
+    def _report_changes(self) -> None:
+        """Log what differs from the part of the run that wrote the checkpoint."""
+        if not self._resumed:
+            logger.warning(
+                "The checkpoint does not say how its batches were chosen (it is of an earlier "
+                "version, or of another program): training continues with other images than an "
+                "uninterrupted run would have used"
+            )
+            return
+        found = changes(self._resumed, self.cfg)
+        if found:
+            listed = "".join(f"\n  {entry}" for entry in found)
+            logger.warning(f"The run continues with differences, which take effect now:{listed}")
+        if torch.device(self.cfg.MODEL.DEVICE).type != "cpu":
+            logger.info(
+                "The images and random states are those of an uninterrupted run; kernels of the "
+                "GPU that sum in any order may still give other roundings"
+            )
 
     def run_step(self) -> None:
         super().run_step()

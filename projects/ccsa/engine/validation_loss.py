@@ -1,7 +1,6 @@
 """The losses of a model on validation sets, without augmentation and without an update."""
 
 import contextlib
-
 from collections import defaultdict
 from collections.abc import Iterator
 

@@ -211,7 +211,7 @@ def _check_same_model(cfg: CfgNode, folder: Path) -> None:
             f"--resume: {folder / CONFIG} is not the configuration of a run, because it has no "
             "section MODEL; start a run without --resume"
         ) from error
-    before, now = _flat(stored), _flat(yaml.safe_load(cfg.MODEL.dump()))
+    before, now = flat_values(stored), flat_values(yaml.safe_load(cfg.MODEL.dump()))
     for key in sorted(before.keys() & now.keys() - {"DEVICE", "WEIGHTS"}):
         if before[key] != now[key]:
             raise UserError(
@@ -221,13 +221,13 @@ def _check_same_model(cfg: CfgNode, folder: Path) -> None:
             )
 
 
-def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+def flat_values(content: Any, prefix: str = "") -> dict[str, Any]:
     """Return the values of nested mappings by dotted key."""
     if not isinstance(content, dict):
         return {prefix: content}
     values: dict[str, Any] = {}
     for name, value in content.items():
-        values |= _flat(value, f"{prefix}.{name}".lstrip("."))
+        values |= flat_values(value, f"{prefix}.{name}".lstrip("."))
     return values
 
 
