@@ -1,0 +1,136 @@
+"""A resumed run equals the undisturbed one bit for bit: metrics, weights, buffers and optimizer."""
+
+import argparse
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+import torch
+from support import own_scenes
+from support.resumed_runs import differences, rows, train
+from support.run_tools import command, environment
+
+from ccsa.data.own import register_own_data
+from ccsa.data.synthetic.moving_cue import register_moving_cue, write_moving_cue
+from ccsa.engine import setup_cfg
+
+pytestmark = pytest.mark.slow
+
+SCHEDULE = (
+    *("SOLVER.MAX_ITER", "23", "SOLVER.STEPS", "(14,)", "SOLVER.WARMUP_ITERS", "5"),
+    *("SOLVER.CHECKPOINT_PERIOD", "6", "TEST.EVAL_PERIOD", "9", "SOLVER.IMS_PER_BATCH", "2"),
+    *("MODEL.DEVICE", "cpu", "SOLVER.BASE_LR", "0.001"),
+)
+SMALL = (
+    "INPUT.MIN_SIZE_TRAIN",
+    "(64,80)",
+    "INPUT.MAX_SIZE_TRAIN",
+    "96",
+    "INPUT.MIN_SIZE_TEST",
+    "64",
+)
+CASES = {
+    "detector": (
+        "own/mask_rcnn",
+        *("MODEL.EMA.ENABLED", "True", "INPUT.CROP.ENABLED", "True", *SMALL),
+        *("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"),
+        *("DATALOADER.REPEAT_THRESHOLD", "0.9"),
+    ),
+    "panoptic": ("own/panoptic_fpn", "SOLVER.ACCUMULATE", "2", *SMALL),
+    "semantic": ("own/ccnet", "SEED", "-1", "TEST.VALIDATION_LOSS", "True"),
+    "video": ("moving_cue/T5",),
+}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own") / "scenes"
+    own_scenes.DIALECTS["coco_panoptic"][0](folder, own_scenes.make_scenes(7))
+    return folder
+
+
+@pytest.fixture
+def configured(root, scenes, datasets, monkeypatch, tmp_path):
+    """Return the function that gives the configuration of a run."""
+    monkeypatch.setenv("CCSA_CACHE", str(tmp_path / "cache"))
+
+    def load(name, output, *options):
+        data = {"data": str(scenes)} if name.startswith("own/") else {}
+        if not data and not (datasets / "moving_cue").exists():
+            write_moving_cue(datasets / "moving_cue", {"train": 7, "val": 2})
+            register_moving_cue(datasets)
+        words = [*SCHEDULE, *options, "OUTPUT_DIR", output]
+        args = argparse.Namespace(
+            config_file=str(root / "configs" / f"{name}.yaml"), opts=list(map(str, words)), **data
+        )
+        cfg = setup_cfg(args)
+        register_own_data(cfg)
+        return cfg
+
+    return load
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_run_that_was_killed_twice_ends_as_the_undisturbed_one(configured, tmp_path, name):
+    """Killed in the iteration after a checkpoint with an evaluation, and long after another; the
+    number of workers changes each time. Seven images are read six times."""
+    config, *options = CASES[name]
+    workers = "DATALOADER.NUM_WORKERS"
+    if "-1" in options:  # both runs must choose the same seed to be compared
+        options[options.index("-1")] = "3"
+    train(configured(config, tmp_path / "whole", *options, workers, 0))
+    for kill, count in ((9, 2), (17, 0), (None, 1)):
+        cfg = configured(config, tmp_path / "parts", *options, workers, count)
+        train(cfg, resume=kill != 9, kill=kill)
+    assert differences(tmp_path / "whole", tmp_path / "parts") == []
+    assert len(rows(tmp_path / "whole")) >= 3
+
+
+def test_a_random_seed_is_kept(configured, tmp_path):
+    options = ("own/ccnet", tmp_path, "SEED", -1)
+    seeds = {train(configured(*options), kill=7).progress.seed}
+    resumed = train(configured(*options), resume=True, kill=8).progress
+    assert {resumed.seed, resumed.loader.seed} == seeds
+
+
+def test_another_batch_trains_on_as_many_images(configured, tmp_path, logged):
+    train(configured("own/ccnet", tmp_path), kill=13)  # the last checkpoint is after 12
+    options = ("SOLVER.IMS_PER_BATCH", 4, "SOLVER.BASE_LR", 0.01)
+    for first, last in ((6, 7), (6, 12)):  # the second part is killed before its checkpoint
+        trainer = train(configured("own/ccnet", tmp_path, *options), resume=True, kill=last)
+        assert (trainer.start_iter, trainer.max_iter) == (first, 12)
+        assert "SOLVER.IMS_PER_BATCH 2 -> 4" in logged.text
+        assert "SOLVER.BASE_LR 0.001 -> 0.01" in logged.text
+    assert "rescaled to MAX_ITER 12, STEPS (7,)" in logged.text
+    rates = [row["lr"] for row in rows(tmp_path) if row["iteration"] == 11]
+    assert rates == [pytest.approx(0.01 * (1 - 11 / 12) ** 0.9, rel=0.05)]
+
+
+def test_a_killed_process_is_continued_exactly(root, scenes, tmp_path):
+    """By signal 9, at a moment that nobody chose, with two workers and then none."""
+
+    def words(folder, workers, *more):
+        config = ("--config-file", root / "configs/own/mask_rcnn.yaml", "--data", scenes)
+        options = (*SCHEDULE, *SMALL, "DATASETS.TEST", "()", "DATALOADER.NUM_WORKERS", workers)
+        options = (*more, *options, "OUTPUT_DIR", tmp_path / folder)
+        return command(root, "train_net.py", *config, *options)
+
+    def run(*arguments):
+        return subprocess.Popen(
+            words(*arguments), env=environment(tmp_path), stdout=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+    assert run("whole", 0).wait(240) == 0
+    process = run("parts", 2)
+    while not (tmp_path / "parts" / "model_0000011.pth").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL
+    assert run("parts", 0, "--resume").wait(240) == 0
+    assert differences(tmp_path / "whole", tmp_path / "parts") == []
+    state = torch.load(tmp_path / "parts" / "model_final.pth", weights_only=True)
+    assert state["trainer"]["hooks"]["ResumeState"]["seconds"] > 1
