@@ -320,6 +320,9 @@ def _add_inference_keys(cfg: CfgNode) -> None:
     # Whether the panoptic predictions of a test set are written to inference/<test set>, as COCO's
     # JSON and PNG files.
     keys.PANOPTIC_FILES = False
+    # Whether the AP of mask boundaries is measured as well. This needs faster-coco-eval and, for
+    # 36,000 objects, about 15 s.
+    keys.BOUNDARY_AP = False
     # Whether the checkpoint with the best main metric is kept as model_best.pth. This needs
     # EVAL_PERIOD.
     keys.BEST_CHECKPOINT = True

@@ -39,6 +39,7 @@ from ccsa.engine.train_step import TrainStep
 from ccsa.errors import UserError, out_of_memory
 from ccsa.evaluation import build_evaluator
 from ccsa.inference import build_inference
+from ccsa.inference.detector import with_pasted_masks
 from ccsa.inference.precision import autocast
 
 logger = logging.getLogger(__name__)
@@ -158,6 +159,7 @@ class Trainer(DefaultTrainer):
             folder,
             panoptic_files=cfg.TEST.PANOPTIC_FILES,
             max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+            boundary=cfg.TEST.BOUNDARY_AP,
         )
 
     @classmethod
@@ -168,7 +170,7 @@ class Trainer(DefaultTrainer):
             ``{task: {metric: value}}``; with several test datasets ``{dataset: {task: ...}}``.
         """
         with autocast(cfg):
-            return super().test(cfg, build_inference(cfg, model), evaluators)
+            return super().test(cfg, with_pasted_masks(build_inference(cfg, model)), evaluators)
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Continue from the last checkpoint, or load ``MODEL.WEIGHTS``.

@@ -134,6 +134,8 @@ def _switch(cfg: CfgNode, key: str) -> str:
         return "the model takes images, not clips"
     if key == "TEST.PANOPTIC_FILES" and architecture(cfg) in WITHOUT_PANOPTIC:
         return "the model has no panoptic segmentation"
+    if key == "TEST.BOUNDARY_AP" and not cfg.MODEL.MASK_ON:
+        return "the model has no masks of instances"
     if key == "GLOBAL.HACK":
         return "Detectron2 does not use it"
     if key.startswith("DATASETS.OWN.") and not cfg.DATASETS.OWN.ROOT:
