@@ -1,6 +1,7 @@
 """Files that are complete or absent, even if the process is killed while it writes them."""
 
 import contextlib
+import errno
 import os
 import tempfile
 import time
@@ -14,7 +15,7 @@ PARTIAL = ".partial"  # part of the name of a file that is still being written, 
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary path to write to, and move it to ``path`` on success.
 
     The temporary file is in the same folder and has the same suffix. It is deleted after an error,
@@ -22,6 +23,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     Args:
         path: the file to write; missing parent folders are created.
+        durable: whether the file has reached the disk when this returns, so that it also survives
+            a power failure. This takes time.
 
     Yields:
         The path of the temporary file.
@@ -43,7 +46,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
+        if durable:
+            _sync(partial)
         os.replace(partial, path)
+        if durable:
+            _sync(path.parent)
     except OSError as error:
         raise UserError(
             f"cannot write {path} ({error.strerror or error}); "
@@ -54,13 +61,29 @@ def atomic_write(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, have reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems without fsync
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, text: str, *, durable: bool = False) -> None:
     """Write a UTF-8 text file that is complete or absent.
+
+    Args:
+        path, durable: see :func:`atomic_write`.
+        text: the content.
 
     Raises:
         UserError: the file cannot be written.
     """
-    with atomic_write(path) as partial:
+    with atomic_write(path, durable=durable) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
@@ -105,11 +128,14 @@ def check_writable(path: Path, option: str) -> None:
         ) from error
 
 
-def remove_stale_partials(folder: Path) -> None:
+def remove_stale_partials(folder: Path, *, older_than: float = STALE_AFTER) -> None:
     """Remove unfinished files that programs left in ``folder`` when they were killed.
 
-    Files that may still be written, because they changed within the last hour, are kept.
+    Args:
+        folder: the folder; those below it are not searched.
+        older_than: files that may still be written, because they changed within this time in
+            seconds, are kept. It is 0 if no other program can be writing to the folder.
     """
     for partial in folder.glob(f".*{PARTIAL}.*"):
-        if time.time() - partial.stat().st_mtime > STALE_AFTER:
+        if not older_than or time.time() - partial.stat().st_mtime > older_than:
             partial.unlink(missing_ok=True)
