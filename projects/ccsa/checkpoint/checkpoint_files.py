@@ -67,12 +67,12 @@ def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
     Raises:
         UserError: the file cannot be written; an existing one at ``path`` stays as it was.
     """
-    with atomic_write(path, durable=True) as partial:
+    with atomic_write(path) as partial:
         sha256 = _write(content, partial)
         # Without a checksum, a file is verified by those inside it. A checksum of the former
         # content would make the new file look damaged if the process were killed here.
         checksum_file(path).unlink(missing_ok=True)
-    write_text(checksum_file(path), f"{sha256}  {path.name}\n", durable=True)
+    write_text(checksum_file(path), f"{sha256}  {path.name}\n")
 
 
 def _write(content: Mapping[str, Any], path: Path) -> str:

@@ -98,7 +98,7 @@ class Checkpointer(DetectionCheckpointer):
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Write the name of the last checkpoint to ``last_checkpoint``, atomically."""
-        write_text(Path(self.save_dir) / LAST, last_filename_basename, durable=True)
+        write_text(Path(self.save_dir) / LAST, last_filename_basename)
 
     def has_checkpoint(self) -> bool:
         """Return whether the folder has a checkpoint, also if ``last_checkpoint`` is missing."""

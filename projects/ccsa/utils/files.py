@@ -3,28 +3,29 @@
 import contextlib
 import errno
 import os
+import secrets
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ccsa.errors import UserError
+from ccsa.errors import UserError, shown
 
 STALE_AFTER = 3600.0  # seconds after which no program still writes to an unfinished file
 PARTIAL = ".partial"  # part of the name of a file that is still being written, before its suffix
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to, and move it to ``path`` on success.
 
-    The temporary file is in the same folder and has the same suffix. It is deleted after an error,
-    so that an existing file at ``path`` stays as it was.
+    The temporary file is in the same folder and has the same suffix. Its name cannot be predicted,
+    and it is created exclusively, so that a link with that name is never followed. A link at
+    ``path`` is replaced; the file that it leads to stays as it was. File and folder are flushed to
+    the disk. After an error the temporary file is deleted, so that a file at ``path`` stays.
 
     Args:
         path: the file to write; missing parent folders are created.
-        durable: whether the file has reached the disk when this returns, so that it also survives
-            a power failure. This takes time.
 
     Yields:
         The path of the temporary file.
@@ -42,15 +43,14 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
         >>> path.read_text()
         'done'
     """
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{PARTIAL}{path.suffix}")
+    partial = path.with_name(f".{path.stem[:100]}.{secrets.token_hex(8)}{PARTIAL}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
         yield partial
-        if durable:
-            _sync(partial)
+        _flush(partial)
         os.replace(partial, path)
-        if durable:
-            _sync(path.parent)
+        _flush(path.parent)
     except OSError as error:
         raise UserError(
             f"cannot write {path} ({error.strerror or error}); "
@@ -61,29 +61,49 @@ def atomic_write(path: Path, *, durable: bool = False) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, have reached the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+def _flush(path: Path) -> None:
+    """Write a file, or the entries of a folder, from the memory of the system to the disk."""
+    number = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        os.fsync(number)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of file systems without fsync
+        if error.errno != errno.EINVAL:  # a file system that cannot do it
             raise
     finally:
-        os.close(descriptor)
+        os.close(number)
 
 
-def write_text(path: Path, text: str, *, durable: bool = False) -> None:
-    """Write a UTF-8 text file that is complete or absent.
+def inside(folder: Path, name: str) -> Path:
+    """Return the path of a file by its name relative to a folder, from which it must not lead out.
 
     Args:
-        path, durable: see :func:`atomic_write`.
-        text: the content.
+        folder: may be a link itself.
+        name: as a file of annotations gives it; parts may be ``..`` and links.
+
+    Raises:
+        UserError: the path, links followed, is not inside the folder.
+
+    Example:
+        >>> inside(Path("a"), "b/../c.png").as_posix()
+        'a/b/../c.png'
+        >>> inside(Path("a"), "../c.png")
+        Traceback (most recent call last):
+        ...
+        ccsa.errors.UserError: '../c.png' leads outside the folder a; name a file inside it
+    """
+    path = folder / name
+    if "\0" in name or not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{shown(name)} leads outside the folder {folder}; name a file inside it")
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file that is complete or absent.
 
     Raises:
         UserError: the file cannot be written.
     """
-    with atomic_write(path, durable=durable) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 

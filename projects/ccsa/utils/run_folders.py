@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode
 
-from ccsa.errors import UserError, suggestion
+from ccsa.errors import UserError, shown, suggestion
 from ccsa.utils.yaml_files import read_yaml
 
 CONFIG = "config.yaml"
@@ -134,11 +134,12 @@ def numbered_checkpoints(folder: Path) -> dict[Path, int]:
 
 def pointed_checkpoint(folder: Path) -> Path | None:
     """Return the file that ``last_checkpoint`` names, which may be missing; None if there is no
-    ``last_checkpoint``, or if it cannot be read or is empty."""
-    try:
-        name = (folder / LAST).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeError):
-        return None
+    ``last_checkpoint``, or if it is empty.
+
+    Raises:
+        UserError: see :func:`last_checkpoint_name`.
+    """
+    name = last_checkpoint_name(folder)
     return folder / name if name else None
 
 
@@ -146,6 +147,30 @@ def last_weights(folder: Path) -> Path | None:
     """Return the latest checkpoint of the run in this folder, or None if it has none."""
     named = (pointed_checkpoint(folder), folder / FINAL, *numbered_checkpoints(folder))
     return next((path for path in named if path is not None and path.is_file()), None)
+
+
+def last_checkpoint_name(folder: Path) -> str:
+    """Return the name in ``last_checkpoint``, a file in the same folder; empty if there is none.
+    An empty file, which a power failure can leave, counts as none.
+
+    Raises:
+        UserError: the file cannot be read, or names a file elsewhere.
+    """
+    file = folder / LAST
+    if not file.is_file():
+        return ""
+    try:
+        name = file.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot read {file} ({error}); write the name of a checkpoint in {folder} to it"
+        ) from error
+    if name in (".", "..") or "\0" in name or name != os.path.basename(name):
+        raise UserError(
+            f"{file} names {shown(name)}, which is not a file in this folder; write the name of a "
+            "checkpoint in the folder to it"
+        )
+    return name
 
 
 def run_files(weights: str) -> tuple[str, str]:
