@@ -4,7 +4,8 @@
 # make far-cue    measures how far criss-cross attention sees, as a table and a picture
 # make benchmark  measures the time and memory of criss-cross attention next to other implementations
 # make docs       builds the documentation as a site, in site/
-# make test       runs lint and all tests
+# make test       runs lint and all tests but those of tests/soak
+# make soak       runs the long tests of tests/soak
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
@@ -46,6 +47,9 @@ lint: setup
 test: lint
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile \
 		--no-loadscope-reorder
+
+soak: setup
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --maxprocesses 4 --dist load tests/soak
 
 format: setup
 	@$(PYTHON) -m ruff check --fix .

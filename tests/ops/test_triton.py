@@ -170,3 +170,24 @@ def test_parts_of_the_query_gradient_take_no_more_memory_than_a_value(monkeypatc
         scores = [args for name, args, _ in noted if name == "query_key_gradient"]
         assert len(scores) == launched
         assert scores[0][7].numel() <= cv * size[0] * size[1]
+
+
+@pytest.mark.parametrize("channels", [1, 16, 20, 64])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_rows_of_half_precision_are_aligned(dtype, channels):
+    x = torch.randn(2, 1, 3, 5, channels).to(dtype)
+    aligned = triton_ops._aligned(x)
+    if dtype == torch.float32 or channels % 16 == 0:
+        assert aligned is x
+    else:
+        assert aligned.shape[-1] % 16 == 0 and not any(n % 16 for n in aligned.stride()[:-1])
+        assert torch.equal(aligned[..., :channels], x) and not aligned[..., channels:].any()
+
+
+def test_rows_of_a_slice_are_aligned():
+    """A slice of the channels has the strides of the whole tensor, and begins anywhere."""
+    x = torch.randn(2, 1, 3, 5, 48).half()
+    assert triton_ops._aligned(x[..., 16:32]).data_ptr() == x[..., 16:32].data_ptr()
+    for part in (x[..., 8:24], torch.randn(2, 1, 3, 5, 40).half()[..., :16]):
+        aligned = triton_ops._aligned(part)
+        assert torch.equal(aligned, part) and aligned.is_contiguous()

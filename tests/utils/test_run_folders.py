@@ -6,7 +6,7 @@ import pytest
 from detectron2.config import CfgNode
 
 from ccsa.errors import UserError
-from ccsa.utils.run_folders import choose_output_dir, config_name
+from ccsa.utils.run_folders import choose_output_dir, config_name, last_weights
 
 
 def choose(output="", resume=False, machines=1, file="configs/digits/x.yaml"):
@@ -116,3 +116,11 @@ def test_resume_needs_the_same_model():
     (folder / "config.yaml").write_text("[1]")
     with pytest.raises(UserError, match="is not the configuration of a run"):
         choose_output_dir(cfg, args)
+
+
+@pytest.mark.parametrize("name", ["../other/model_final.pth", "/etc/passwd", ".", ".."])
+def test_the_last_checkpoint_is_in_the_folder(tmp_path, name):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last_checkpoint").write_text(name)
+    with pytest.raises(UserError, match="not a file in this folder"):
+        last_weights(tmp_path / "run")

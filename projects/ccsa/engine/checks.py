@@ -27,7 +27,7 @@ from ccsa.engine.stored_classes import check_stored_classes
 from ccsa.engine.trackers import check_tracker
 from ccsa.engine.trainer import no_training_images
 from ccsa.engine.unread_keys import recorded, without_effect
-from ccsa.engine.weights import check_weights
+from ccsa.engine.weights import check_download_is_requested, check_weights
 from ccsa.errors import UserError, shown, suggestion
 from ccsa.inference import build_inference
 from ccsa.ops.criss_cross.dispatch import choose, requested_backend
@@ -64,6 +64,7 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
         check_dataset(name)
         clip_records(cfg, [name])  # raises an error if raw frames are missing
     if not args.resume:
+        check_download_is_requested(cfg, args)
         check_weights(cfg.MODEL.WEIGHTS)
         if args.eval_only and not cfg.MODEL.WEIGHTS:
             raise UserError(

@@ -14,8 +14,10 @@ from typing import Any
 
 from detectron2.utils.file_io import PathManager
 
+import ccsa.utils.downloads  # noqa: F401, replaces the handler of web addresses
 from ccsa.config import RENAMED_KEYS
 from ccsa.errors import UserError, shown, suggestion
+from ccsa.utils.run_folders import CONFIG
 from ccsa.utils.yaml_files import read_yaml
 
 logger = logging.getLogger(__name__)
@@ -79,7 +81,7 @@ def _with_bases(file: str, parents: tuple[str, ...], known: dict[str, Content]) 
     if file not in known:
         content = _read(file)
         merged: Content = {}
-        for base in _pop_bases(content, file):
+        for base in _pop_bases(content, file, parents):
             _merge(_with_bases(base, (*parents, file), known), merged, file)
         _merge(content, merged, file)
         known[file] = merged
@@ -114,7 +116,7 @@ def _check_names(content: Content, file: str, section: str = "") -> None:
             _check_names(value, file, f"{section}{key}.")
 
 
-def _pop_bases(content: Content, file: str) -> list[str]:
+def _pop_bases(content: Content, file: str, parents: tuple[str, ...] = ()) -> list[str]:
     """Remove ``_BASE_`` from the content of a file, and return the paths of the files it names.
 
     Raises:
@@ -131,6 +133,11 @@ def _pop_bases(content: Content, file: str) -> list[str]:
         )
     files = []
     for name in names:
+        if "://" in name and os.path.basename(parents[0] if parents else file) == CONFIG:
+            raise UserError(
+                f"{file}: {_BASES} names {shown(name)}, but the configuration of a run never "
+                f"downloads anything; remove {_BASES}"
+            )
         if "://" not in name:
             path = os.path.join(os.path.dirname(file), os.path.expanduser(name))
             name = os.path.normpath(existing_file(path, f"{file}: {_BASES}"))

@@ -8,7 +8,7 @@ from ccsa.engine.checks import check_model
 from ccsa.engine.config_values import check_pairs
 from ccsa.engine.own_data import data_options
 from ccsa.engine.setup import add_config_arguments, setup_cfg
-from ccsa.engine.weights import check_weights
+from ccsa.engine.weights import check_download_is_requested, check_weights
 from ccsa.errors import UserError
 from ccsa.utils.run_folders import overlay_names, run_files
 
@@ -58,12 +58,14 @@ def trained_cfg(args: argparse.Namespace, device: str = "") -> CfgNode:
     options += ["MODEL.WEIGHTS", weights] * bool(weights)
     file = args.config_file or recorded
     data = data_options(args)
-    cfg = setup_cfg(argparse.Namespace(config_file=file, overlays=overlays, opts=options, **data))
+    words = argparse.Namespace(config_file=file, overlays=overlays, opts=options, **data)
+    cfg = setup_cfg(words)
     if not cfg.MODEL.WEIGHTS and "MODEL.WEIGHTS" not in options[::2]:
         raise UserError(
             f"{file} does not name any weights; add --weights FILE, "
             'or MODEL.WEIGHTS "" for random weights'
         )
+    check_download_is_requested(cfg, words)
     check_weights(cfg.MODEL.WEIGHTS)
     check_model(cfg)
     return cfg

@@ -82,6 +82,8 @@ class Trainer(DefaultTrainer):
         results = trainer.train()
     """
 
+    iter: int
+
     def __init__(self, cfg: CfgNode):
         TrainerBase.__init__(self)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
@@ -105,6 +107,7 @@ class Trainer(DefaultTrainer):
         self.checkpointer = Checkpointer(
             model, cfg.OUTPUT_DIR, training=True, trainer=weakref.proxy(self)
         )
+        self.checkpointer.keep = cfg.SOLVER.CHECKPOINT_KEEP
         self.checkpointer.entries = classes_entry(dataset_classes(cfg.DATASETS.TRAIN))
         self.start_iter = 0
         self.last_updated_iter: int | None = None  # the last iteration that updated the weights
@@ -188,6 +191,12 @@ class Trainer(DefaultTrainer):
         else:
             self.checkpointer.left_out = class_layers_to_restart(self.cfg)
             super().resume_or_load(resume=False)
+
+    def after_train(self) -> None:
+        # If a run was killed in its last evaluation, the loop of the resumed run has no iteration
+        # left, and Detectron2 counts one that does not exist.
+        self.iter = min(self.iter, max(self.start_iter, self.max_iter))
+        super().after_train()
 
     def run_step(self) -> None:
         super().run_step()

@@ -1,14 +1,17 @@
 """Check before a run starts that the file or address in ``MODEL.WEIGHTS`` can be loaded."""
 
+import argparse
 import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from detectron2.utils.file_io import Detectron2Handler, PathManager
-from iopath.common.file_io import get_cache_dir
+from detectron2.config import CfgNode
+from detectron2.utils.file_io import PathManager
 
 from ccsa.errors import UserError
 from ccsa.modeling.backbones.timm_models import HUB, SCHEME
+from ccsa.utils.downloads import cached_file, web_address
+from ccsa.utils.run_folders import CONFIG
 
 TIMEOUT = 3.0  # seconds that a web server may take to answer
 
@@ -51,11 +54,31 @@ def check_weights(weights: str) -> None:
         raise UserError(f"weights {weights} cannot be fetched ({reason}); {fix}") from error
 
 
+def check_download_is_requested(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Check that the user asked for the weights that would be downloaded.
+
+    The user asks by naming them in a configuration file or in a KEY VALUE pair. The configuration
+    of a run is not the user's own: it may come from anyone, and its weights are those of the run.
+
+    Args:
+        cfg: the configuration.
+        args: the command line, with ``config_file`` and ``opts``.
+
+    Raises:
+        UserError: the address is in the configuration of a run alone.
+    """
+    weights = cfg.MODEL.WEIGHTS
+    file = getattr(args, "config_file", "") or ""
+    from_run = Path(file).name == CONFIG
+    if from_run and "://" in weights and "MODEL.WEIGHTS" not in list(args.opts or [])[::2]:
+        raise UserError(
+            f"{file} is the configuration of a run and names the weights {weights}, which a run "
+            f"never downloads; to start from them, add MODEL.WEIGHTS {weights} to the command line"
+        )
+
+
 def _uncached_address(weights: str) -> str | None:
     """Return the web address of weights that are not in the cache yet, or None."""
-    prefix = Detectron2Handler.PREFIX
-    if weights.startswith(prefix):
-        weights = Detectron2Handler.S3_DETECTRON2_PREFIX + weights.removeprefix(prefix)
-    url = urllib.parse.urlparse(weights)
-    cached = Path(get_cache_dir(), url.path.lstrip("/")).exists()
-    return weights if url.scheme in ("http", "https") and not cached else None
+    address = web_address(weights)
+    is_web = urllib.parse.urlparse(address).scheme in ("http", "https")
+    return address if is_web and not cached_file(address).is_file() else None

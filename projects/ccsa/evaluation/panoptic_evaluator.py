@@ -19,7 +19,7 @@ from ccsa.evaluation.panoptic_files import check_segments, check_sizes
 from ccsa.evaluation.panoptic_quality import Counts, PanopticQuality, count_matches, count_overlaps
 from ccsa.evaluation.panoptic_tables import class_table, in_percent, panoptic_table
 from ccsa.evaluation.panoptic_truth import panoptic_truth
-from ccsa.utils.files import write_text
+from ccsa.utils.files import inside, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ class PanopticQualityEvaluator(DatasetEvaluator):
             self._counts[image_id] = count_matches(overlaps, annotation.segments, segments)
             if self._files:
                 name = Path(annotation.file_name).with_suffix(".png").as_posix()
-                write_segment_ids(self._files / PREDICTIONS / name, ids)
+                write_segment_ids(inside(self._files / PREDICTIONS, name), ids)
                 self._written[image_id] = {
                     "image_id": image_id,
                     "file_name": name,

@@ -15,6 +15,7 @@ from ccsa.data.panoptic import (
 )
 from ccsa.errors import UserError
 from ccsa.evaluation.panoptic_quality import Counts, PanopticQuality, count_matches, count_overlaps
+from ccsa.utils.files import inside
 from ccsa.utils.threads import map_in_threads
 
 
@@ -74,7 +75,10 @@ def read_annotation_ids(annotation: Annotation, folder: Path, json: Path) -> np.
     Raises:
         UserError: the PNG is missing or cannot be read.
     """
-    path = folder / annotation.file_name
+    try:
+        path = inside(folder, annotation.file_name)
+    except UserError as error:
+        raise UserError(f"image {annotation.image_id} of {json}: {error}") from error
     if not path.is_file():
         raise UserError(
             f"image {annotation.image_id} has no PNG: {path} does not exist, but {json} names it; "

@@ -1,13 +1,15 @@
 """Files that are complete or absent, even if the process is killed while it writes them."""
 
 import contextlib
+import errno
 import os
+import secrets
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ccsa.errors import UserError
+from ccsa.errors import UserError, shown
 
 STALE_AFTER = 3600.0  # seconds after which no program still writes to an unfinished file
 PARTIAL = ".partial"  # part of the name of a file that is still being written, before its suffix
@@ -17,8 +19,10 @@ PARTIAL = ".partial"  # part of the name of a file that is still being written, 
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path to write to, and move it to ``path`` on success.
 
-    The temporary file is in the same folder and has the same suffix. It is deleted after an error,
-    so that an existing file at ``path`` stays as it was.
+    The temporary file is in the same folder and has the same suffix. Its name cannot be predicted,
+    and it is created exclusively, so that a link with that name is never followed. A link at
+    ``path`` is replaced; the file that it leads to stays as it was. File and folder are flushed to
+    the disk. After an error the temporary file is deleted, so that a file at ``path`` stays.
 
     Args:
         path: the file to write; missing parent folders are created.
@@ -39,11 +43,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
         >>> path.read_text()
         'done'
     """
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{PARTIAL}{path.suffix}")
+    partial = path.with_name(f".{path.stem[:100]}.{secrets.token_hex(8)}{PARTIAL}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
         yield partial
+        _flush(partial)
         os.replace(partial, path)
+        _flush(path.parent)
     except OSError as error:
         raise UserError(
             f"cannot write {path} ({error.strerror or error}); "
@@ -52,6 +59,42 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Write a file, or the entries of a folder, from the memory of the system to the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot do it
+            raise
+    finally:
+        os.close(number)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return the path of a file by its name relative to a folder, from which it must not lead out.
+
+    Args:
+        folder: may be a link itself.
+        name: as a file of annotations gives it; parts may be ``..`` and links.
+
+    Raises:
+        UserError: the path, links followed, is not inside the folder.
+
+    Example:
+        >>> inside(Path("a"), "b/../c.png").as_posix()
+        'a/b/../c.png'
+        >>> inside(Path("a"), "../c.png")
+        Traceback (most recent call last):
+        ...
+        ccsa.errors.UserError: '../c.png' leads outside the folder a; name a file inside it
+    """
+    path = folder / name
+    if "\0" in name or not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{shown(name)} leads outside the folder {folder}; name a file inside it")
+    return path
 
 
 def write_text(path: Path, text: str) -> None:
@@ -105,11 +148,14 @@ def check_writable(path: Path, option: str) -> None:
         ) from error
 
 
-def remove_stale_partials(folder: Path) -> None:
+def remove_stale_partials(folder: Path, *, older_than: float = STALE_AFTER) -> None:
     """Remove unfinished files that programs left in ``folder`` when they were killed.
 
-    Files that may still be written, because they changed within the last hour, are kept.
+    Args:
+        folder: the folder; those below it are not searched.
+        older_than: files that may still be written, because they changed within this time in
+            seconds, are kept. It is 0 if no other program can be writing to the folder.
     """
     for partial in folder.glob(f".*{PARTIAL}.*"):
-        if time.time() - partial.stat().st_mtime > STALE_AFTER:
+        if not older_than or time.time() - partial.stat().st_mtime > older_than:
             partial.unlink(missing_ok=True)

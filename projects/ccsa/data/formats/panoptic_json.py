@@ -1,13 +1,14 @@
 """Panoptic JSON files in COCO's format; the type of every value is checked."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ccsa.data.formats.panoptic_png import Segment
 from ccsa.data.formats.text_files import read_json
 from ccsa.data.problems import Problems
-from ccsa.errors import UserError
+from ccsa.errors import UserError, shown
 
 
 class Annotation(NamedTuple):
@@ -77,6 +78,15 @@ def read_panoptic_json(
             annotation = _annotation(entry, truth)
             new = annotation.image_id not in annotations
             _expect(new, f"image {annotation.image_id} is annotated twice")
+            if _leads_out(annotation.file_name):
+                text = (
+                    f"'file_name' of image {annotation.image_id} is {shown(annotation.file_name)}, "
+                    "which leads out of the folder of the PNGs"
+                )
+                if problems is None:
+                    raise _FormatError(text)
+                problems.add("outside", path, text)
+                continue
             annotations[annotation.image_id] = annotation
         images = _get(content, "images", list, "the file") if truth and "images" in content else []
     except _FormatError as error:
@@ -97,6 +107,12 @@ _FORMAT = (
 
 class _FormatError(Exception):
     """Raised if the content of a file is wrong; the message says what is wrong with it."""
+
+
+def _leads_out(name: str) -> bool:
+    """Return whether a name does not stay in its folder, under which files are read and written."""
+    inner = os.path.normpath(name)
+    return os.path.isabs(inner) or inner.split(os.sep)[0] == os.pardir or "\0" in inner
 
 
 def _expect(condition: bool, message: str) -> None:

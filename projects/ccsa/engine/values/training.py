@@ -139,6 +139,7 @@ RULES |= section(
     WARMUP_METHOD=word("linear", "constant"),
     RESCALE_INTERVAL=_FLAG,
     CHECKPOINT_PERIOD=integer(1, _ITERATIONS),
+    CHECKPOINT_KEEP=either(constant(0), integer(2, _ITERATIONS)),
     IMS_PER_BATCH=integer(1, 65536),
     REFERENCE_WORLD_SIZE=integer(0, 65536),
     BIAS_LR_FACTOR=_WEIGHT,

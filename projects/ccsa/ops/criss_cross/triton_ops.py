@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ccsa.ops.criss_cross.layout import to_layout_of
-from ccsa.ops.criss_cross.precision import cannot_resolve, score_dtype
+from ccsa.ops.criss_cross.precision import HALF, cannot_resolve, score_dtype
 from ccsa.ops.criss_cross.tiled import float64_gradients, no_second_derivative
 from ccsa.ops.criss_cross.tiles import Tiles, score_tiles, value_tiles
 
@@ -104,6 +104,8 @@ def _query_key_gradients(
     kernels: Any, do: Tensor, q: Tensor, k: Tensor, v: Tensor, lse: Tensor, delta: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return dQ and dK (B, T, H, W, Ck) of at least float32."""
+    channels = q.shape[-1]
+    do, q, k, v = (_aligned(x) for x in (do, q, k, v))
     axes = [
         (axis, score_tiles(q.dtype, axis.length, q.shape[-1], v.shape[-1])) for axis in _axes(v)
     ]
@@ -127,7 +129,8 @@ def _query_key_gradients(
                 *common, True, False, axis.first, **_options(tiles),
             )  # fmt: skip
         written = max(written, row_tiles)
-    return dq[0] if parts == 1 else dq.sum(0), dk
+    dq = dq[0] if parts == 1 else dq.sum(0)
+    return dq[..., :channels], dk[..., :channels]
 
 
 @_forward.register_fake
@@ -177,7 +180,9 @@ class _Axis(NamedTuple):
 
     def strides(self, *tensors: Tensor) -> list[tuple[int, ...]]:
         """Return the kernel arguments ``*_strides``."""
-        return [tuple(x.stride(i) for i in (0, *self.others, self.dim)) for x in tensors]
+        dims = (0, *self.others, self.dim)
+        # An axis of one position is never stepped along, and its stride may be any number.
+        return [tuple(x.stride(i) if x.shape[i] > 1 else 0 for i in dims) for x in tensors]
 
     def grid(self, block_m: int, channels: int = 1, block_d: int = 1) -> tuple[int]:
         """Return the grid: one program per row, tile of positions and tile of channels."""
@@ -219,6 +224,24 @@ def _dense_channels(x: Tensor) -> Tensor:
         x = x.unsqueeze(2)
     x = x.movedim(1, -1)
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+def _aligned(x: Tensor) -> Tensor:
+    """Return (B, T, H, W, C) in half precision with positions that start at multiples of 16
+    elements: x, or a copy whose channels are padded with zeros.
+
+    Triton 3.6 compiles wrong programs for the gradients of query and key if tensor cores of
+    compute capability 9.0 get operands that are not loaded asynchronously, which takes that
+    alignment: gradients were wrong by 90 %, or memory out of bounds was read (measured on an H200
+    with Ck = 20, Cv = 72). The other kernels are right at any alignment.
+    """
+    *size, channels = x.shape
+    steps = [stride for stride, n in zip(x.stride(), size, strict=False) if n > 1]
+    if x.dtype not in HALF or not any(n % 16 for n in (channels, x.data_ptr() // 2, *steps)):
+        return x
+    padded = x.new_zeros(*size, channels + -channels % 16)
+    padded[..., :channels] = x
+    return padded
 
 
 def _with_spatial_size_of(template: Tensor, x: Tensor) -> Tensor:
