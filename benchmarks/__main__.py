@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import attention, report
+from benchmarks.evaluation import coco_rates
 from benchmarks.model import whole_model
 from benchmarks.panoptic import panoptic_rate
 from benchmarks.scaling import PICTURE, draw, scaling
@@ -36,6 +37,7 @@ SUITES: dict[str, Callable[..., report.Section]] = {
     "non-local": attention.non_local,
     "scaling": scaling,
     "model": partial(whole_model, configs=ROOT / "configs"),
+    "evaluation": lambda options: coco_rates(log=options.log),
     "panoptic": partial(panoptic_rate, writer=ROOT / "tests/support/panoptic_files.py"),
 }
 

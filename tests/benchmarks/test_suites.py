@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from benchmarks import attention, cases, report, scaling
+from benchmarks import attention, cases, evaluation, report, scaling
 from benchmarks.attention import Options
 from benchmarks.model import CONFIGS, whole_model
 from ccsa.analysis import count_flops
@@ -142,3 +142,12 @@ def test_whole_model_measures_steps_and_their_blocks(options, root):
     assert 0 < ccnet["block"]["median"] < ccnet["median"]
     assert plain["multiply_adds"] < min(ccnet["multiply_adds"], non_local["multiply_adds"])
     assert all(len(row) == len(section.headers) for row in section.rows)
+
+
+def test_the_evaluators_compute_the_same_ap():
+    section = evaluation.coco_rates(images=20, objects=60)
+    assert {r["task"] for r in section.records} >= {"bbox", "segm"}
+    for task in ("bbox", "segm"):
+        values = {r["ap"] for r in section.records if r["task"] == task}
+        assert max(values) - min(values) < 1e-9 and 1 < max(values) < 99
+    assert all(r["seconds"] > 0 and r["bytes"] >= 0 for r in section.records)

@@ -16,7 +16,8 @@ def test_save_and_resume(tmp_path):
     model(torch.ones(2, 3, 4, 4)).sum().backward()
     optimizer.step()
     Checkpointer(model, str(tmp_path), optimizer=optimizer).save("model_0000009", iteration=9)
-    assert {p.name for p in tmp_path.iterdir()} == {"model_0000009.pth", "last_checkpoint"}
+    names = {"model_0000009.pth", "model_0000009.pth.sha256", "last_checkpoint"}
+    assert {p.name for p in tmp_path.iterdir()} == names
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000009.pth"
 
     for cls in (Checkpointer, DetectionCheckpointer):  # Detectron2's checkpointer reads it as well
@@ -50,8 +51,7 @@ def test_a_save_that_breaks_leaves_the_old_one_in_force(tmp_path, monkeypatch, e
     nn.init.ones_(model[0].weight)
 
     def broken(content, file):
-        with open(file, "wb") as f:
-            f.write(whole[:100])
+        file.write(whole[:100])
         raise error
 
     for name in ("model_final", "model_0000002"):  # an existing and a new name

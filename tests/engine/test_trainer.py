@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from detectron2.engine import DefaultTrainer
+from detectron2.engine import DefaultTrainer, TrainerBase
 from detectron2.solver import LRMultiplier
 from fvcore.common.param_scheduler import ConstantParamScheduler
 from torch import nn
@@ -103,3 +103,16 @@ def test_training_sets_without_objects_are_one_sentence(monkeypatch):
     cfg = SimpleNamespace(DATASETS=SimpleNamespace(TRAIN=("mine_train",)))
     with pytest.raises(UserError, match="no image of mine_train has an object"):
         Trainer.build_train_loader(cfg)
+
+
+@pytest.mark.parametrize(("start", "last"), [(0, 3), (2, 3), (3, 3), (5, 5)])
+def test_a_run_that_was_killed_in_its_last_evaluation_counts_no_further_iteration(start, last):
+    """Such a run is resumed at MAX_ITER, and its loop has no iteration."""
+    seen = []
+    trainer = Trainer.__new__(Trainer)
+    TrainerBase.__init__(trainer)
+    trainer.run_step = lambda: seen.append(trainer.iter)
+    trainer.last_updated_iter = None
+    TrainerBase.train(trainer, start, 3)
+    assert seen == list(range(start, 3))
+    assert trainer.iter == trainer.storage.iter == last

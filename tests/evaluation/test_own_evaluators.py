@@ -237,7 +237,10 @@ def test_the_results_of_official_instances_are_those_of_detectron2(digits, tmp_p
         theirs = score_instances(
             COCOEvaluator(name, output_dir=str(tmp_path / "b")), records, noisy
         )
-        assert json.dumps(own) == json.dumps(theirs)
+        for task, metrics in theirs.items():  # and the recalls, which Detectron2 leaves out
+            same = {k: v for k, v in own[task].items() if not k.startswith("AR")}
+            assert json.dumps(same) == json.dumps(metrics)
+        assert list(own) == list(theirs)
         assert 5 < own["segm"]["AP"] < 95
     finally:
         DatasetCatalog.pop(name)
@@ -263,7 +266,10 @@ def test_the_results_of_official_labels_are_those_of_detectron2(digits, tmp_path
             score_semantic(name, shifted, len(classes), tmp_path / str(i), make)
             for i, make in enumerate((SemanticEvaluator, theirs))
         )
-        assert json.dumps(own) == json.dumps(official)
+        # Detectron2's boundary IoU counts differences of class numbers.
+        for key in (k for k in official if not k.startswith(("BoundaryIoU", "min(IoU"))):
+            assert own[key] == pytest.approx(official[key], abs=1e-12, nan_ok=True)
+        assert set(own) == {*official, "BoundaryIoU"}
         assert 5 < own["mIoU"] < 95
     finally:
         DatasetCatalog.pop(name)

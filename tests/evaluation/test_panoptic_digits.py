@@ -95,7 +95,7 @@ def test_a_perfect_prediction_is_100_in_all_three(place, tmp_path, logged):
     for key in ("PQ", "SQ", "RQ", "PQ_th", "PQ_st"):
         assert results["panoptic_seg"][key] == 100
     assert main_metric(results) == ("panoptic quality", 100)
-    assert "Panoptic quality" in logged.text and "Evaluation results for segm" in logged.text
+    assert "Panoptic quality" in logged.text and "Mask AP (" in logged.text
 
 
 def test_standard_panoptic_datasets_have_panoptic_quality_alone(place, tmp_path):

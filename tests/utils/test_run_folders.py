@@ -118,7 +118,7 @@ def test_resume_needs_the_same_model():
         choose_output_dir(cfg, args)
 
 
-@pytest.mark.parametrize("name", ["../other/model_final.pth", "/etc/passwd", "", ".."])
+@pytest.mark.parametrize("name", ["../other/model_final.pth", "/etc/passwd", ".", ".."])
 def test_the_last_checkpoint_is_in_the_folder(tmp_path, name):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "last_checkpoint").write_text(name)

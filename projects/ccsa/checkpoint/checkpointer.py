@@ -5,10 +5,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
 from torch import Tensor, nn
 
+from ccsa.checkpoint.checkpoint_files import newest_valid, remove_old, write_checkpoint
 from ccsa.checkpoint.conversion import source_of
 from ccsa.checkpoint.load_report import BATCH_COUNTER, LoadReport
 from ccsa.checkpoint.timm_weights import load_timm_weights
@@ -19,19 +20,24 @@ from ccsa.checkpoint.weight_files import (
     state_problem,
     state_within,
 )
+from ccsa.errors import UserError
 from ccsa.modeling.backbones.timm_backbone import TimmBackbone
 from ccsa.modeling.backbones.timm_models import SCHEME
-from ccsa.utils.files import atomic_write, write_text
-from ccsa.utils.run_folders import last_checkpoint_name
+from ccsa.utils.files import write_text
+from ccsa.utils.run_folders import LAST, has_checkpoint
 
 logger = logging.getLogger(__name__)
+
+_OPTION = WeightsSource._field_defaults["option"]
+_RESUME_OPTION = f"{_OPTION} and another OUTPUT_DIR, without --resume"  # which ignores the weights
 
 
 class Checkpointer(DetectionCheckpointer):
     """Detectron2's checkpointer with atomic files, safe reading and a load report.
 
-    Deviations from Detectron2: a file is complete or absent, code in a weight file is never run,
-    and weights that do not fit are an error instead of a warning.
+    Deviations from Detectron2: a file is complete or absent and has a checksum beside it, a damaged
+    checkpoint is not resumed from if an older one is valid, code in a weight file is never run, and
+    weights that do not fit are an error instead of a warning.
 
     Args:
         model, save_dir, others: as in ``DetectionCheckpointer``.
@@ -40,6 +46,7 @@ class Checkpointer(DetectionCheckpointer):
 
     Attributes:
         entries: what :meth:`save` writes beside the weights into every file.
+        keep: the number of checkpoints ``model_<iteration>.pth`` that are kept; 0 for all.
         left_out: keys of tensors that are not loaded, although a file may have them.
         report: the :class:`LoadReport` of the last :meth:`load`; ``None`` before.
 
@@ -56,19 +63,22 @@ class Checkpointer(DetectionCheckpointer):
         super().__init__(model, save_dir, **others)
         self.training = training
         self.entries: Mapping[str, Any] = {}
+        self.keep = 0
         self.left_out: Collection[str] = ()
         self.report: LoadReport | None = None
         self._source = WeightsSource("")
+        self._option = _OPTION
 
     def save(self, name: str, *, is_last: bool = True, **kwargs: Any) -> None:
         """Write ``<name>.pth`` and make it the last checkpoint.
 
         The file is written under a temporary name first, so an interrupted write leaves the
-        previous checkpoint valid.
+        previous checkpoint valid. Its checksum is written to ``<name>.pth.sha256``.
 
         Args:
             name: the file name without its suffix.
-            is_last: whether ``last_checkpoint`` names the file, so that ``--resume`` uses it.
+            is_last: whether ``last_checkpoint`` names the file, so that ``--resume`` uses it. If
+                so, checkpoints of which there are more than ``keep`` are removed.
             kwargs: further entries of the checkpoint, such as ``iteration``.
 
         Raises:
@@ -78,25 +88,51 @@ class Checkpointer(DetectionCheckpointer):
             return
         states = {key: obj.state_dict() for key, obj in self.checkpointables.items()}
         path = Path(self.save_dir) / f"{name}.pth"
-        with atomic_write(path) as partial:
-            content = {"model": self.model.state_dict(), **self.entries, **states, **kwargs}
-            torch.save(content, partial)
+        content = {"model": self.model.state_dict(), **self.entries, **states, **kwargs}
+        write_checkpoint(content, path)
         if is_last:
             self.tag_last_checkpoint(path.name)
+            if self.keep and "iteration" in kwargs:
+                remove_old(path.parent, kwargs["iteration"], self.keep)
         logger.info("checkpoint: %s", path)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Write the name of the last checkpoint to ``last_checkpoint``, atomically."""
-        write_text(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
+        write_text(Path(self.save_dir) / LAST, last_filename_basename)
+
+    def has_checkpoint(self) -> bool:
+        """Return whether the folder has a checkpoint, also if ``last_checkpoint`` is missing."""
+        return bool(self.save_dir) and has_checkpoint(Path(self.save_dir))
 
     def get_checkpoint_file(self) -> str:
-        """Return the path of the last checkpoint, a file in ``save_dir``; empty if there is none.
+        """Return the newest checkpoint that is not damaged, the same one on every process.
 
         Raises:
-            UserError: ``last_checkpoint`` cannot be read, or names a file elsewhere.
+            UserError: the folder has none; see :func:`newest_valid`.
         """
-        name = last_checkpoint_name(Path(self.save_dir)) if self.save_dir else ""
-        return str(Path(self.save_dir) / name) if name else ""
+        path = problem = ""
+        if comm.is_main_process():
+            try:
+                path = str(newest_valid(Path(self.save_dir)))
+            except UserError as error:
+                problem = str(error)
+        path, problem = comm.all_gather((path, problem))[0]
+        if problem:
+            raise UserError(problem)
+        return path
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Resume from the newest valid checkpoint of the folder if there is one and ``resume`` is
+        set; otherwise load the weights in ``path``.
+
+        Returns, raises:
+            As :meth:`load`.
+        """
+        self._option = _RESUME_OPTION if resume and self.has_checkpoint() else _OPTION
+        try:
+            return super().resume_or_load(path, resume=resume)
+        finally:
+            self._option = _OPTION
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load weights into the model.
@@ -113,7 +149,7 @@ class Checkpointer(DetectionCheckpointer):
             UserError: the file cannot be read, references code, or does not contain enough
                 tensors; see :meth:`LoadReport.problem`.
         """
-        self._source = WeightsSource(path)
+        self._source = WeightsSource(path, self._option)
         try:
             if path and path.startswith(SCHEME):
                 self._load_timm(path)

@@ -136,7 +136,12 @@ def check_evaluation(cfg: CfgNode) -> None:
     mapper = build_test_mapper(cfg)
     for name in cfg.DATASETS.TEST:
         with tempfile.TemporaryDirectory() as folder:
-            build_evaluator(name, folder, max_detections=cfg.TEST.DETECTIONS_PER_IMAGE)
+            build_evaluator(
+                name,
+                folder,
+                max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+                boundary=cfg.TEST.BOUNDARY_AP,
+            )
         records = load_records(cfg, name)
         if not records:
             raise UserError(f"dataset '{name}' has no images; check its annotations")

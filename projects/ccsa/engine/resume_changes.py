@@ -9,10 +9,11 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode
 
+from ccsa.checkpoint.checkpoint_files import has_checkpoint, newest_valid
 from ccsa.checkpoint.weight_files import WeightsSource, read_weights
 from ccsa.engine.resume_state import ResumeState, circumstances
 from ccsa.errors import shown
-from ccsa.utils.run_folders import flat_values, last_checkpoint_name
+from ccsa.utils.run_folders import flat_values
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +30,9 @@ def read_progress(folder: str) -> dict[str, Any] | None:
     Raises:
         UserError: the checkpoint cannot be read.
     """
-    name = last_checkpoint_name(Path(folder))
-    if not name:
+    if not has_checkpoint(Path(folder)):
         return None
-    path = str(Path(folder) / name)
+    path = str(newest_valid(Path(folder)))
     content = read_weights(path, WeightsSource(path))
     trainer = content.get("trainer")
     hooks = trainer.get("hooks", {}) if isinstance(trainer, Mapping) else {}

@@ -43,6 +43,7 @@ from ccsa.engine.train_step import TrainStep
 from ccsa.errors import UserError, out_of_memory
 from ccsa.evaluation import build_evaluator
 from ccsa.inference import build_inference
+from ccsa.inference.detector import with_pasted_masks
 from ccsa.inference.precision import autocast
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,8 @@ class Trainer(DefaultTrainer):
         results = trainer.train()
     """
 
+    iter: int
+
     def __init__(self, cfg: CfgNode, progress: Mapping[str, Any] | None = None):
         TrainerBase.__init__(self)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
@@ -116,6 +119,7 @@ class Trainer(DefaultTrainer):
         self.checkpointer = Checkpointer(
             model, cfg.OUTPUT_DIR, training=True, trainer=weakref.proxy(self)
         )
+        self.checkpointer.keep = cfg.SOLVER.CHECKPOINT_KEEP
         self.checkpointer.entries = classes_entry(dataset_classes(cfg.DATASETS.TRAIN))
         self.start_iter = 0
         self.last_updated_iter: int | None = None  # the last iteration that updated the weights
@@ -172,6 +176,7 @@ class Trainer(DefaultTrainer):
             folder,
             panoptic_files=cfg.TEST.PANOPTIC_FILES,
             max_detections=cfg.TEST.DETECTIONS_PER_IMAGE,
+            boundary=cfg.TEST.BOUNDARY_AP,
         )
 
     @classmethod
@@ -182,7 +187,7 @@ class Trainer(DefaultTrainer):
             ``{task: {metric: value}}``; with several test datasets ``{dataset: {task: ...}}``.
         """
         with autocast(cfg):
-            return super().test(cfg, build_inference(cfg, model), evaluators)
+            return super().test(cfg, with_pasted_masks(build_inference(cfg, model)), evaluators)
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Continue from the last checkpoint, or load ``MODEL.WEIGHTS``.
@@ -226,6 +231,12 @@ class Trainer(DefaultTrainer):
                 "The images and random states are those of an uninterrupted run; kernels of the "
                 "GPU that sum in any order may still give other roundings"
             )
+
+    def after_train(self) -> None:
+        # If a run was killed in its last evaluation, the loop of the resumed run has no iteration
+        # left, and Detectron2 counts one that does not exist.
+        self.iter = min(self.iter, max(self.start_iter, self.max_iter))
+        super().after_train()
 
     def run_step(self) -> None:
         super().run_step()

@@ -28,7 +28,7 @@ _ELSEWHERE = (
     *("MODEL.DEVICE", "MODEL.WEIGHTS", "MODEL.CHANNELS_LAST", "MODEL.EMA.", "MODEL.MASK_ON"),
     *("MODEL.KEYPOINT_ON", "MODEL.LOAD_PROPOSALS", "MODEL.PIXEL_", "MODEL.CONTEXT."),
     *("MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE", "SOLVER.MAX_ITER"),
-    *("SOLVER.CHECKPOINT_PERIOD", "SOLVER.IMS_PER_BATCH", "SOLVER.REFERENCE_WORLD_SIZE"),
+    *("SOLVER.CHECKPOINT_", "SOLVER.IMS_PER_BATCH", "SOLVER.REFERENCE_WORLD_SIZE"),
     *("SOLVER.AMP.", "SOLVER.ACCUMULATE", "SOLVER.EARLY_STOPPING.", "SOLVER.CLIP_GRADIENTS."),
 )
 
@@ -134,6 +134,8 @@ def _switch(cfg: CfgNode, key: str) -> str:
         return "the model takes images, not clips"
     if key == "TEST.PANOPTIC_FILES" and architecture(cfg) in WITHOUT_PANOPTIC:
         return "the model has no panoptic segmentation"
+    if key == "TEST.BOUNDARY_AP" and not cfg.MODEL.MASK_ON:
+        return "the model has no masks of instances"
     if key == "GLOBAL.HACK":
         return "Detectron2 does not use it"
     if key.startswith("DATASETS.OWN.") and not cfg.DATASETS.OWN.ROOT:

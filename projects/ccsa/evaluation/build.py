@@ -4,6 +4,7 @@ import importlib.util
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -18,7 +19,8 @@ from detectron2.evaluation import (
 
 from ccsa.data.evaluator_types import evaluator_type
 from ccsa.errors import UserError, missing_package
-from ccsa.evaluation.instances import COCO_LIMIT, InstanceEvaluator
+from ccsa.evaluation.coco_metrics import COCO_LIMIT
+from ccsa.evaluation.instances import InstanceEvaluator
 from ccsa.evaluation.panoptic_evaluator import PanopticQualityEvaluator
 from ccsa.evaluation.semantic import SemanticEvaluator
 
@@ -40,6 +42,7 @@ def build_evaluator(
     *,
     panoptic_files: bool = False,
     max_detections: int = COCO_LIMIT,
+    boundary: bool = False,
 ) -> DatasetEvaluator:
     """Return the evaluators of a dataset as one evaluator.
 
@@ -50,6 +53,7 @@ def build_evaluator(
         panoptic_files: also write the panoptic predictions of a panoptic dataset.
         max_detections: the model's limit of detections per image; above 100, AP at that limit is
             reported as well.
+        boundary: also report the AP of mask boundaries.
 
     Raises:
         UserError: no evaluator exists for the dataset.
@@ -60,12 +64,11 @@ def build_evaluator(
     """
     kind = evaluator_type(name)
     folder = str(output_dir)
+    keys: dict[str, Any] = {"max_detections": max_detections, "boundary": boundary}
     builders = {
-        "coco": lambda: [InstanceEvaluator(name, folder, max_detections=max_detections)],
+        "coco": lambda: [InstanceEvaluator(name, folder, **keys)],
         "sem_seg": lambda: [SemanticEvaluator(name, folder)],
-        "coco_panoptic_seg": lambda: _panoptic_evaluators(
-            name, folder, panoptic_files, max_detections
-        ),
+        "coco_panoptic_seg": lambda: _panoptic_evaluators(name, folder, panoptic_files, keys),
         "cityscapes_panoptic_seg": lambda: _cityscapes_panoptic_evaluators(
             name, folder, panoptic_files
         ),
@@ -113,7 +116,7 @@ def metric_of_run(cfg: CfgNode, results: Mapping) -> tuple[str, float] | None:
 
 
 def _panoptic_evaluators(
-    name: str, folder: str, write_files: bool, max_detections: int
+    name: str, folder: str, write_files: bool, keys: Mapping[str, Any]
 ) -> list[DatasetEvaluator]:
     """Return the panoptic evaluator, preceded by those for the other annotations of the dataset."""
     metadata = MetadataCatalog.get(name)
@@ -121,7 +124,7 @@ def _panoptic_evaluators(
     if metadata.get("sem_seg_root") or metadata.get("own"):
         evaluators.append(SemanticEvaluator(name, folder))
     if metadata.get("json_file") or metadata.get("own"):
-        evaluators.append(InstanceEvaluator(name, folder, max_detections=max_detections))
+        evaluators.append(InstanceEvaluator(name, folder, **keys))
     return [*evaluators, PanopticQualityEvaluator(name, folder, write_files=write_files)]
 
 

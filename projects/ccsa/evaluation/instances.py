@@ -1,16 +1,16 @@
-"""Box and mask AP, computed by pycocotools as COCO defines them, for data of any origin.
+"""Box, mask and boundary AP as COCO defines them, for data of any origin.
 
 Detectron2's COCOEvaluator needs a JSON file in which every annotation has ``iscrowd``, ``area``,
 a mask and an id above 0. This evaluator also takes datasets that have no JSON file, fills what is
-missing, and reports AP at the model's own limit of detections next to COCO's limit of 100.
+missing, and reports AP at the model's own limit of detections next to COCO's limit of 100. Masks
+are encoded one at a time, so that its memory does not grow with image size times objects.
 """
 
-import contextlib
 import copy
-import io
 import itertools
 import json
 import logging
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,36 @@ from typing import Any
 import pycocotools.mask as coco_mask
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
-from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
-from detectron2.structures import BoxMode
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.structures import BoxMode, Instances
+from detectron2.utils import comm
 from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from ccsa.errors import UserError
-from ccsa.utils.files import write_text
+from ccsa.errors import UserError, missing_package
+from ccsa.evaluation.coco_metrics import (
+    BOUNDARY,
+    COCO_LIMIT,
+    INSTALL,
+    evaluate_coco,
+    index,
+    installed,
+)
+from ccsa.evaluation.rle import masks_to_rle
+from ccsa.evaluation.tables import class_table, metric_table
+from ccsa.utils.files import atomic_write, write_text
 
 logger = logging.getLogger(__name__)
 
-COCO_LIMIT = 100  # detections per image in COCO's definition of AP
 GROUND_TRUTH = "ground_truth.json"
+DETECTIONS = "coco_instances_results.json"
+_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")  # nan if nothing is detected
+_TITLES = {
+    "bbox": "Box AP",
+    "segm": "Mask AP",
+    "boundary": "Boundary AP",
+    "keypoints": "Keypoint AP",
+}
+_CHUNK = 1000  # detections that are written at once
 
 
 class InstanceEvaluator(COCOEvaluator):
@@ -41,16 +59,25 @@ class InstanceEvaluator(COCOEvaluator):
         output_dir: where predictions, and the ground truth of a dataset without JSON, are written.
         max_detections: the model's limit of detections per image. Above 100, ``AP@<limit>`` and
             ``AP50@<limit>`` are reported next to COCO's AP, which counts 100.
+        boundary: also report the AP of mask boundaries, as the task ``boundary``.
 
     Raises:
         UserError: the dataset has no class names.
+        MissingPackageError: ``boundary`` without faster-coco-eval.
     """
 
     _coco_api: COCO
 
     def __init__(
-        self, dataset_name: str, output_dir: str | Path, *, max_detections: int = COCO_LIMIT
+        self,
+        dataset_name: str,
+        output_dir: str | Path,
+        *,
+        max_detections: int = COCO_LIMIT,
+        boundary: bool = False,
     ):
+        if boundary and not installed(BOUNDARY):
+            raise missing_package("TEST.BOUNDARY_AP True", BOUNDARY, INSTALL)
         metadata = MetadataCatalog.get(dataset_name)
         name = dataset_name
         if not metadata.get("json_file"):
@@ -63,12 +90,51 @@ class InstanceEvaluator(COCOEvaluator):
             )
         super().__init__(name, output_dir=str(output_dir))
         self._limit = max_detections
+        self._boundary = boundary
         if not self._do_evaluation:
             return
         dataset = self._coco_api.dataset
         complete_annotations(dataset["annotations"])
-        self._coco_api = _indexed(dataset)
-        self._mask_truth = _indexed(_ignoring_boxes(dataset))
+        self._coco_api = index(dataset)
+        self._mask_truth = ignoring_boxes(dataset)
+
+    def process(self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Any]) -> None:
+        """Encode the detections of a batch.
+
+        Args:
+            inputs: with ``image_id``.
+            outputs: with ``instances``, whose ``pred_masks`` are a tensor (N, H, W) or
+                :class:`ccsa.inference.detector.PastedMasks`, or with ``proposals``.
+        """
+        for item, output in zip(inputs, outputs, strict=True):
+            prediction: dict[str, Any] = {"image_id": item["image_id"]}
+            if "instances" in output:
+                prediction["instances"] = _to_coco(output["instances"], item["image_id"])
+            if "proposals" in output:
+                prediction["proposals"] = output["proposals"].to(self._cpu_device)
+            if len(prediction) > 1:
+                self._predictions.append(prediction)
+
+    def evaluate(self, img_ids: Sequence[int] | None = None) -> OrderedDict:
+        """Return ``{task: {metric: value in percent}}``; empty on processes other than the main one
+        and without predictions.
+
+        Args:
+            img_ids: the images to evaluate; the default is all.
+        """
+        comm.synchronize()
+        predictions = list(itertools.chain(*comm.gather(self._predictions)))
+        self._results: OrderedDict = OrderedDict()
+        if not comm.is_main_process():
+            return self._results
+        if not predictions:
+            logger.warning("No image was predicted, so there is no AP.")
+            return self._results
+        if "proposals" in predictions[0]:
+            self._eval_box_proposals(predictions)
+        if "instances" in predictions[0]:
+            self._eval_predictions(predictions, img_ids)
+        return copy.deepcopy(self._results)
 
     def _eval_predictions(self, predictions: Sequence[Mapping], img_ids: Any = None) -> None:
         """Compute the metrics of boxes, and of masks if there are any (overrides Detectron2's)."""
@@ -76,11 +142,12 @@ class InstanceEvaluator(COCOEvaluator):
         tasks = self._tasks or self._tasks_from_predictions(results)
         self._map_categories(results)
         if self._output_dir:
-            file = Path(self._output_dir) / "coco_instances_results.json"
-            write_text(file, json.dumps(results))
+            _write_detections(Path(self._output_dir) / DETECTIONS, results)
         if not self._do_evaluation:
             logger.info("The dataset has no annotations, so nothing is evaluated.")
             return
+        if self._boundary and "segm" in tasks:
+            tasks = [*tasks, "boundary"]
         for task in sorted(tasks):
             self._results[task] = self._metrics(task, results, img_ids)
 
@@ -89,7 +156,7 @@ class InstanceEvaluator(COCOEvaluator):
         ids = self._metadata.get("thing_dataset_id_to_contiguous_id")
         if ids is None:
             ids = {c["id"]: i for i, c in enumerate(self._coco_api.dataset["categories"])}
-        categories = {index: number for number, index in ids.items()}
+        categories = {contiguous: number for number, contiguous in ids.items()}
         for result in results:
             if result["category_id"] not in categories:
                 raise UserError(
@@ -99,22 +166,52 @@ class InstanceEvaluator(COCOEvaluator):
             result["category_id"] = categories[result["category_id"]]
 
     def _metrics(self, task: str, results: list[dict[str, Any]], img_ids: Any) -> dict[str, float]:
-        names = self._metadata.get("thing_classes")
         if not results:
-            return self._derive_coco_results(None, task, class_names=names)
-        truth = self._mask_truth if task == "segm" else self._coco_api
-        evaluation = _evaluate(truth, results, task, COCO_LIMIT, img_ids)
-        metrics = self._derive_coco_results(evaluation, task, class_names=names)
-        if self._limit > COCO_LIMIT and task in ("bbox", "segm"):
-            stats = _evaluate(truth, results, task, self._limit, img_ids).stats
-            for key, value in zip(("AP", "AP50"), stats, strict=False):
-                metrics[f"{key}@{self._limit}"] = float(100 * value if value >= 0 else "nan")
+            logger.warning("Nothing was detected, so there is no AP.")
+            empty = [name for name in _METRICS if task != "keypoints" or name != "APs"]
+            return dict.fromkeys(empty, float("nan"))
+        truth = self._mask_truth if task in ("segm", "boundary") else self._coco_api.dataset
+        found = evaluate_coco(truth, results, task, limit=self._limit, image_ids=img_ids)
+        metrics = found.metrics()
+        title = _TITLES[task]
+        logger.info("%s (%s):\n%s", title, found.evaluator, metric_table(metrics))
+        classes = self._metadata.get("thing_classes") or ()
+        if len(classes) > 1:
+            by_class = dict(zip(classes, found.category_ap().values(), strict=True))
+            logger.info("%s of each class:\n%s", title, class_table({"AP": by_class}))
+            metrics |= {f"AP-{name}": value for name, value in by_class.items()}
+        if self._limit > COCO_LIMIT and task != "keypoints":
+            for key, iou in (("AP", None), ("AP50", 0.5)):
+                value = found.ap(iou=iou, limit=self._limit)
+                metrics[f"{key}@{self._limit}"] = 100 * value if value >= 0 else float("nan")
             logger.info(
                 "%s AP counts %d detections per image, as COCO does; with the model's limit of %d "
                 "it is %.1f.",
                 *(task, COCO_LIMIT, self._limit, metrics[f"AP@{self._limit}"]),
             )
         return metrics
+
+
+def _to_coco(instances: Instances, image_id: int) -> list[dict[str, Any]]:
+    """Return the detections of one image in COCO's result format, with class indices."""
+    fields = dict(instances.get_fields())
+    masks = fields.pop("pred_masks", None)
+    found = Instances(instances.image_size, **fields).to("cpu")
+    results = instances_to_coco_json(found, image_id)
+    if masks is not None:
+        for result, rle in zip(results, masks_to_rle(masks), strict=True):
+            result["segmentation"] = rle
+    return results
+
+
+def _write_detections(file: Path, results: Sequence[Mapping[str, Any]]) -> None:
+    """Write a JSON list in parts, of which one at a time is in memory as text."""
+    with atomic_write(file) as partial, partial.open("w", encoding="utf-8") as stream:
+        stream.write("[")
+        for start in range(0, len(results), _CHUNK):
+            text = json.dumps(results[start : start + _CHUNK])
+            stream.write((", " if start else "") + text[1:-1])
+        stream.write("]")
 
 
 def coco_dict(dataset_name: str) -> dict[str, Any]:
@@ -205,7 +302,7 @@ def _json_mask(mask: Any) -> Any:
     return mask
 
 
-def _ignoring_boxes(dataset: Mapping[str, Any]) -> dict[str, Any]:
+def ignoring_boxes(dataset: Mapping[str, Any]) -> dict[str, Any]:
     """Return the ground truth of masks: an object that only has a box becomes a region in which
     detections are neither right nor wrong."""
     annotations = copy.copy(dataset["annotations"])
@@ -220,31 +317,3 @@ def _ignoring_boxes(dataset: Mapping[str, Any]) -> dict[str, Any]:
             *(len(lacking), len(annotations)),
         )
     return {**dataset, "annotations": annotations}
-
-
-def _indexed(dataset: Mapping[str, Any]) -> COCO:
-    with contextlib.redirect_stdout(io.StringIO()):
-        api = COCO()
-        api.dataset = dict(dataset)
-        api.createIndex()
-    return api
-
-
-def _evaluate(
-    truth: COCO, results: list[dict[str, Any]], task: str, limit: int, img_ids: Any
-) -> COCOeval:
-    """Run COCO's evaluation with a limit of detections per image."""
-    if task == "segm":  # with a box, its area would decide about small, medium and large
-        results = [{k: v for k, v in result.items() if k != "bbox"} for result in results]
-    else:
-        results = copy.deepcopy(results)
-    with contextlib.redirect_stdout(io.StringIO()):
-        found = truth.loadRes(results)
-    evaluation = (COCOeval if limit == COCO_LIMIT else COCOevalMaxDets)(truth, found, task)
-    evaluation.params.maxDets = [1, 10, limit]
-    if img_ids is not None:
-        evaluation.params.imgIds = img_ids
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluation.summarize()
-    return evaluation

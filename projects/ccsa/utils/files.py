@@ -148,11 +148,14 @@ def check_writable(path: Path, option: str) -> None:
         ) from error
 
 
-def remove_stale_partials(folder: Path) -> None:
+def remove_stale_partials(folder: Path, *, older_than: float = STALE_AFTER) -> None:
     """Remove unfinished files that programs left in ``folder`` when they were killed.
 
-    Files that may still be written, because they changed within the last hour, are kept.
+    Args:
+        folder: the folder; those below it are not searched.
+        older_than: files that may still be written, because they changed within this time in
+            seconds, are kept. It is 0 if no other program can be writing to the folder.
     """
     for partial in folder.glob(f".*{PARTIAL}.*"):
-        if time.time() - partial.stat().st_mtime > STALE_AFTER:
+        if not older_than or time.time() - partial.stat().st_mtime > older_than:
             partial.unlink(missing_ok=True)

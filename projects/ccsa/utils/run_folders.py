@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import os.path
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ CONFIG = "config.yaml"
 LAST = "last_checkpoint"
 LOG = "log.txt"
 RESULTS = "results.json"
+FINAL, BEST = "model_final.pth", "model_best.pth"
+_NUMBERED = re.compile(r"model_(\d+)\.pth")  # Detectron2's names of periodic checkpoints
 
 
 def choose_output_dir(cfg: CfgNode, args: argparse.Namespace) -> Path:
@@ -108,19 +111,47 @@ def overlay_names(args: argparse.Namespace) -> list[str]:
 
 def holds_run(folder: Path) -> bool:
     """Return whether a run was started in this folder."""
-    return (folder / CONFIG).exists() or (folder / LAST).exists()
+    return (folder / CONFIG).exists() or has_checkpoint(folder)
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether a run has left a checkpoint in this folder, also if ``last_checkpoint`` is
+    missing."""
+    named = any((folder / name).exists() for name in (LAST, FINAL, BEST))
+    return named or bool(numbered_checkpoints(folder))
+
+
+def numbered_checkpoints(folder: Path) -> dict[Path, int]:
+    """Return the checkpoints ``model_<iteration>.pth`` in a folder and their iterations, the newest
+    one first.
+
+    The order is that of the iterations, so that it does not depend on the clock.
+    """
+    names = {path: _NUMBERED.fullmatch(path.name) for path in folder.glob("model_*.pth")}
+    found = {path: int(name[1]) for path, name in names.items() if name and path.is_file()}
+    return dict(sorted(found.items(), key=lambda item: item[1], reverse=True))
+
+
+def pointed_checkpoint(folder: Path) -> Path | None:
+    """Return the file that ``last_checkpoint`` names, which may be missing; None if there is no
+    ``last_checkpoint``, or if it is empty.
+
+    Raises:
+        UserError: see :func:`last_checkpoint_name`.
+    """
+    name = last_checkpoint_name(folder)
+    return folder / name if name else None
 
 
 def last_weights(folder: Path) -> Path | None:
     """Return the latest checkpoint of the run in this folder, or None if it has none."""
-    for name in (last_checkpoint_name(folder), "model_final.pth"):
-        if name and (folder / name).is_file():
-            return folder / name
-    return None
+    named = (pointed_checkpoint(folder), folder / FINAL, *numbered_checkpoints(folder))
+    return next((path for path in named if path is not None and path.is_file()), None)
 
 
 def last_checkpoint_name(folder: Path) -> str:
     """Return the name in ``last_checkpoint``, a file in the same folder; empty if there is none.
+    An empty file, which a power failure can leave, counts as none.
 
     Raises:
         UserError: the file cannot be read, or names a file elsewhere.
@@ -134,7 +165,7 @@ def last_checkpoint_name(folder: Path) -> str:
         raise UserError(
             f"cannot read {file} ({error}); write the name of a checkpoint in {folder} to it"
         ) from error
-    if name in ("", ".", "..") or "\0" in name or name != os.path.basename(name):
+    if name in (".", "..") or "\0" in name or name != os.path.basename(name):
         raise UserError(
             f"{file} names {shown(name)}, which is not a file in this folder; write the name of a "
             "checkpoint in the folder to it"
@@ -187,7 +218,7 @@ def _named_folder(folder: Path, args: argparse.Namespace) -> Path:
 def _numbered_folder(parent: Path, args: argparse.Namespace) -> Path:
     """Return a new numbered folder, or with ``--resume`` the latest one with a checkpoint."""
     if args.resume:
-        resumable = [n for n in _numbers(parent) if (parent / str(n) / LAST).exists()]
+        resumable = [n for n in _numbers(parent) if has_checkpoint(parent / str(n))]
         if not resumable:
             raise UserError(
                 f"--resume: no run under {parent} has a checkpoint; start one without --resume"
