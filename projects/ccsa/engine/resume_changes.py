@@ -9,11 +9,11 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode
 
-from ccsa.checkpoint.checkpoint_files import has_checkpoint, newest_valid
+from ccsa.checkpoint.checkpoint_files import newest_valid
 from ccsa.checkpoint.weight_files import WeightsSource, read_weights
 from ccsa.engine.resume_state import ResumeState, circumstances
 from ccsa.errors import shown
-from ccsa.utils.run_folders import flat_values
+from ccsa.utils.run_folders import flat_values, has_checkpoint
 
 logger = logging.getLogger(__name__)
 
