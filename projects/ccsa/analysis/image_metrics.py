@@ -72,7 +72,7 @@ class AveragePrecision:
     def class_values(self, weights: np.ndarray) -> np.ndarray:
         """Return the AP of each class, (R, classes)."""
         weights = np.atleast_2d(weights).astype(float)
-        columns = [_class_ap(weights, *part) for part in self._parts]
+        columns = [class_ap(weights, *part) for part in self._parts]
         return 100 * np.stack(columns, 1) if columns else np.zeros((len(weights), 0))
 
     def _means(self, weights: np.ndarray) -> np.ndarray:
@@ -83,14 +83,15 @@ class AveragePrecision:
         return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
 
 
-def _class_ap(
+def class_ap(
     weights: np.ndarray,
     count: np.ndarray,
     places: np.ndarray,
     correct: np.ndarray,
     ignored: np.ndarray,
 ) -> np.ndarray:
-    """Return the AP (R,) from 0 to 1 of one class, averaged over thresholds; nan without objects."""
+    """Return the AP (R,) of one class from 0 to 1, the mean over thresholds; nan if it has no
+    objects."""
     rows = len(weights)
     objects = weights @ count
     if not len(places):

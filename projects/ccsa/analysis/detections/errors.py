@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ccsa.analysis.detections.matching import ImageMatches
-from ccsa.analysis.image_metrics import _class_ap
+from ccsa.analysis.image_metrics import class_ap
 
 KINDS = {
     "Cls": "the class is wrong, the location is right",
@@ -153,5 +153,5 @@ def _ap50(
         count = np.array([(objects == kind).sum()])
         places = np.zeros(len(mine), int)
         states = correct[None, mine], ignored[None, mine]
-        values.append(_class_ap(np.ones((1, 1)), count, places, *states)[0])
+        values.append(class_ap(np.ones((1, 1)), count, places, *states)[0])
     return float(np.nanmean(values)) if not np.all(np.isnan(values)) else 0.0

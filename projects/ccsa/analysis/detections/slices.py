@@ -7,7 +7,7 @@ import numpy as np
 
 from ccsa.analysis.detections.matching import ImageMatches
 
-# Upper limits of the bins and their names; a value belongs to the first bin whose limit it is below.
+# Upper limits and names of the bins; a value belongs to the first bin whose limit it is below.
 Bins = tuple[tuple[float, str], ...]
 _SIZES: Bins = (
     (32**2, "small (below 32² pixels)"),
@@ -72,7 +72,7 @@ def _objects(m: ImageMatches) -> list[dict[str, Any]]:
     distances = np.linalg.norm(centers[:, None] - centers, axis=2) / np.hypot(height, width)
     others = (m.classes[:, None] == m.classes) & ~np.eye(len(boxes), dtype=bool) & ~m.crowd
     rows = []
-    for g in np.flatnonzero(~m.crowd):
+    for g in np.flatnonzero(~m.crowd).tolist():
         column, row = (
             min(2, max(0, int(3 * v / n))) for v, n in zip(centers[g], (width, height), strict=True)
         )

@@ -95,7 +95,7 @@ def label_suspects(matches: Sequence[ImageMatches], most: int = _MOST) -> list[S
     empty: list[Suspect] = []
     for m in matches:
         number = m.image["id"]
-        for d in np.flatnonzero((m.scores >= _SURE) & (m.matches[0] < 0)):
+        for d in np.flatnonzero((m.scores >= _SURE) & (m.matches[0] < 0)).tolist():
             ious = m.ious[d]
             best = int(ious.argmax()) if len(ious) else -1
             kind = int(m.found_classes[d])
@@ -109,7 +109,7 @@ def label_suspects(matches: Sequence[ImageMatches], most: int = _MOST) -> list[S
                     annotated = int(m.classes[best])
                     sure.append(Suspect(number, "wrong class", box, annotated, kind, score))
         if len(m.found):
-            for g in np.flatnonzero(~m.crowd):
+            for g in np.flatnonzero(~m.crowd).tolist():
                 if m.ious[:, g].max() <= _APART:
                     box = tuple(float(v) for v in m.objects[g]["bbox"])
                     empty.append(Suspect(number, "no object", box, int(m.classes[g]), None, 0.0))
