@@ -122,7 +122,7 @@ def test_equal_configurations_rarely_differ_and_different_ones_do(seeds, paired)
     claims = {
         effect: np.mean(
             [
-                difference(*simulated(rng, seeds, 200, effect), numbers, samples=150).shown
+                difference(*simulated(rng, seeds, 200, effect), numbers, samples=100).shown
                 for _ in range(1000)
             ]
         )

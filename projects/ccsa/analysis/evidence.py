@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from ccsa.analysis.image_metrics import ImageMetric
 from ccsa.errors import UserError
@@ -127,7 +127,8 @@ def difference(
     if len(images) > 1:
         weights = bootstrap_weights(len(images), samples)
         means = [np.mean([run.values(weights) for run in part], axis=0) for part in (first, second)]
-        over_images = float(np.nanvar(means[1] - means[0], ddof=1))
+        changes = means[1] - means[0]
+        over_images = float(np.var(changes[~np.isnan(changes)], ddof=1))
     # Each part has its own quantile: one for their sum would be too small with two seeds.
     square = _quantile(over_seeds**2 / parts) ** 2 * over_seeds if parts > 0 else 0.0
     square += _quantile(max(len(images) - 1, 1)) ** 2 * over_images
@@ -142,7 +143,7 @@ def difference(
 
 def _quantile(freedom: float) -> float:
     """Return the quantile of Student's t that bounds the interval."""
-    return float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+    return float(special.stdtrit(freedom, (1 + LEVEL) / 2))
 
 
 def _same(first: Sequence[int], second: Sequence[int]) -> bool:
