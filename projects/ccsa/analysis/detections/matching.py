@@ -28,7 +28,7 @@ class ImageMatches:
         objects: the G annotations.
         found: the D detections, the highest score first.
         classes, found_classes: the category ids, (G,) and (D,).
-        crowd: (G,), whether an annotation is a crowd region, which detections may lie in.
+        crowd: (G,), whether an annotation is a crowd region.
         scores: (D,).
         ious: (D, G), between objects and detections of any classes; for a crowd region the part of
             the detection inside it.
