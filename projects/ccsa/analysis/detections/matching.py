@@ -49,7 +49,7 @@ class ImageMatches:
 
     @property
     def ignored(self) -> np.ndarray:
-        """Return (T, D), whether a detection lies in a crowd region and does not count."""
+        """Return (T, D), whether a detection is inside a crowd region and does not count."""
         if not len(self.objects):
             return np.zeros(self.matches.shape, bool)
         return (self.matches >= 0) & self.crowd[self.matches]
