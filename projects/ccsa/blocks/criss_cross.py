@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from ccsa.blocks.base import CONV, MOST_CHANNELS, GatedBlock
 from ccsa.blocks.registry import CONTEXT_BLOCK_REGISTRY
 from ccsa.errors import at_least, between, one_of, true_or_false
-from ccsa.ops.criss_cross import attention
+from ccsa.ops.criss_cross import attention, criss_cross_weights
 from ccsa.ops.criss_cross.dispatch import requested_backend
 from ccsa.ops.criss_cross.precision import needs_float64
 
@@ -94,6 +94,19 @@ class CrissCross(GatedBlock):
         x, query, key = self._query_and_key(x)
         projection = _concatenated(self.value_conv, dtype=_wide(x))
         return _to_feature_map(self._attend(x, query, key, *projection), x)
+
+    def attention_weights(self, x: Tensor) -> Tensor:
+        """Return the attention weights of one recurrence, for visualization; no gradient.
+
+        Args:
+            x: (B, C, *S).
+
+        Returns:
+            (B, *S, sum(S)), float32 or float64; see :func:`ccsa.ops.criss_cross_weights`.
+        """
+        with torch.no_grad():
+            _, query, key = self._query_and_key(x)
+            return criss_cross_weights(query, key)
 
     def gate(self, x: Tensor) -> Tensor:
         """Return the result of one recurrence, x + gamma * context(x).

@@ -99,12 +99,17 @@ class SqueezeAttention(GatedBlock):
         self.upsample = upsample
         self.align_corners = one_of(ALIGN_CORNERS, upsample, "upsample")
 
-    def context(self, x: Tensor) -> Tensor:
-        """Return X_att * X_res + X_att, (B, C, H, W) -> (B, out_channels, H, W)."""
+    def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return X_att and X_res, each (B, out_channels, H, W), of x (B, C, H, W)."""
         # If the size is not divisible by the factor, the means at the end are over fewer positions.
         pooled = F.avg_pool2d(x, self.pool, ceil_mode=True, count_include_pad=False)
         attention = self.attention(pooled)
         attention = F.interpolate(
             attention, x.shape[2:], mode=self.upsample, align_corners=self.align_corners
         )
-        return attention * self.main(x) + attention
+        return attention, self.main(x)
+
+    def context(self, x: Tensor) -> Tensor:
+        """Return X_att * X_res + X_att, (B, C, H, W) -> (B, out_channels, H, W)."""
+        attention, main = self.branches(x)
+        return attention * main + attention

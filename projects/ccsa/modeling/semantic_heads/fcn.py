@@ -94,14 +94,25 @@ class DeeplySupervisedHead(SemanticHead):
                 dropout=dropout,
             )
 
+    def class_scores(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return ``prediction`` and, with an auxiliary FCN, ``auxiliary``: (N, C, h, w) each."""
+        scores = super().class_scores(features)
+        if self.auxiliary is not None:
+            scores["auxiliary"] = self._auxiliary_logits(self.auxiliary, features)
+        return scores
+
     def auxiliary_losses(
         self, features: Mapping[str, Tensor], targets: Tensor
     ) -> dict[str, Tensor]:
         """Return ``loss_aux``, a cross entropy, or nothing if there is no auxiliary FCN."""
         if self.auxiliary is None:
             return {}
-        loss = self.plain_loss(self.auxiliary(features[self.aux_feature]), targets)
+        loss = self.plain_loss(self._auxiliary_logits(self.auxiliary, features), targets)
         return {"loss_aux": self.aux_weight * loss}
+
+    def _auxiliary_logits(self, auxiliary: FCN, features: Mapping[str, Tensor]) -> Tensor:
+        """Return the logits of the auxiliary FCN, (N, num_classes, h, w)."""
+        return auxiliary(features[self.aux_feature])
 
 
 @SEM_SEG_HEADS_REGISTRY.register()

@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
@@ -173,6 +174,29 @@ class SANetHead(SemanticHead):
         outputs = self._outputs(features, self.parts)
         return torch.stack([outputs[part] for part in self.parts]).sum(0)
 
+    def class_scores(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the logits of every output and the part of every stage in those of the masks.
+
+        Args:
+            features: the feature maps of the backbone, by name.
+
+        Returns:
+            ``prediction`` (see :meth:`layers`), and as far as they are built ``mask``, ``dense``
+            (N, num_classes, h, w), ``category`` (N, num_classes), and for the name of each stage
+            (N, num_classes, h, w): what the stage adds to ``mask``, whose classifier is a 1x1
+            convolution. Their sum plus the bias is ``mask``.
+        """
+        names = [part for part, weight in self.weights.items() if weight]
+        stages = self._stages(features, names)
+        outputs = self._outputs(features, names, stages)
+        scores = {"prediction": torch.stack([outputs[part] for part in self.parts]).sum(0)}
+        if self.mask is not None:
+            size = features[self.in_features[-1]].shape[-2:]
+            weights = self.mask.weight.chunk(len(self.stages), dim=1)
+            for (name, stage), weight in zip(stages.items(), weights, strict=True):
+                scores[name] = F.conv2d(self.resize(stage, size), weight)
+        return {**scores, **outputs}
+
     def losses(self, features: Mapping[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
         """Return ``loss_mask_sem_seg``, ``loss_dense_sem_seg`` and ``loss_category``, as far as
         their weights are above 0."""
@@ -189,18 +213,29 @@ class SANetHead(SemanticHead):
             losses["loss_category"] = self.weights["category"] * loss
         return losses
 
-    def _outputs(self, features: Mapping[str, Tensor], parts: Sequence[str]) -> dict[str, Tensor]:
+    def _stages(self, features: Mapping[str, Tensor], parts: Sequence[str]) -> dict[str, Tensor]:
+        """Return the outputs of the stages that the named outputs need, (N, C, h_i, w_i)."""
+        all_stages = _need_all_stages(parts)
+        last = self.in_features[-1]
+        return {
+            name: head(features[name])
+            for name, head in self.stages.items()
+            if all_stages or (name == last and self.dense_stage is not None)
+        }
+
+    def _outputs(
+        self,
+        features: Mapping[str, Tensor],
+        parts: Sequence[str],
+        stages: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """Return the named outputs: mask and dense (N, C, h, w), category (N, C)."""
         last = self.in_features[-1]
         size = features[last].shape[-2:]
-        needs_all_stages = "mask" in parts or "category" in parts
-        stages = {
-            name: head(features[name])
-            for name, head in self.stages.items()
-            if needs_all_stages or (name == last and self.dense_stage is not None)
-        }
+        if stages is None:
+            stages = self._stages(features, parts)
         outputs: dict[str, Tensor] = {}
-        if needs_all_stages:
+        if _need_all_stages(parts):
             joined = torch.cat([self.resize(s, size) for s in stages.values()], dim=1)
             if "mask" in parts and self.mask is not None:
                 outputs["mask"] = self.mask(self.dropout(joined))
@@ -211,3 +246,7 @@ class SANetHead(SemanticHead):
             if self.dense_stage is not None:
                 outputs["dense"] = outputs["dense"] + self.dense_stage(self.dropout(stages[last]))
         return outputs
+
+
+def _need_all_stages(parts: Sequence[str]) -> bool:
+    return "mask" in parts or "category" in parts

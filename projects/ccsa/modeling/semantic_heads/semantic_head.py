@@ -49,6 +49,17 @@ class SemanticHead(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} does not define layers()")
 
+    def class_scores(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the class scores of every output, including those that only training uses.
+
+        Args:
+            features: the feature maps of the backbone, by name.
+
+        Returns:
+            Logits (N, num_classes, h, w) by name; ``prediction`` is what :meth:`layers` returns.
+        """
+        return {"prediction": self.layers(features)}
+
     def losses(self, features: Mapping[str, Tensor], targets: Tensor) -> dict[str, Tensor]:
         """Return the losses of the head by name, before multiplication with ``loss_weight``.
 

@@ -20,6 +20,7 @@ from ccsa.blocks.spec import BlockSpec, parse_block_spec
 from ccsa.errors import UserError, at_least, shown
 from ccsa.modeling.clip import Clip, takes_clips
 from ccsa.modeling.semantic_heads.ccnet import CCNetHead
+from ccsa.modeling.semantic_heads.fcn import FCN
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -71,12 +72,9 @@ class VideoCCNetHead(CCNetHead):
         arguments = super().from_config(cfg, input_shape)
         return {**arguments, "frames": clip.frames, "labelled": clip.labelled}
 
-    def auxiliary_losses(
-        self, features: Mapping[str, Tensor], targets: Tensor
-    ) -> dict[str, Tensor]:
-        """Return ``loss_aux`` of the labeled frames."""
-        labelled = {name: self._split_clips(x)[:, self.labelled] for name, x in features.items()}
-        return super().auxiliary_losses(labelled, targets)
+    def _auxiliary_logits(self, auxiliary: FCN, features: Mapping[str, Tensor]) -> Tensor:
+        """Return the auxiliary logits of the labeled frames."""
+        return auxiliary(self._split_clips(features[self.aux_feature])[:, self.labelled])
 
     def _attend(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return (x, a, b) of the labeled frames, each (B, C, h, w)."""
