@@ -27,6 +27,7 @@ from ccsa.utils.random_states import seed_random_states
 
 METRICS = "metrics.json"
 EVENTS = "events.out.tfevents.*"  # of TensorBoard
+TIMES = ("time", "eta_seconds")  # not measured in the first iterations after a start
 WINDOW = 20  # iterations over which Detectron2's writers take medians
 
 
@@ -141,7 +142,8 @@ def last_metrics(storage: EventStorage, iteration: int) -> dict[str, dict[str, A
             "smoothed": bool(hints[name]),
         }
         for name, history in storage.histories().items()
-        if (values := [(v, i) for v, i in history.values()[-WINDOW:] if i <= iteration])
+        if name not in TIMES
+        and (values := [(v, i) for v, i in history.values()[-WINDOW:] if i <= iteration])
     }
 
 
