@@ -73,7 +73,8 @@ def test_a_resumed_run_uses_the_settings_of_its_configuration(tmp_path, caplog):
         trainer = Trainer.__new__(Trainer)
         model = nn.Linear(2, 2)
         optimizer = torch.optim.SGD(model.parameters(), lr=lr, weight_decay=decay)
-        trainer._trainer = SimpleNamespace(optimizer=optimizer, model=model)
+        trainer._resumed = None
+        trainer._trainer = SimpleNamespace(optimizer=optimizer, model=model, data_loader=[])
         trainer.optimizer, trainer.iter = optimizer, 0
         trainer.scheduler = LRMultiplier(optimizer, ConstantParamScheduler(0.5), max_iter=10)
         trainer.cfg = SimpleNamespace(MODEL=SimpleNamespace(WEIGHTS=""))
