@@ -1,0 +1,171 @@
+"""Metrics of a dataset as functions of the weights of its images.
+
+An image with the weight 2 counts as if it were twice in the dataset, one with the weight 0 as if it
+were not. The bootstrap, subsets and paired comparisons all need nothing else.
+
+M: images, R: weightings that are evaluated together.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from ccsa.analysis.detections.matching import THRESHOLDS, ImageMatches
+
+_RECALLS = np.linspace(0, 1, 101)
+_ROWS = 200  # weightings that are evaluated at once
+
+
+class ImageMetric(Protocol):
+    """A metric in percent whose images have weights.
+
+    Attributes:
+        images: the ids of the M images.
+    """
+
+    images: Sequence[int | str]
+
+    def values(self, weights: np.ndarray) -> np.ndarray:
+        """Return the metric (R,) for weights (R, M); nan if it is not defined."""
+
+
+class AveragePrecision:
+    """COCO's AP: the mean over thresholds, classes that occur, and 101 recalls.
+
+    Args:
+        matches: see :func:`ccsa.analysis.detections.match_images`.
+        thresholds: the indices of the IoU thresholds that count; 0 alone is AP50.
+        classes: the category ids that count; the default is all that occur.
+    """
+
+    def __init__(
+        self,
+        matches: Sequence[ImageMatches],
+        thresholds: Sequence[int] = range(len(THRESHOLDS)),
+        classes: Sequence[int] | None = None,
+    ):
+        self.images = [m.image["id"] for m in matches]
+        objects = np.concatenate([m.classes[~m.crowd] for m in matches] or [np.zeros(0, int)])
+        owners = np.repeat(np.arange(len(matches)), [(~m.crowd).sum() for m in matches])
+        found = np.concatenate([m.found_classes for m in matches] or [np.zeros(0, int)])
+        places = np.repeat(np.arange(len(matches)), [len(m.found) for m in matches])
+        scores = np.concatenate([m.scores for m in matches] or [np.zeros(0)])
+        states = [
+            np.concatenate([getattr(m, name)[list(thresholds)] for m in matches] or [[]], axis=1)
+            for name in ("correct", "ignored")
+        ]
+        self.classes = sorted(set(objects.tolist())) if classes is None else list(classes)
+        self._parts = []
+        for kind in self.classes:
+            mine = np.flatnonzero(found == kind)
+            mine = mine[np.argsort(-scores[mine], kind="mergesort")]
+            count = np.bincount(owners[objects == kind], minlength=len(matches))
+            correct, ignored = (state[:, mine] for state in states)
+            self._parts.append((count, places[mine], correct, ignored))
+
+    def values(self, weights: np.ndarray) -> np.ndarray:
+        weights = np.atleast_2d(weights)
+        parts = np.split(weights, range(_ROWS, len(weights), _ROWS))
+        return np.concatenate([self._means(part) for part in parts])
+
+    def class_values(self, weights: np.ndarray) -> np.ndarray:
+        """Return the AP of each class, (R, classes)."""
+        weights = np.atleast_2d(weights).astype(float)
+        columns = [class_ap(weights, *part) for part in self._parts]
+        return 100 * np.stack(columns, 1) if columns else np.zeros((len(weights), 0))
+
+    def _means(self, weights: np.ndarray) -> np.ndarray:
+        values = self.class_values(weights)
+        valid = ~np.isnan(values)
+        count = valid.sum(1)
+        total = np.where(valid, values, 0).sum(1)
+        return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
+
+
+def class_ap(
+    weights: np.ndarray,
+    count: np.ndarray,
+    places: np.ndarray,
+    correct: np.ndarray,
+    ignored: np.ndarray,
+) -> np.ndarray:
+    """Return the AP (R,) of one class from 0 to 1, the mean over thresholds; nan if it has no
+    objects."""
+    rows = len(weights)
+    objects = weights @ count
+    if not len(places):
+        return np.where(objects > 0, 0.0, np.nan)
+    found = weights[:, places]
+    total = np.zeros(rows)
+    for hit, left_out in zip(correct, ignored, strict=True):
+        true = np.cumsum(found * hit, 1)
+        false = np.cumsum(found * ~(hit | left_out), 1)
+        recall = true / np.maximum(objects, 1e-300)[:, None]
+        precision = true / (true + false + np.spacing(1))
+        precision = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
+        # One sorted array of all rows: recalls are at most 1, and rows are 2 apart.
+        offsets = 2.0 * np.arange(rows)[:, None]
+        places_of = _first_at_least(recall, offsets)
+        padded = np.concatenate([precision, np.zeros((rows, 1))], 1)
+        total += np.take_along_axis(padded, places_of, 1).mean(1)
+    return np.where(objects > 0, total / len(correct), np.nan)
+
+
+def _first_at_least(recall: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return for each row (R, 101) the first index of a recall that reaches each of the 101."""
+    if len(recall) == 1:
+        return np.searchsorted(recall[0], _RECALLS, side="left")[None]
+    return np.stack([np.searchsorted(row, _RECALLS, side="left") for row in recall])
+
+
+class MeanIoU:
+    """mIoU of a semantic segmentation.
+
+    Args:
+        images: the ids of the M images.
+        counts: (M, 3, K), pixels that are correct, labelled and predicted, of each class.
+    """
+
+    def __init__(self, images: Sequence[int | str], counts: np.ndarray):
+        self.images, self.counts = list(images), counts
+
+    def values(self, weights: np.ndarray) -> np.ndarray:
+        iou = self.class_values(weights)
+        valid = ~np.isnan(iou)
+        total = np.where(valid, iou, 0).sum(1)
+        return np.divide(total, valid.sum(1), out=np.full(len(iou), np.nan), where=valid.any(1))
+
+    def class_values(self, weights: np.ndarray) -> np.ndarray:
+        """Return the IoU of each class, (R, K); nan for one that is not labelled."""
+        weights = np.atleast_2d(weights).astype(float)
+        sums = np.tensordot(weights, self.counts.astype(float), 1)  # (R, 3, K)
+        correct, labelled, predicted = sums[:, 0], sums[:, 1], sums[:, 2]
+        out = np.full(correct.shape, np.nan)
+        union = labelled + predicted - correct
+        return 100 * np.divide(correct, union, out=out, where=labelled > 0)
+
+
+class MeanQuality:
+    """Panoptic quality.
+
+    Args:
+        counts: of each image ``{class: (sum of IoUs, TP, FP, FN)}``.
+    """
+
+    def __init__(self, counts: Mapping[int | str, Mapping[int, Sequence[float]]]):
+        self.images = list(counts)
+        kinds = sorted({kind for image in counts.values() for kind in image})
+        self.sums = np.zeros((len(counts), len(kinds), 4))
+        for row, image in enumerate(counts.values()):
+            for kind, values in image.items():
+                self.sums[row, kinds.index(kind)] = values
+
+    def values(self, weights: np.ndarray) -> np.ndarray:
+        weights = np.atleast_2d(weights).astype(float)
+        iou, true, false, missed = np.moveaxis(np.tensordot(weights, self.sums, 1), 2, 0)
+        size = true + false / 2 + missed / 2
+        quality = np.divide(iou, size, out=np.zeros_like(iou), where=size > 0)
+        count = (size > 0).sum(1)
+        out = np.full(len(quality), np.nan)
+        return 100 * np.divide(quality.sum(1), count, out=out, where=count > 0)
