@@ -73,5 +73,5 @@ CASES = {
     "small objects": {"seed": 3, "radii": (1, 6)},
     "large objects": {"seed": 4, "radii": (60, 90), "most": 3},
     "one class": {"seed": 5, "classes": 2},
-    "one image": {"seed": 6, "images": 1, "most": 12},
+    "one image": {"seed": 6, "images": 1, "most": 30},
 }

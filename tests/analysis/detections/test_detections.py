@@ -58,7 +58,8 @@ def truth_of(annotations, categories=(1, 2)):
 
 
 def test_each_kind_of_error_is_recognized():
-    truth = truth_of(boxes((1, 0, 0, 20, 20), (2, 50, 50, 20, 20), (1, 100, 100, 20, 20)))
+    objects = (1, 0, 0, 20, 20), (2, 50, 50, 20, 20), (1, 100, 100, 20, 20), (1, 60, 120, 20, 20)
+    truth = truth_of(boxes(*objects))
     found = boxes(
         (1, 0, 0, 20, 20, 0.9),  # correct
         (1, 0, 1, 20, 20, 0.8),  # Dupe
@@ -66,11 +67,12 @@ def test_each_kind_of_error_is_recognized():
         (1, 110, 100, 20, 20, 0.6),  # Loc: IoU 1 / 3
         (2, 10, 0, 20, 20, 0.5),  # Both: IoU 1 / 3 with another class
         (2, 140, 0, 10, 10, 0.4),  # Bkg
+        (1, 60, 120, 20, 20, 0.3),  # correct: only before such a one does a duplicate cost AP
     )
     (m,) = match_images(truth, found, "bbox")
     kinds, targets = error_kinds(m)
-    assert kinds.tolist() == ["", "Dupe", "Cls", "Loc", "Both", "Bkg"]
-    assert targets.tolist() == [-1, -1, 1, 2, -1, -1]
+    assert kinds.tolist() == ["", "Dupe", "Cls", "Loc", "Both", "Bkg", ""]
+    assert targets.tolist() == [-1, -1, 1, 2, -1, -1, -1]
     costs = error_costs([m])
     assert costs.counts == {"Cls": 1, "Loc": 1, "Both": 1, "Dupe": 1, "Bkg": 1, "Miss": 0}
     assert all(costs.costs[kind] > 0 for kind in ("Cls", "Loc", "Dupe"))
