@@ -67,20 +67,13 @@ class AveragePrecision:
     def values(self, weights: np.ndarray) -> np.ndarray:
         weights = np.atleast_2d(weights)
         parts = np.split(weights, range(_ROWS, len(weights), _ROWS))
-        return np.concatenate([self._means(part) for part in parts])
+        return np.concatenate([_mean_of_defined(self.class_values(part)) for part in parts])
 
     def class_values(self, weights: np.ndarray) -> np.ndarray:
         """Return the AP of each class, (R, classes)."""
         weights = np.atleast_2d(weights).astype(float)
         columns = [class_ap(weights, *part) for part in self._parts]
         return 100 * np.stack(columns, 1) if columns else np.zeros((len(weights), 0))
-
-    def _means(self, weights: np.ndarray) -> np.ndarray:
-        values = self.class_values(weights)
-        valid = ~np.isnan(values)
-        count = valid.sum(1)
-        total = np.where(valid, values, 0).sum(1)
-        return np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0)
 
 
 def class_ap(
@@ -104,19 +97,17 @@ def class_ap(
         recall = true / np.maximum(objects, 1e-300)[:, None]
         precision = true / (true + false + np.spacing(1))
         precision = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
-        # One sorted array of all rows: recalls are at most 1, and rows are 2 apart.
-        offsets = 2.0 * np.arange(rows)[:, None]
-        places_of = _first_at_least(recall, offsets)
+        places_of = np.stack([np.searchsorted(row, _RECALLS, side="left") for row in recall])
         padded = np.concatenate([precision, np.zeros((rows, 1))], 1)
         total += np.take_along_axis(padded, places_of, 1).mean(1)
     return np.where(objects > 0, total / len(correct), np.nan)
 
 
-def _first_at_least(recall: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Return for each row (R, 101) the first index of a recall that reaches each of the 101."""
-    if len(recall) == 1:
-        return np.searchsorted(recall[0], _RECALLS, side="left")[None]
-    return np.stack([np.searchsorted(row, _RECALLS, side="left") for row in recall])
+def _mean_of_defined(values: np.ndarray) -> np.ndarray:
+    """Return the mean (R,) over the classes (R, K) whose value is not nan; nan if there is none."""
+    valid = ~np.isnan(values)
+    total = np.where(valid, values, 0).sum(1)
+    return np.divide(total, valid.sum(1), out=np.full(len(values), np.nan), where=valid.any(1))
 
 
 class MeanIoU:
@@ -131,10 +122,7 @@ class MeanIoU:
         self.images, self.counts = list(images), counts
 
     def values(self, weights: np.ndarray) -> np.ndarray:
-        iou = self.class_values(weights)
-        valid = ~np.isnan(iou)
-        total = np.where(valid, iou, 0).sum(1)
-        return np.divide(total, valid.sum(1), out=np.full(len(iou), np.nan), where=valid.any(1))
+        return _mean_of_defined(self.class_values(weights))
 
     def class_values(self, weights: np.ndarray) -> np.ndarray:
         """Return the IoU of each class, (R, K); nan for one that is not labelled."""
