@@ -17,7 +17,7 @@ from detectron2.utils.file_io import PathManager
 import ccsa.utils.downloads  # noqa: F401, replaces the handler of web addresses
 from ccsa.config import RENAMED_KEYS
 from ccsa.errors import UserError, shown, suggestion
-from ccsa.utils.run_folders import CONFIG
+from ccsa.utils.run_folders import is_run_config
 from ccsa.utils.yaml_files import read_yaml
 
 logger = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ def _pop_bases(content: Content, file: str, parents: tuple[str, ...] = ()) -> li
         )
     files = []
     for name in names:
-        if "://" in name and os.path.basename(parents[0] if parents else file) == CONFIG:
+        if "://" in name and is_run_config(parents[0] if parents else file):
             raise UserError(
                 f"{file}: {_BASES} names {shown(name)}, but the configuration of a run never "
                 f"downloads anything; remove {_BASES}"

@@ -8,7 +8,6 @@ import argparse
 import logging
 import platform
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from ccsa.engine.own_data import apply_own_data
 from ccsa.engine.values.check import check_values
 from ccsa.errors import UserError, shown
 from ccsa.modeling.pixel_normalization import resolve_pixel_constants
-from ccsa.utils.run_folders import CONFIG, overlay_names
+from ccsa.utils.run_folders import is_run_config, overlay_names
 from ccsa.utils.user_code import import_user_code
 
 logger = logging.getLogger(__name__)
@@ -85,7 +84,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     cfg = merged_cfg(args)
     written = _written_keys(args)
     # A run's own configuration has all keys, which says nothing about what its user wrote.
-    from_run = bool(args.config_file) and Path(args.config_file).name == CONFIG
+    from_run = bool(args.config_file) and is_run_config(args.config_file)
     args.written = sorted(_option_keys(args) if from_run else written)
     apply_own_data(cfg, args, written)
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)

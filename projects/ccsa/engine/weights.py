@@ -11,7 +11,7 @@ from detectron2.utils.file_io import PathManager
 from ccsa.errors import UserError
 from ccsa.modeling.backbones.timm_models import HUB, SCHEME
 from ccsa.utils.downloads import cached_file, web_address
-from ccsa.utils.run_folders import CONFIG
+from ccsa.utils.run_folders import is_run_config
 
 TIMEOUT = 3.0  # seconds that a web server may take to answer
 
@@ -65,12 +65,12 @@ def check_download_is_requested(cfg: CfgNode, args: argparse.Namespace) -> None:
         args: the command line, with ``config_file`` and ``opts``.
 
     Raises:
-        UserError: the address is in the configuration of a run alone.
+        UserError: only the configuration of a run names the address.
     """
     weights = cfg.MODEL.WEIGHTS
     file = getattr(args, "config_file", "") or ""
-    from_run = Path(file).name == CONFIG
-    if from_run and "://" in weights and "MODEL.WEIGHTS" not in list(args.opts or [])[::2]:
+    named = "MODEL.WEIGHTS" in list(args.opts or [])[::2]
+    if is_run_config(file) and "://" in weights and not named:
         raise UserError(
             f"{file} is the configuration of a run and names the weights {weights}, which a run "
             f"never downloads; to start from them, add MODEL.WEIGHTS {weights} to the command line"

@@ -109,6 +109,11 @@ def overlay_names(args: argparse.Namespace) -> list[str]:
     return found
 
 
+def is_run_config(file: str) -> bool:
+    """Return whether a configuration file is the one that a run has written to its folder."""
+    return os.path.basename(file) == CONFIG
+
+
 def holds_run(folder: Path) -> bool:
     """Return whether a run was started in this folder."""
     return (folder / CONFIG).exists() or has_checkpoint(folder)
