@@ -85,7 +85,7 @@ class CocoEvaluation:
         limit = self.limits.index(self._default_limit())
         values = self.precision[:, :, :, 0, limit]
         means = {c: _mean(values[:, :, k]) for k, c in enumerate(self.categories)}
-        return {category: _percent(value) for category, value in means.items()}
+        return {category: percent(value) for category, value in means.items()}
 
     def metrics(self) -> dict[str, float]:
         """Return COCO's metrics in percent; nan where COCO's own programs write -1.
@@ -102,7 +102,7 @@ class CocoEvaluation:
         else:
             values |= {f"AR{n}": self.ar(limit=n) for n in (1, 10, COCO_LIMIT)}
         values |= {f"AR{end}": self.ar(area=name) for end, name in sizes.items()}
-        return {name: _percent(value) for name, value in values.items()}
+        return {name: percent(value) for name, value in values.items()}
 
     def _default_limit(self) -> int:
         return KEYPOINT_LIMIT if self.task == "keypoints" else COCO_LIMIT
@@ -162,10 +162,7 @@ def evaluate_coco(
         raise UserError(f"{chosen} does not evaluate {task}; use {' or '.join(_TASKS[task])}")
     if not installed(chosen):
         raise missing_package(f"the evaluation of {task}", chosen, INSTALL)
-    if task in (
-        "segm",
-        "boundary",
-    ):  # with a box, its area would decide about small, medium and large
+    if task in ("segm", "boundary"):  # a box would decide what is small, medium and large
         results = [{k: v for k, v in result.items() if k != "bbox"} for result in results]
     limits = sorted({1, 10, COCO_LIMIT, limit})
     if task == "keypoints":
@@ -259,5 +256,6 @@ def _mean(values: np.ndarray) -> float:
     return float(np.mean(values)) if len(values) else -1.0
 
 
-def _percent(value: float) -> float:
+def percent(value: float) -> float:
+    """Return a value from 0 to 1 in percent; nan for -1, COCO's sign of a missing value."""
     return 100 * value if value >= 0 else float("nan")

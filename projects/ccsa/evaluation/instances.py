@@ -31,6 +31,7 @@ from ccsa.evaluation.coco_metrics import (
     evaluate_coco,
     index,
     installed,
+    percent,
 )
 from ccsa.evaluation.rle import masks_to_rle
 from ccsa.evaluation.tables import class_table, metric_table
@@ -183,7 +184,7 @@ class InstanceEvaluator(COCOEvaluator):
         if self._limit > COCO_LIMIT and task != "keypoints":
             for key, iou in (("AP", None), ("AP50", 0.5)):
                 value = found.ap(iou=iou, limit=self._limit)
-                metrics[f"{key}@{self._limit}"] = 100 * value if value >= 0 else float("nan")
+                metrics[f"{key}@{self._limit}"] = percent(value)
             logger.info(
                 "%s AP counts %d detections per image, as COCO does; with the model's limit of %d "
                 "it is %.1f.",
