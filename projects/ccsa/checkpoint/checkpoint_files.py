@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import torch
+from detectron2.utils import comm
 
 from ccsa.checkpoint.weight_files import read_entry, read_weights
 from ccsa.errors import UserError
@@ -163,6 +164,24 @@ def newest_valid(folder: Path) -> Path:
         f"({'; '.join(rejected) or f'{LAST} is empty'}); restore one from a copy, or start a run "
         "in another folder"
     )
+
+
+def shared_newest_valid(folder: Path) -> Path:
+    """Return :func:`newest_valid`, which the main process finds for all processes of the job.
+
+    Raises:
+        UserError: in every process, if no checkpoint is valid.
+    """
+    found = problem = None
+    if comm.is_main_process():
+        try:
+            found = newest_valid(folder)
+        except UserError as error:
+            problem = str(error)
+    found, problem = comm.all_gather((found, problem))[0]
+    if found is None:
+        raise UserError(problem)
+    return found
 
 
 def _log_choice(folder: Path, path: Path, rejected: list[str]) -> None:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.utils import comm
 from torch import Tensor, nn
 
-from ccsa.checkpoint.checkpoint_files import newest_valid, remove_old, write_checkpoint
+from ccsa.checkpoint.checkpoint_files import remove_old, shared_newest_valid, write_checkpoint
 from ccsa.checkpoint.conversion import source_of
 from ccsa.checkpoint.load_report import BATCH_COUNTER, LoadReport
 from ccsa.checkpoint.timm_weights import load_timm_weights
@@ -20,7 +19,6 @@ from ccsa.checkpoint.weight_files import (
     state_problem,
     state_within,
 )
-from ccsa.errors import UserError
 from ccsa.modeling.backbones.timm_backbone import TimmBackbone
 from ccsa.modeling.backbones.timm_models import SCHEME
 from ccsa.utils.files import write_text
@@ -110,16 +108,7 @@ class Checkpointer(DetectionCheckpointer):
         Raises:
             UserError: the folder has none; see :func:`newest_valid`.
         """
-        path = problem = ""
-        if comm.is_main_process():
-            try:
-                path = str(newest_valid(Path(self.save_dir)))
-            except UserError as error:
-                problem = str(error)
-        path, problem = comm.all_gather((path, problem))[0]
-        if problem:
-            raise UserError(problem)
-        return path
+        return str(shared_newest_valid(Path(self.save_dir)))
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """Resume from the newest valid checkpoint of the folder if there is one and ``resume`` is

@@ -40,6 +40,7 @@ class TrainLoader(IterableDataset):
         num_workers: processes that load; 0 loads in this process. It does not change the samples.
 
     Example:
+        >>> from detectron2.data.samplers import TrainingSampler
         >>> records = [{"width": 2, "height": 1, "id": i} for i in range(3)]
         >>> loader = TrainLoader(records, dict, TrainingSampler(3), batch_size=2, seed=1)
         >>> batches = iter(loader)

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode
 
-from ccsa.checkpoint.checkpoint_files import newest_valid
-from ccsa.checkpoint.weight_files import WeightsSource, read_weights
+from ccsa.checkpoint.checkpoint_files import shared_newest_valid
+from ccsa.checkpoint.weight_files import read_entry
 from ccsa.engine.resume_state import ResumeState, circumstances
 from ccsa.errors import shown
 from ccsa.utils.run_folders import flat_values, has_checkpoint
@@ -28,13 +28,11 @@ def read_progress(folder: str) -> dict[str, Any] | None:
     earlier version.
 
     Raises:
-        UserError: the checkpoint cannot be read.
+        UserError: no checkpoint is valid.
     """
     if not has_checkpoint(Path(folder)):
         return None
-    path = str(newest_valid(Path(folder)))
-    content = read_weights(path, WeightsSource(path))
-    trainer = content.get("trainer")
+    trainer = read_entry(shared_newest_valid(Path(folder)), "trainer")
     hooks = trainer.get("hooks", {}) if isinstance(trainer, Mapping) else {}
     return dict(hooks.get(ResumeState.__qualname__, {}))
 

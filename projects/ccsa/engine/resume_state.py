@@ -6,6 +6,7 @@ all, and neither an evaluation nor the workers of the loader can change what fol
 """
 
 import contextlib
+import functools
 import os
 import platform
 import subprocess
@@ -112,6 +113,7 @@ def circumstances(cfg: CfgNode) -> dict[str, Any]:
     }
 
 
+@functools.cache  # every checkpoint contains it
 def commit() -> str:
     """Return the commit of the checkout that ccsa is imported from; empty if there is none."""
     folder = Path(ccsa.__file__).resolve().parent
