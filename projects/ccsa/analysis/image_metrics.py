@@ -35,7 +35,7 @@ class AveragePrecision:
 
     Args:
         matches: see :func:`ccsa.analysis.detections.match_images`.
-        thresholds: the indices of the IoU thresholds that count; 0 alone is AP50.
+        thresholds: the indices of the IoU thresholds to average over; [0] gives AP50.
         classes: the category ids that count; the default is all that occur.
     """
 

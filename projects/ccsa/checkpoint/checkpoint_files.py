@@ -92,7 +92,7 @@ def _write(content: Mapping[str, Any], path: Path) -> str:
 def damage(path: Path) -> str:
     """Return what is wrong with a checkpoint, or an empty string if it is complete.
 
-    If there is no checksum beside it, those inside the file are verified.
+    Without a ``.sha256`` file, the checksums inside the file are verified.
     """
     if not path.is_file():
         return "it does not exist"

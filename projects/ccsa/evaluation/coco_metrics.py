@@ -67,7 +67,7 @@ class CocoEvaluation:
     limits: tuple[int, ...]
 
     def ap(self, *, iou: float | None = None, area: str = "all", limit: int | None = None) -> float:
-        """Return the average precision from 0 to 1, or -1 if there is no object.
+        """Return the average precision from 0 to 1, or -1 for data without objects.
 
         Args:
             iou: one of ``thresholds``; the default is the mean over all.
@@ -77,7 +77,7 @@ class CocoEvaluation:
         return _mean(self._at(self.precision, iou, area, limit))
 
     def ar(self, *, iou: float | None = None, area: str = "all", limit: int | None = None) -> float:
-        """Return the average recall from 0 to 1, or -1 if there is no object; see :meth:`ap`."""
+        """Return the average recall from 0 to 1, or -1 for data without objects; see :meth:`ap`."""
         return _mean(self._at(self.recall, iou, area, limit))
 
     def category_ap(self) -> dict[int, float]:

@@ -56,7 +56,7 @@ class ImageMatches:
 
     @property
     def correct(self) -> np.ndarray:
-        """Return (T, D), whether a detection matches an object that is no crowd region."""
+        """Return (T, D), whether a detection matches an object that is not a crowd region."""
         return (self.matches >= 0) & ~self.ignored
 
 
@@ -142,8 +142,11 @@ def _match(
 def _greedy(
     ious: np.ndarray, kinds: np.ndarray, classes: np.ndarray, crowd: np.ndarray, threshold: float
 ) -> Iterator[tuple[int, int]]:
-    """Yield (detection, object) as pycocotools matches them: the highest score first, each with the
-    free object of the highest IoU, and with a crowd region only if there is no such object."""
+    """Yield (detection, object) as pycocotools matches them.
+
+    The detection with the highest score is matched first, each with the unmatched object of the
+    highest IoU. A detection without such an object is matched with a crowd region.
+    """
     possible = (ious >= threshold) & (kinds[:, None] == classes)
     taken = np.zeros(len(classes), bool)
     for d in np.flatnonzero(possible.any(1)):
