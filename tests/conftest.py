@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from support.logs import RUN_LOGGERS, forget_handlers
 
 from ccsa.engine.setup import setup_cfg
 
@@ -35,10 +36,17 @@ def vectors() -> Path:
     return ROOT / "tests" / "vectors"
 
 
+@pytest.fixture(autouse=True)
+def _no_handlers_of_other_tests():
+    """Remove the log handlers that a run of an earlier test has left. They write to its streams,
+    which are closed, and logging reports each failure on the standard error of this test."""
+    forget_handlers(map(logging.getLogger, RUN_LOGGERS))
+
+
 @pytest.fixture
 def logged(caplog, monkeypatch):
     """Capture the warnings of every logger, even if an earlier test has set up logging."""
-    for name in ("ccsa", "fvcore", "detectron2"):
+    for name in RUN_LOGGERS:
         monkeypatch.setattr(logging.getLogger(name), "propagate", True)
     caplog.set_level(logging.WARNING)
     return caplog

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from detectron2.utils.logger import setup_logger
+from support.logs import forget_handlers
 
 OK, REJECT, TRACEBACK, CRASH, HANG, OTHER = "ok", "reject", "traceback", "crash", "hang", "other"
 _TRACEBACK_STATUS = 99
@@ -99,7 +99,8 @@ def _child(tool: ModuleType, words: list[str], folder: Path, output: int, memory
         os.dup2(output, 1)
         os.dup2(output, 2)
         sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1, closefd=False) for n in (1, 2))
-        _forget_handlers()
+        known = logging.root.manager.loggerDict.values()
+        forget_handlers(x for x in (logging.root, *known) if isinstance(x, logging.Logger))
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         sys.argv = [f"{tool.__name__}.py", *words]
         tool.main()
@@ -113,12 +114,3 @@ def _child(tool: ModuleType, words: list[str], folder: Path, output: int, memory
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
-
-
-def _forget_handlers() -> None:
-    """Remove all log handlers, which write to streams of the parent that may be closed here."""
-    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
-    for logger in loggers:
-        if isinstance(logger, logging.Logger):
-            logger.handlers.clear()
-    setup_logger.cache_clear()
