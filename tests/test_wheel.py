@@ -11,7 +11,7 @@ import pytest
 import ccsa
 
 pytestmark = pytest.mark.slow
-EXTRAS = {"train", "timm", "export", "evaluation", "benchmark", "docs", "dev"}
+EXTRAS = {"train", "timm", "export", "fast-eval", "evaluation", "benchmark", "docs", "dev"}
 
 
 def pip(*words, **kwargs):
