@@ -175,7 +175,11 @@ class InstanceEvaluator(COCOEvaluator):
         found = evaluate_coco(truth, results, task, limit=self._limit, image_ids=img_ids)
         metrics = found.metrics()
         title = _TITLES[task]
-        logger.info("%s (%s):\n%s", title, found.evaluator, metric_table(metrics))
+        # The beginning is Detectron2's, for which programs search the log.
+        logger.info(
+            "Evaluation results for %s: %s (%s):\n%s",
+            *(task, title, found.evaluator, metric_table(metrics)),
+        )
         classes = self._metadata.get("thing_classes") or ()
         if len(classes) > 1:
             by_class = dict(zip(classes, found.category_ap().values(), strict=True))
