@@ -17,7 +17,6 @@ output/<config>+<overlay>.../.
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Mapping
 
@@ -27,9 +26,8 @@ import ccsa  # noqa: F401  first, because it silences a warning of the imports b
 
 # isort: split
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser, launch
+from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
-from torch.multiprocessing import ProcessExitedException
 
 from ccsa.checkpoint import Checkpointer
 from ccsa.engine import (
@@ -42,6 +40,7 @@ from ccsa.engine import (
     setup_cfg,
     start_run,
 )
+from ccsa.engine.local_processes import launch
 from ccsa.engine.own_data import add_data_arguments, data_table
 from ccsa.engine.resume_changes import read_progress
 from ccsa.errors import reports_user_errors
@@ -71,6 +70,8 @@ def work(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 def parse_args() -> argparse.Namespace:
     parser = default_argument_parser(epilog=__doc__)
+    # Detectron2's default is one address for all jobs of a user on a machine.
+    parser.set_defaults(dist_url="auto")
     add_config_arguments(parser, config_file=False)  # Detectron2's parser has --config-file
     add_data_arguments(parser, training=True)
     return parser.parse_args()
@@ -89,21 +90,11 @@ def main() -> None:
     cfg.OUTPUT_DIR = str(folder)
     cfg.freeze()
     if cfg.MODEL.DEVICE == "cpu":
-        # Otherwise Detectron2's launch would choose NCCL on a machine that has a GPU.
+        # Otherwise Detectron2 would create contexts on a GPU that the run does not use.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     print(describe_device(cfg.MODEL.DEVICE))
     print(f"output: {folder}")
-    try:
-        launch(
-            work,
-            args.num_gpus,
-            num_machines=args.num_machines,
-            machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
-            args=(cfg, args),
-        )
-    except ProcessExitedException as error:  # the process has reported the error
-        sys.exit(error.exit_code)
+    launch(work, (cfg, args), args, cfg.MODEL.DEVICE)
 
 
 if __name__ == "__main__":

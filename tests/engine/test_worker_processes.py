@@ -17,9 +17,9 @@ PROGRAM = """
 import argparse, json, multiprocessing, sys
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import META_ARCH_REGISTRY
-from detectron2.engine import launch
 from ccsa.data.synthetic import digits
 from ccsa.engine import Trainer, setup_cfg
+from ccsa.engine.local_processes import launch
 
 digits.COUNTS.update(train=4, val=2)
 
@@ -34,7 +34,8 @@ def registered():
 if __name__ == "__main__":
     multiprocessing.set_start_method(sys.argv[1])
     print(json.dumps(load(sys.argv[2])))
-    launch(registered, 2, dist_url="auto")
+    words = argparse.Namespace(num_gpus=2, num_machines=1, machine_rank=0, dist_url="auto")
+    launch(registered, (), words, "cpu")
 """
 
 

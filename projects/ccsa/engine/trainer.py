@@ -29,6 +29,7 @@ from ccsa.engine.evaluations import Evaluations
 from ccsa.engine.hooks import LogGamma, PreciseBN, TerminalWriter, Writers
 from ccsa.engine.model_average import MovingAverage
 from ccsa.engine.model_selection import BestCheckpoint, EarlyStopping, TrainingStopped
+from ccsa.engine.process_group import connection_lost
 from ccsa.engine.resume_changes import changes, first_iteration, with_schedule_for_batch
 from ccsa.engine.resume_state import ResumeState
 from ccsa.engine.solver import (
@@ -51,12 +52,12 @@ logger = logging.getLogger(__name__)
 
 class _OmitReportedTracebacks(logging.Filter):
     """Drops the traceback that Detectron2's training loop logs for an error that the command line
-    reports in one message, and for the end by early stopping."""
+    reports in one message, for the end by early stopping, and for other processes that are gone."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
         reported = isinstance(error, UserError | TrainingStopped)
-        return not (reported or (error is not None and out_of_memory(error)))
+        return error is None or not (reported or out_of_memory(error) or connection_lost(error))
 
 
 logging.getLogger("detectron2.engine.train_loop").addFilter(_OmitReportedTracebacks())
