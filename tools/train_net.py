@@ -3,6 +3,8 @@
 
     python tools/train_net.py --config-file configs/digits/ccnet_mask_rcnn.yaml
     python tools/train_net.py --config-file configs/ccnet_mask_rcnn.yaml --num-gpus 8
+    torchrun --nproc-per-node 8 tools/train_net.py --config-file configs/ccnet_mask_rcnn.yaml \\
+        OUTPUT_DIR output/mine
     python tools/train_net.py --config-file configs/mask_rcnn.yaml --with R_101,criss_cross,r3
     python tools/train_net.py --config-file configs/digits/ccnet_mask_rcnn.yaml --resume
     python tools/train_net.py --config-file configs/digits/ccnet_mask_rcnn.yaml \\
@@ -16,6 +18,7 @@ output/<config>+<overlay>.../.
 """
 
 import argparse
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -40,6 +43,8 @@ from ccsa.engine import (
     setup_cfg,
     start_run,
 )
+from ccsa.engine.launched_run import launch_within
+from ccsa.engine.launchers import apply_launcher, launcher
 from ccsa.engine.local_processes import launch
 from ccsa.engine.own_data import add_data_arguments, data_table
 from ccsa.engine.resume_changes import read_progress
@@ -51,6 +56,8 @@ from ccsa.utils.user_code import import_user_code
 def work(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Train or evaluate. Every process of the job runs this function."""
     import_user_code(args.imports)  # this may be a process of its own
+    if comm.is_main_process():
+        print(f"{describe_device(cfg.MODEL.DEVICE)}\noutput: {cfg.OUTPUT_DIR}", flush=True)
     start_run(cfg, args.header)
     earlier_seconds = 0.0  # of the parts of a resumed run before this one
     if args.eval_only:
@@ -80,20 +87,26 @@ def parse_args() -> argparse.Namespace:
 @reports_user_errors
 def main() -> None:
     args = parse_args()
+    found = launcher()
+    if found:
+        apply_launcher(found, args)
+    if found and found.place.rank > 0:  # rank 0 prints the same
+        logging.getLogger("ccsa").addHandler(logging.NullHandler())
     cfg = setup_cfg(args)
     args.header = "\n\n".join(filter(None, (data_table(cfg), getattr(args, "data_settings", ""))))
-    if args.header:
+    if args.header and not (found and found.place.rank):
         print(args.header + "\n", flush=True)
+    if cfg.MODEL.DEVICE == "cpu":
+        # Otherwise Detectron2 would create contexts on a GPU that the run does not use.
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if found:
+        launch_within(work, cfg, args, found)
+        return
     check_run(cfg, args)
     folder = choose_output_dir(cfg, args)
     cfg.defrost()
     cfg.OUTPUT_DIR = str(folder)
     cfg.freeze()
-    if cfg.MODEL.DEVICE == "cpu":
-        # Otherwise Detectron2 would create contexts on a GPU that the run does not use.
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    print(describe_device(cfg.MODEL.DEVICE))
-    print(f"output: {folder}")
     launch(work, (cfg, args), args, cfg.MODEL.DEVICE)
 
 

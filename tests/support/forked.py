@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -88,6 +88,37 @@ def run_forked(
     if kind in (OK, REJECT) and "Traceback (most recent call last)" in text:
         kind = TRACEBACK
     return Outcome(kind, text, time.monotonic() - started)
+
+
+class Forked:
+    """A tool that runs in a forked process.
+
+    Args:
+        tool, words, folder: as in :func:`run_forked`.
+        output: the file for everything that it prints.
+        environment: variables that are added.
+    """
+
+    def __init__(
+        self,
+        tool: ModuleType,
+        words: Sequence[object],
+        folder: Path,
+        output: Path,
+        environment: Mapping[str, str],
+    ):
+        self.output = output
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if not self.pid:
+            os.environ.update(environment)
+            file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            _child(tool, list(map(str, words)), folder, file, 16 << 30)
+
+    def wait(self) -> int:
+        """Wait for the end; return the exit status, negative for a signal."""
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 def _child(tool: ModuleType, words: list[str], folder: Path, output: int, memory: int) -> None:

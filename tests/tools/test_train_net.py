@@ -85,3 +85,14 @@ def test_a_folder_that_holds_a_run_is_refused(run, tmp_path):
     assert code == 2 and "mine" in err and "--resume" in err
     assert (folder / "config.yaml").read_text() == "kept"
     assert len(list(folder.iterdir())) == 1
+
+
+def test_a_launcher_needs_a_folder_and_no_further_processes(run, monkeypatch):
+    variables = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "TORCHELASTIC_RUN_ID": "one"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    code, err = run(DIGITS, "MODEL.DEVICE", "cpu")
+    assert code == 2 and err.startswith("error: torchrun needs one OUTPUT_DIR"), err
+    code, err = run(DIGITS, "--num-gpus", "2", "MODEL.DEVICE", "cpu")
+    assert code == 2 and "leave out --num-gpus" in err

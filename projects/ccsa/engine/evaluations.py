@@ -4,6 +4,8 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
+import torch
+import torch.distributed
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
@@ -15,6 +17,17 @@ from ccsa.utils.random_states import preserved_random_states
 logger = logging.getLogger(__name__)
 
 AVERAGE = "_ema"  # end of the name of a task that the averaged weights were evaluated on
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give all processes of the job the buffers of rank 0, such as the statistics of batch norm.
+
+    Each process computes its own during training, and a checkpoint contains those of rank 0.
+    Otherwise an evaluation would use statistics that the checkpoint does not have.
+    """
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, src=0)
 
 
 class Evaluations:
@@ -48,6 +61,9 @@ class Evaluations:
             The results as of ``Trainer.test``, with the task ``validation_loss`` if
             ``TEST.VALIDATION_LOSS`` is set; empty on processes other than the main one.
         """
+        share_buffers(model)
+        if average is not None:
+            share_buffers(average)
         with preserved_random_states():
             results = self._test(self.cfg, model)
             if average is not None:

@@ -23,20 +23,21 @@ def check_processes(cfg: CfgNode, args: argparse.Namespace) -> None:
     """
     available = torch.cuda.device_count()
     _check_options(args)
+    asked = getattr(args, "launcher", "") or f"--num-gpus {args.num_gpus}"
     on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda"
     # One process is Detectron2's default and does not require a GPU. Several processes on the CPU
     # must be requested explicitly with MODEL.DEVICE cpu.
     explicit_cpu = "cpu" in (getattr(args, "opts", None) or [])
     if args.num_gpus > 1 and args.num_gpus > available and not (explicit_cpu and not on_gpu):
         raise UserError(
-            f"--num-gpus {args.num_gpus}, but {available} CUDA devices are available; "
+            f"{asked}, but {available} CUDA devices are available; "
             "use fewer, or add MODEL.DEVICE cpu to run that many processes on the CPU"
         )
     most = PROCESSES_PER_CORE * (os.cpu_count() or 1)
     if not on_gpu and args.num_gpus > most:
         raise UserError(
-            f"--num-gpus {args.num_gpus} is too much for the {os.cpu_count() or 1} CPU cores of "
-            f"this machine; use at most {most} processes"
+            f"{asked} is too much for the {os.cpu_count() or 1} CPU cores of this machine; use at "
+            f"most {most} processes"
         )
     if args.num_gpus * args.num_machines > 1 and not on_gpu and "SyncBN" in cfg.dump():
         raise UserError(

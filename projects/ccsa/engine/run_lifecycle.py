@@ -29,7 +29,8 @@ def start_run(cfg: CfgNode, header: str = "") -> None:
     """Open the log of this process, write the configuration into the run folder, set the seeds, and
     register the user's own data.
 
-    Every process of the job calls this once. On the CPU, the processes share the threads.
+    Every process of the job calls this once. On the CPU, the processes of a machine share its
+    threads.
 
     Args:
         cfg: the configuration of the run.
@@ -46,7 +47,7 @@ def start_run(cfg: CfgNode, header: str = "") -> None:
     for name in ("fvcore", "detectron2", "ccsa"):
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
     if torch.device(cfg.MODEL.DEVICE).type == "cpu":
-        torch.set_num_threads(max(1, torch.get_num_threads() // comm.get_world_size()))
+        torch.set_num_threads(max(1, torch.get_num_threads() // comm.get_local_size()))
     if comm.is_main_process():
         write_text(Path(cfg.OUTPUT_DIR) / CONFIG, cfg.dump())
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)

@@ -18,6 +18,7 @@ CONFIG = "config.yaml"
 LAST = "last_checkpoint"
 LOG = "log.txt"
 RESULTS = "results.json"
+RUN_ID = "run_id.txt"  # of the launcher's job
 FINAL, BEST = "model_final.pth", "model_best.pth"
 _NUMBERED = re.compile(r"model_(\d+)\.pth")  # Detectron2's names of periodic checkpoints
 

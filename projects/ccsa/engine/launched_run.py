@@ -1,0 +1,161 @@
+"""A run whose processes a launcher has started: one folder, one decision, and one message.
+
+The folder stores the id of the launcher's job. If the launcher restarts the processes, the run is
+continued without ``--resume``.
+"""
+
+import argparse
+import contextlib
+import functools
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+
+from ccsa.engine.checks import check_run
+from ccsa.engine.launchers import Launcher
+from ccsa.engine.process_group import (
+    CONNECTION_LOST,
+    connection_lost,
+    join_processes,
+    leave_processes,
+)
+from ccsa.engine.resume_state import shorten_logs
+from ccsa.errors import UserError
+from ccsa.utils.files import write_text
+from ccsa.utils.run_folders import RUN_ID, choose_output_dir, has_checkpoint
+
+Result = TypeVar("Result")
+_VISIBLE_WITHIN = 30.0  # seconds until a file of another machine appears on a shared file system
+# https://github.com/pytorch/pytorch/issues/135712
+_REJOINING = (
+    "if torchrun itself is started again on a machine, it can only rejoin the others if "
+    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 was set for torchrun on all machines"
+)
+
+
+def launch_within(
+    function: Callable[..., None], cfg: CfgNode, args: argparse.Namespace, found: Launcher
+) -> None:
+    """Call a function in this process of a job that a launcher has started.
+
+    Args:
+        function: called as ``function(cfg, args)``, with the folder of the run in ``cfg``.
+        cfg: the configuration of the run; the same in all processes.
+        args: of ``tools/train_net.py``. ``resume`` is set if the launcher has restarted the run.
+        found: the launcher.
+
+    Raises:
+        UserError: the run cannot start; only one process of the job raises it.
+        SystemExit: another process of the job is gone, or has raised an error.
+    """
+    if not cfg.OUTPUT_DIR:
+        raise UserError(
+            f"{found.name} needs one OUTPUT_DIR for all processes and restarts; add OUTPUT_DIR "
+            "FOLDER at the end of the command"
+        )
+    place = found.place
+    several = place.world_size > 1
+    if place.rank == 0 and place.served and place.world_size > place.local_size:
+        print(f"note: {_REJOINING}", file=sys.stderr)
+    if several:
+        join_processes(place, torch.device(cfg.MODEL.DEVICE).type)
+    try:
+        prepare_run(cfg, args, found)
+        function(cfg, args)
+        if several:
+            leave_processes()
+    except RuntimeError as error:
+        if not connection_lost(error):
+            raise
+        print(f"error: rank {place.rank} lost the connection to another process", file=sys.stderr)
+        sys.exit(CONNECTION_LOST)
+
+
+def prepare_run(cfg: CfgNode, args: argparse.Namespace, found: Launcher) -> None:
+    """Check a run and prepare its folder, in all processes of the job together.
+
+    The first process of each machine checks the run; rank 0 decides whether it is continued, and
+    writes the id of the job.
+
+    Args, raises:
+        As :func:`launch_within`.
+    """
+    folder = Path(cfg.OUTPUT_DIR)
+    job = f"{found.name} {found.run_id}\n"
+    restarted = together(lambda: comm.is_main_process() and _stored_job(folder) == job)
+    if restarted and not args.eval_only:
+        args.resume = args.resume or together(lambda: has_checkpoint(folder))
+    if found.place.local_rank == 0:
+        together(functools.partial(check_run, cfg, args))
+    else:
+        together(lambda: None)
+    together(functools.partial(_create, cfg, args, restarted, job))
+    together(functools.partial(_check_is_shared, folder, job))
+
+
+def _stored_job(folder: Path) -> str:
+    with contextlib.suppress(OSError, UnicodeError):
+        return (folder / RUN_ID).read_text(encoding="utf-8")
+    return ""
+
+
+def _create(cfg: CfgNode, args: argparse.Namespace, restarted: bool, job: str) -> None:
+    """Create the folder, or remove what a run has left that was stopped before its first
+    checkpoint; and write the id of the job. Only rank 0 does anything."""
+    if not comm.is_main_process():
+        return
+    folder = Path(cfg.OUTPUT_DIR)
+    if not restarted:
+        choose_output_dir(cfg, args)  # raises an error if the folder contains another run
+    elif not (args.resume or args.eval_only):
+        shorten_logs(folder, {})
+    write_text(folder / RUN_ID, job)
+
+
+def _check_is_shared(folder: Path, job: str) -> None:
+    """Check that this process sees what rank 0 has written.
+
+    Raises:
+        UserError: it does not.
+    """
+    give_up = time.monotonic() + _VISIBLE_WITHIN
+    while _stored_job(folder) != job:
+        if time.monotonic() > give_up:
+            raise UserError(
+                f"rank {comm.get_rank()} does not see what rank 0 writes to OUTPUT_DIR {folder}; "
+                "name a folder on a file system that all machines share, by the same path"
+            )
+        time.sleep(0.2)
+
+
+def together(step: Callable[[], Result]) -> Any:
+    """Call a function in each process of the job; if it raises in one, no process goes on.
+
+    Returns:
+        What the function has returned in the process of rank 0.
+
+    Raises:
+        UserError: in the first process that has raised one.
+        SystemExit: in the others.
+    """
+    result, problem = None, None
+    try:
+        result = step()
+    except UserError as error:
+        problem = error
+    failed = comm.all_gather(problem is not None)
+    if not any(failed):
+        return comm.all_gather(result)[0]
+    if failed.index(True) != comm.get_rank():
+        # The message of the other process must be on the screen before the launcher notices that
+        # this one has ended, and stops all of them.
+        time.sleep(2.0)
+        sys.exit(2)
+    assert problem is not None
+    raise problem
