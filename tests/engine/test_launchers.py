@@ -5,8 +5,8 @@ import argparse
 import pytest
 from support.refusals import message
 
+from ccsa.engine.heartbeat import Place
 from ccsa.engine.launchers import apply_launcher, first_host, launcher
-from ccsa.engine.process_group import Place
 
 TORCHRUN = {
     **{"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"},

@@ -9,8 +9,8 @@ import threading
 import pytest
 from support.jobs import descendants, running, train_for_a_minute, wait_for, wait_for_ranks
 
+from ccsa.engine.heartbeat import CONNECTION_LOST, Place
 from ccsa.engine.local_processes import free_port, job_status, run_processes
-from ccsa.engine.process_group import CONNECTION_LOST, Place
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -18,7 +18,7 @@ PROGRAM = """
 import sys
 from support.jobs import train_for_a_minute
 from ccsa.engine.local_processes import free_port, run_processes
-from ccsa.engine.process_group import Place
+from ccsa.engine.heartbeat import Place
 
 if __name__ == "__main__":
     place = Place(0, 0, 1, 1, f"tcp://127.0.0.1:{free_port()}")

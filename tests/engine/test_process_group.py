@@ -8,8 +8,9 @@ from support.refusals import message
 from torch.distributed import HashStore, TCPStore
 
 from ccsa.engine import process_group
+from ccsa.engine.heartbeat import Place
 from ccsa.engine.local_processes import free_port
-from ccsa.engine.process_group import Place, connection_lost, meet, open_store
+from ccsa.engine.process_group import connection_lost, meet, open_store
 from ccsa.errors import UserError
 from ccsa.utils.networks import interface_to
 

@@ -5,6 +5,7 @@ the tool does not reach the test.
 """
 
 import contextlib
+import functools
 import logging
 import os
 import resource
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -66,7 +67,7 @@ def run_forked(
         sys.stderr.flush()
         child = os.fork()
         if not child:
-            _child(tool, list(map(str, words)), folder, output.fileno(), memory)
+            _child(functools.partial(call, tool, words), folder, output.fileno(), memory)
         status = None
         while status is None and time.monotonic() - started < seconds:
             ended, found = os.waitpid(child, os.WNOHANG)
@@ -90,39 +91,45 @@ def run_forked(
     return Outcome(kind, text, time.monotonic() - started)
 
 
+def call(tool: ModuleType, words: Sequence[object]) -> None:
+    """Call ``tool.main()`` with a command line, in a forked process."""
+    sys.argv = [f"{tool.__name__}.py", *map(str, words)]
+    tool.main()
+
+
 class Forked:
-    """A tool that runs in a forked process.
+    """A forked process, and the file with everything that it prints."""
 
-    Args:
-        tool, words, folder: as in :func:`run_forked`.
-        output: the file for everything that it prints.
-        environment: variables that are added.
-    """
-
-    def __init__(
-        self,
-        tool: ModuleType,
-        words: Sequence[object],
-        folder: Path,
-        output: Path,
-        environment: Mapping[str, str],
-    ):
-        self.output = output
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self.pid = os.fork()
-        if not self.pid:
-            os.environ.update(environment)
-            file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            _child(tool, list(map(str, words)), folder, file, 16 << 30)
+    def __init__(self, pid: int, output: Path):
+        self.pid, self.output = pid, output
+        self.status: int | None = None
 
     def wait(self) -> int:
         """Wait for the end; return the exit status, negative for a signal."""
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        if self.status is None:
+            self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.status
+
+    def kill(self) -> None:
+        """End the process if it still runs."""
+        if self.status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.wait()
 
 
-def _child(tool: ModuleType, words: list[str], folder: Path, output: int, memory: int) -> None:
-    """Run the tool and end this process; never returns."""
+def fork(function: Callable[[], object], output: Path) -> Forked:
+    """Call a function in a forked process. What it prints is appended to a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if not child:
+        file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        _child(function, Path.cwd(), file, 16 << 30)
+    return Forked(child, output)
+
+
+def _child(function: Callable[[], object], folder: Path, output: int, memory: int) -> None:
+    """Call the function and end this process; never returns."""
     code = _TRACEBACK_STATUS
     try:
         os.setsid()
@@ -133,8 +140,7 @@ def _child(tool: ModuleType, words: list[str], folder: Path, output: int, memory
         known = logging.root.manager.loggerDict.values()
         forget_handlers(x for x in (logging.root, *known) if isinstance(x, logging.Logger))
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-        sys.argv = [f"{tool.__name__}.py", *words]
-        tool.main()
+        function()
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)

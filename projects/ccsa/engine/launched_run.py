@@ -19,12 +19,8 @@ from detectron2.utils import comm
 
 from ccsa.engine.checks import check_run
 from ccsa.engine.launchers import Launcher
-from ccsa.engine.process_group import (
-    CONNECTION_LOST,
-    connection_lost,
-    join_processes,
-    leave_processes,
-)
+from ccsa.engine.local_processes import end_with_launcher
+from ccsa.engine.process_group import run_in_job
 from ccsa.engine.resume_state import shorten_logs
 from ccsa.errors import UserError
 from ccsa.utils.files import write_text
@@ -59,22 +55,23 @@ def launch_within(
             f"{found.name} needs one OUTPUT_DIR for all processes and restarts; add OUTPUT_DIR "
             "FOLDER at the end of the command"
         )
+    end_with_launcher()
     place = found.place
     several = place.world_size > 1
     if place.rank == 0 and place.served and place.world_size > place.local_size:
         print(f"note: {_REJOINING}", file=sys.stderr)
     if several:
-        join_processes(place, torch.device(cfg.MODEL.DEVICE).type)
-    try:
-        prepare_run(cfg, args, found)
-        function(cfg, args)
-        if several:
-            leave_processes()
-    except RuntimeError as error:
-        if not connection_lost(error):
-            raise
-        print(f"error: rank {place.rank} lost the connection to another process", file=sys.stderr)
-        sys.exit(CONNECTION_LOST)
+        device = torch.device(cfg.MODEL.DEVICE).type
+        run_in_job(_prepared, (function, cfg, args, found), place, device, explain=True)
+    else:
+        _prepared(function, cfg, args, found)
+
+
+def _prepared(
+    function: Callable[..., None], cfg: CfgNode, args: argparse.Namespace, found: Launcher
+) -> None:
+    prepare_run(cfg, args, found)
+    function(cfg, args)
 
 
 def prepare_run(cfg: CfgNode, args: argparse.Namespace, found: Launcher) -> None:

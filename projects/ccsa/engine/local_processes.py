@@ -21,13 +21,9 @@ from typing import Any
 
 import torch
 
-from ccsa.engine.process_group import (
-    CONNECTION_LOST,
-    Place,
-    connection_lost,
-    join_processes,
-    leave_processes,
-)
+from ccsa.engine.heartbeat import CONNECTION_LOST, Place
+from ccsa.engine.process_group import run_in_job
+from ccsa.errors import reports_user_errors
 
 # Signals that stop a job; the parent passes them on. Windows does not have all of them.
 _STOPPING = [
@@ -162,6 +158,8 @@ def job_status(
         if code and code != CONNECTION_LOST:  # the process has said why
             return code, ""
     if CONNECTION_LOST in codes:
+        if places[0].world_size > places[0].local_size:
+            return CONNECTION_LOST, ""
         lost = ", ".join(str(p.rank) for p, c in zip(places, codes, strict=True) if c)
         return CONNECTION_LOST, (
             f"rank {lost} lost the connection to another process of the job; continue the run with "
@@ -196,24 +194,19 @@ def _signals_passed_on(processes: Sequence[SpawnProcess]) -> Iterator[list[int]]
             signal.signal(number, handler)
 
 
+@reports_user_errors
 def _run(function: Callable[..., None], arguments: tuple, place: Place, device: str) -> None:
     """Run the function as one process of a job. This is the beginning of a new process."""
     end_with_parent()
-    try:
-        join_processes(place, device)
-        function(*arguments)
-        leave_processes()
-    except RuntimeError as error:
-        if not connection_lost(error):
-            raise
-        sys.exit(CONNECTION_LOST)  # the parent knows which process is gone
+    # The parent knows which process is gone, unless it runs on another machine.
+    run_in_job(function, arguments, place, device, explain=place.world_size > place.local_size)
 
 
 def end_with_parent() -> None:
-    """Make the system kill this process, which multiprocessing has started, with its parent.
+    """Make this process, which multiprocessing has started, end with its parent.
 
-    A thread watches a pipe to the parent. On Linux the system does so as well, also while this
-    process computes without running Python code.
+    A thread watches a pipe to the parent. On Linux the system kills this process as well, also
+    while it computes without running Python code.
     """
     parent = multiprocessing.parent_process()
     if parent is None:
@@ -221,10 +214,27 @@ def end_with_parent() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # a C library without prctl
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    sentinel = parent.sentinel  # it also tells that the parent has ended before
+    _end_after(lambda: multiprocessing.connection.wait([sentinel]))
 
-    def watch() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
+
+def end_with_launcher() -> None:
+    """Make this process end within seconds of the one that has started it, such as torchrun, which
+    may start other processes for the same run when it is started again."""
+    started_by = os.getppid()
+
+    def wait() -> None:
+        while os.getppid() == started_by:
+            time.sleep(1.0)
+
+    _end_after(wait)
+
+
+def _end_after(wait: Callable[[], object]) -> None:
+    """End this process, without any further action of it, when a function returns."""
+
+    def run() -> None:
+        wait()
         os._exit(128 + getattr(signal, "SIGKILL", 9))
 
-    # It also notices a parent that has ended before.
-    threading.Thread(target=watch, name="watch the parent process", daemon=True).start()
+    threading.Thread(target=run, name="watch the parent process", daemon=True).start()

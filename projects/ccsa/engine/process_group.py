@@ -1,16 +1,14 @@
-"""The place of a process in a job, and how the processes of a job connect to each other."""
+"""How the processes of a job connect to each other."""
 
 import datetime
 import json
-import logging
 import os
 import re
 import secrets
 import socket
 import sys
 import time
-from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Sequence
 from urllib.parse import urlsplit
 
 import torch
@@ -18,13 +16,9 @@ import torch.distributed
 from detectron2.utils import comm
 from torch.distributed import PrefixStore, Store, TCPStore
 
+from ccsa.engine.heartbeat import CONNECTION_LOST, Heartbeat, Peer, Place, first_beat, patience
 from ccsa.errors import UserError
 from ccsa.utils.networks import interface_to
-
-logger = logging.getLogger(__name__)
-
-# The exit status of a process that ends because another one is gone (EX_TEMPFAIL of sysexits.h).
-CONNECTION_LOST = 75
 
 JOINING = 900.0  # seconds that the processes of a job have to start
 _REPORTING = 30.0  # seconds after which missing ones are named for the first time
@@ -40,62 +34,70 @@ _LOST = re.compile(
 )
 
 
-class Place(NamedTuple):
-    """The place of a process in its job.
-
-    Attributes:
-        rank, world_size: among all processes of the job.
-        local_rank, local_size: among those of this machine.
-        address: ``tcp://HOST:PORT`` of the store over which the processes find each other.
-        served: whether another program serves this store; otherwise rank 0 does.
-    """
-
-    rank: int
-    local_rank: int
-    world_size: int
-    local_size: int
-    address: str
-    served: bool = False
-
-
-class Peer(NamedTuple):
-    """A process of the job, as it has introduced itself."""
-
-    host: str
-    pid: int
-    address: str  # of the interface over which it reaches the store
-
-
-def join_processes(place: Place, device: str) -> None:
-    """Connect this process to the others of its job, and wait until all of them have done so.
+def run_in_job(
+    function: Callable[..., None], arguments: tuple, place: Place, device: str, *, explain: bool
+) -> None:
+    """Call a function in this process of a job, connected to the others.
 
     Args:
+        function: is called with the arguments.
+        arguments: of the function.
         place: of this process.
         device: the type of device that the job computes on: NCCL is used for ``cuda``, and gloo for
             others.
+        explain: whether to name the process that is gone if a connection fails. Otherwise the
+            launcher does.
 
     Raises:
         UserError: a process is missing, or this machine has too few GPUs.
+        SystemExit: another process is gone.
     """
+    heartbeat = join_processes(place, device)
+    try:
+        function(*arguments)
+        leave_processes(heartbeat)
+    except RuntimeError as error:
+        if not connection_lost(error):
+            raise
+        if explain:
+            print(f"error: {heartbeat.explain()}", file=sys.stderr, flush=True)
+        sys.exit(CONNECTION_LOST)
+
+
+def join_processes(place: Place, device: str) -> Heartbeat:
+    """Connect this process to the others of its job, and wait until all of them have done so.
+
+    Args, raises:
+        As :func:`run_in_job`.
+    """
+    seconds = patience()
     on_gpu = device == "cuda"
     if on_gpu:
         torch.cuda.set_device(_gpu(place))
     store = open_store(place)
-    generation, peers = meet(store, place)
+    name, peers = meet(store, place)
+    heartbeat = Heartbeat(place, peers, name, seconds)
+    heartbeat.start()
     _choose_interface([peer.address for peer in peers])
     torch.distributed.init_process_group(
         backend="nccl" if on_gpu else "gloo",
-        store=PrefixStore(generation, store),
+        store=PrefixStore(name, store),
         world_size=place.world_size,
         rank=place.rank,
         timeout=_TIMEOUT,
     )
     comm.create_local_process_group(place.local_size)
     comm.synchronize()
+    return heartbeat
 
 
-def leave_processes() -> None:
-    """Wait until all processes of the job are done, and disconnect this one."""
+def leave_processes(heartbeat: Heartbeat) -> None:
+    """Wait until all processes of the job are done, and disconnect this one.
+
+    Rank 0 leaves last, because it may serve the store that the heartbeat of the others uses.
+    """
+    comm.synchronize()
+    heartbeat.stop()
     comm.synchronize()
     torch.distributed.destroy_process_group()
 
@@ -164,8 +166,10 @@ def meet(store: Store, place: Place, seconds: float = JOINING) -> tuple[str, lis
     peer = Peer(socket.gethostname(), os.getpid(), _own_address(place))
     store.set(f"hello/{place.rank}", json.dumps([token, *peer]))
     if place.rank == 0:
+        first_beat(store, token, 0)
         return token, _welcome(store, place, token, seconds)
     answer = _await(store, f"welcome/{token}", place, seconds)
+    first_beat(store, answer, place.rank)
     store.set(f"{answer}/here/{place.rank}", token)
     return answer, [Peer(*entry) for entry in json.loads(_await(store, answer, place, seconds))]
 
