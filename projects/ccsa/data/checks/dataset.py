@@ -108,8 +108,9 @@ def check_records(
         masks: whether the model needs masks.
         validated: whether a reader of this project made the records, which has checked every mask.
         intensity_range: (low, high) that maps images of more than 8 bits; None if not known.
-        seconds: limit for reading files. All annotations are checked in any case; of the files, as
-            many as the time allows, in a random order that is the same every time.
+        seconds: limit for the whole check. All annotations are checked in any case; of the
+            files, as many as the remaining time allows (at least a sixth of it), in a random order
+            that is the same every time.
         cache: take the result for unchanged files from an earlier check.
 
     Example:
@@ -118,7 +119,7 @@ def check_records(
         >>> checked.problems.kinds()
         ['missing_image', 'empty_split']
     """
-    key = ""
+    key, start = "", time.monotonic()
     if cache:
         known = tuple(intensity_range) if intensity_range else None
         settings = (things, stuff, ignore, str(source), masks, validated, known)
@@ -137,6 +138,8 @@ def check_records(
     check_splits(usable, things, source, problems, masks=masks)
     items = [(name, record) for name, records in usable.items() for record in records]
     labels, intensities = LabelCheck(len(stuff), ignore), IntensityCheck(intensity_range)
+    if seconds is not None:
+        seconds = max(seconds / 6, seconds - (time.monotonic() - start))
     checked.decoded = _check_files(items, labels, intensities, problems, seconds)
     labels.finish(source, stuff, checked.decoded == len(items), problems)
     intensities.finish(source, problems)
@@ -153,14 +156,15 @@ def _check_files(
     problems: Problems,
     seconds: float | None,
 ) -> int:
-    """Open files, in threads: first the headers of all images, then their pixels and labels.
-    Return how many images were decoded."""
+    """Open files, in threads: first the headers of all images, for at most half of the time, then
+    their pixels and labels. Return how many images were decoded."""
     end = None if seconds is None else time.monotonic() + seconds
+    half = None if seconds is None or end is None else end - seconds / 2
     order = list(items)
     if seconds is not None:
         random.Random(0).shuffle(order)
     opened: list[tuple[str, Record, Header | None]] = []
-    for (split, record), (found, header) in _in_threads(_header_of, order, end):
+    for (split, record), (found, header) in _in_threads(_header_of, order, half):
         problems.extend(found)
         opened.append((split, record, header))
     train = [(str(r["file_name"]), h) for split, r, h in opened if split == "train" and h]
