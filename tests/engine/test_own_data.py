@@ -140,6 +140,18 @@ def test_what_the_user_wrote_wins(load, scenes, root, tmp_path):
     assert "MAX_ITER" not in args.data_settings and "STEPS" in args.data_settings
 
 
+@pytest.mark.parametrize(("words", "rate"), [((), 0.02 * 2 / 16), (("SOLVER.BASE_LR", 0.1), 0.1)])
+def test_a_batch_size_on_the_command_line_is_used_as_written(load, scenes, words, rate):
+    """configs/mask_rcnn.yaml is for 16 images on 8 processes."""
+    words = ("MODEL.WEIGHTS", "", "SOLVER.IMS_PER_BATCH", 2, *words)
+    cfg, args = load("mask_rcnn", scenes / "coco_mixed", *words)
+    assert (cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.REFERENCE_WORLD_SIZE) == (2, 0)
+    assert pytest.approx(rate) == cfg.SOLVER.BASE_LR
+    assert "SOLVER.REFERENCE_WORLD_SIZE" in args.data_settings
+    kept, _ = load("mask_rcnn", scenes / "coco_mixed", "MODEL.WEIGHTS", "")
+    assert (kept.SOLVER.IMS_PER_BATCH, kept.SOLVER.REFERENCE_WORLD_SIZE) == (16, 8)
+
+
 def test_keys_of_the_user_are_those_of_files_outside_configs(root, tmp_path):
     assert user_keys(str(root / "configs/own/ccnet.yaml")) == set()
     first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"

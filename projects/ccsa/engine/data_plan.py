@@ -55,6 +55,26 @@ def default_epochs(images: int) -> int:
     return round(min(300.0, max(12.0, 12 * (118_000 / max(images, 1)) ** 0.31)))
 
 
+def batch_settings(cfg: CfgNode, written: Collection[str], configured: int) -> Iterable[Decision]:
+    """Return the decisions that use the batch size of a KEY VALUE pair as it is, although the
+    configuration is for a number of processes (``SOLVER.REFERENCE_WORLD_SIZE``).
+
+    Args:
+        cfg: the configuration.
+        written: the keys that the user wrote.
+        configured: ``SOLVER.IMS_PER_BATCH`` in the configuration files, for which their learning
+            rate was chosen; 0 if no KEY VALUE pair replaces it.
+    """
+    solver, batch = cfg.SOLVER, cfg.SOLVER.IMS_PER_BATCH
+    reference = "SOLVER.REFERENCE_WORLD_SIZE"
+    if not configured or not solver.REFERENCE_WORLD_SIZE or reference in written:
+        return
+    yield Decision(reference, 0, f"SOLVER.IMS_PER_BATCH {batch} is that of all processes together")
+    if batch != configured and "SOLVER.BASE_LR" not in written:
+        reason = f"{solver.BASE_LR:g} is for {configured} images per batch, not for {batch}"
+        yield Decision("SOLVER.BASE_LR", solver.BASE_LR * batch / configured, reason)
+
+
 def plan(
     cfg: CfgNode,
     data: Statistics,

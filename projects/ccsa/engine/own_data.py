@@ -23,7 +23,7 @@ from ccsa.data.own import (
 from ccsa.data.statistics import statistics
 from ccsa.data.tasks import SEMANTIC, derive
 from ccsa.engine.config_files import user_keys
-from ccsa.engine.data_plan import Decision, plan
+from ccsa.engine.data_plan import Decision, batch_settings, plan
 from ccsa.engine.data_settings import data_settings, model_kind
 from ccsa.engine.data_table import data_table, settings_table
 from ccsa.engine.overlays import overlay_files
@@ -102,7 +102,13 @@ def data_options(args: argparse.Namespace) -> dict[str, object]:
     return {name: getattr(args, name) for name in names if hasattr(args, name)}
 
 
-def apply_own_data(cfg: CfgNode, args: argparse.Namespace, written: Collection[str]) -> None:
+def apply_own_data(
+    cfg: CfgNode,
+    args: argparse.Namespace,
+    written: Collection[str],
+    *,
+    configured_batch: int = 0,
+) -> None:
     """Set all keys that follow from the user's data, and register the data.
 
     Args:
@@ -110,6 +116,7 @@ def apply_own_data(cfg: CfgNode, args: argparse.Namespace, written: Collection[s
         args: with ``data`` and its options, all optional; gets ``data_settings``, a table of the
             keys that were set.
         written: keys that the user wrote, which are not replaced.
+        configured_batch: see :func:`ccsa.engine.data_plan.batch_settings`.
 
     Raises:
         UserError: the data cannot be read, does not suit the model, or contradicts a number of
@@ -150,6 +157,9 @@ def apply_own_data(cfg: CfgNode, args: argparse.Namespace, written: Collection[s
         for key, names in zip(("CLASSES", "STUFF_CLASSES"), found, strict=True)
         if own[key] != names
     ]
+    for decision in batch_settings(cfg, written, configured_batch):
+        _set(cfg, decision)
+        decisions.append(decision)
     decisions += data_settings(cfg, data, task, written)
     detector = kind != SEMANTIC
     validation = statistics(task, "val") if detector and "val" in task.splits else None

@@ -86,7 +86,9 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     # A run's own configuration has all keys, which says nothing about what its user wrote.
     from_run = bool(args.config_file) and is_run_config(args.config_file)
     args.written = sorted(_option_keys(args) if from_run else written)
-    apply_own_data(cfg, args, written)
+    batch = "SOLVER.IMS_PER_BATCH" in _option_keys(args)
+    configured = merged_cfg(_without_options(args)).SOLVER.IMS_PER_BATCH if batch else 0
+    apply_own_data(cfg, args, written, configured_batch=configured)
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     _unfreeze_random_weights(cfg)
     cfg = resolve_pixel_constants(cfg)
@@ -116,6 +118,10 @@ def merged_cfg(args: argparse.Namespace) -> CfgNode:
 
 def _options(args: argparse.Namespace) -> list[str]:
     return list(getattr(args, "opts", None) or [])
+
+
+def _without_options(args: argparse.Namespace) -> argparse.Namespace:
+    return argparse.Namespace(**{**vars(args), "opts": []})
 
 
 def _option_keys(args: argparse.Namespace) -> set[str]:
