@@ -1,112 +1,117 @@
-"""Runs that torchrun starts: one folder, and a restart that continues exactly."""
+"""Runs that torchrun starts: one folder, restarts that continue exactly, and several hosts."""
 
 import os
-import subprocess
-import sys
+import time
 
 import pytest
-import train_net
-from support import killed_at
-from support.forked import call, fork
+from support.hosts import permitted, two_hosts
+from support.launched_runs import start_ranks, started, torchrun, words, write_clips
 from support.resumed_runs import differences, rows
 
-from ccsa.data.synthetic.moving_cue import register_moving_cue, write_moving_cue
+from ccsa.data.synthetic.moving_cue import register_moving_cue
 from ccsa.engine import heartbeat
-from ccsa.engine.local_processes import free_port
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes"),
 ]
 
-SCHEDULE = (
-    *("SOLVER.MAX_ITER", "11", "SOLVER.STEPS", "(7,)", "SOLVER.WARMUP_ITERS", "3"),
-    *("SOLVER.CHECKPOINT_PERIOD", "3", "TEST.EVAL_PERIOD", "6", "SOLVER.IMS_PER_BATCH", "4"),
-    *("MODEL.DEVICE", "cpu", "SOLVER.BASE_LR", "0.001", "DATALOADER.NUM_WORKERS", "0"),
-)
-
 
 @pytest.fixture(scope="module")
 def clips(datasets):
-    write_moving_cue(datasets / "moving_cue", {"train": 7, "val": 3})
+    write_clips(datasets)
     register_moving_cue(datasets)
-    return datasets
-
-
-def words(root, output, *options):
-    """Return the command line of a run that the environment variable KILL_AT can interrupt."""
-    config = ("--config-file", root / "configs/moving_cue/T5.yaml", "--import", killed_at.__file__)
-    return [*map(str, (*config, *SCHEDULE, *options, "OUTPUT_DIR", output))]
+    return {"DETECTRON2_DATASETS": str(datasets)}
 
 
 @pytest.fixture
-def start(root, clips, tmp_path, monkeypatch):
-    """Return the function that does what torchrun does, with forked processes, which start fast.
-
-    It returns the exit status of each of the two processes, and what they have printed.
-    """
+def run(root, clips, tmp_path, monkeypatch):
+    """Return the function that runs two processes under an id, and returns the exit status of each
+    and what they have printed."""
     used = []
     monkeypatch.setattr(heartbeat, "_INTERVAL", 0.1)
 
-    def start(output, run_id, kill="", options=()):
-        log = tmp_path / f"{output}-{len(used)}.txt"
-        used.append(log)
-        variables = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-        variables |= {"MASTER_PORT": str(free_port()), "TORCHELASTIC_RUN_ID": run_id}
-        variables |= {"KILL_AT": kill, "DETECTRON2_DATASETS": str(clips)}
+    def run(output, run_id, kill=""):
+        used.append(tmp_path / f"{output}-{len(used)}.txt")
+        variables = {**clips, "TORCHELASTIC_RUN_ID": run_id, "KILL_AT": kill}
+        ranks = start_ranks(words(root, tmp_path / output), used[-1], variables)
+        return [rank.wait() for rank in ranks], used[-1].read_text()
 
-        def run(rank):
-            os.environ.update({**variables, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-            call(train_net, words(root, tmp_path / output, *options))
-
-        started = [fork(lambda rank=rank: run(rank), log) for rank in range(2)]
-        return [process.wait() for process in started], log.read_text()
-
-    return start
+    return run
 
 
 @pytest.fixture
-def whole(start, tmp_path):
+def whole(run, tmp_path):
     """Return the folder of a run that was not interrupted."""
-    codes, printed = start("whole", "an id")
+    codes, printed = run("whole", "an id")
     assert codes == [0, 0], printed[-3000:]
     assert printed.count("\noutput: ") == printed.count("\nresults: ") == 1
     return tmp_path / "whole"
 
 
-def test_the_same_id_continues_and_another_one_does_not(start, whole, tmp_path):
+def test_the_same_id_continues_and_another_one_does_not(run, whole, tmp_path):
     for moment in (1, 7):  # before the first checkpoint, and in the middle
-        codes, printed = start("parts", "one", f"1:{moment}:itself:{tmp_path / str(moment)}")
-        assert codes[1] == -9 and codes[0] == 75
+        codes, printed = run("parts", "one", f"1:{moment}:itself:{tmp_path / str(moment)}")
+        assert codes == [heartbeat.CONNECTION_LOST, -9]
         assert printed.count("error: rank 1 of 2 (process ") == 1, printed[-3000:]
         assert printed.count("error: ") == 1 and "Traceback" not in printed, printed[-3000:]
-    codes, printed = start("parts", "another")
-    assert sorted(codes) == [2, 2] and printed.count("error: ") == 1, printed[-3000:]
+    codes, printed = run("parts", "another")
+    assert codes == [2, 2] and printed.count("error: ") == 1, printed[-3000:]
     assert "already contains a run" in printed and "--resume" in printed
-    codes, printed = start("parts", "one")
+    codes, printed = run("parts", "one")
     assert codes == [0, 0] and "Starting training from iteration 6" in printed, printed[-3000:]
     assert differences(whole, tmp_path / "parts") == []
     assert [row["iteration"] for row in rows(whole)] == [10, 5, 11]
 
 
 def test_torchrun_restarts_a_killed_process_exactly(root, clips, whole, tmp_path):
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
-            *("--max-restarts", "1", str(root / "tools/train_net.py")),
-            *words(root, tmp_path / "parts"),
-        ],
-        env={
-            **os.environ,
-            "DETECTRON2_DATASETS": str(clips),
-            "KILL_AT": f"1:7:itself:{tmp_path / 'killed'}",
-        },
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    assert done.returncode == 0 and (tmp_path / "killed").exists(), done.stdout[-3000:]
-    assert "Starting training from iteration 6" in done.stdout
-    assert "failed (exitcode: -9) local_rank: 1" in done.stdout  # torchrun names it
-    assert "Traceback" not in done.stdout and done.stdout.count("error: ") <= 1
+    options = ("--nproc-per-node", "2", "--max-restarts", "1")
+    command = torchrun(root, options, words(root, tmp_path / "parts"))
+    log, kill = tmp_path / "log.txt", f"1:7:itself:{tmp_path / 'killed'}"
+    status = started(command, log, **clips, KILL_AT=kill).wait(300)
+    printed = log.read_text()
+    assert status == 0 and (tmp_path / "killed").exists(), printed[-3000:]
+    assert "Starting training from iteration 6" in printed
+    assert "failed (exitcode: -9) local_rank: 1" in printed  # torchrun names it
+    assert "Traceback" not in printed and printed.count("error: ") <= 1
+    assert differences(whole, tmp_path / "parts") == []
+
+
+@pytest.fixture
+def hosts():
+    if not permitted():
+        pytest.skip("network namespaces are not permitted here")
+    with two_hosts() as hosts:
+        yield hosts
+
+
+def test_a_cut_connection_ends_both_hosts_and_the_run_continues(
+    root, clips, whole, tmp_path, monkeypatch, hosts
+):
+    monkeypatch.setattr(heartbeat, "_INTERVAL", 0.1)
+    variables = {**clips, "TORCHELASTIC_RUN_ID": "one", "CCSA_HEARTBEAT_SECONDS": "3"}
+    variables["MASTER_ADDR"] = hosts.addresses[0]
+    call = words(root, tmp_path / "parts")
+
+    def start(log, kill):
+        more = {"KILL_AT": kill}
+        return start_ranks(call, log, variables | more, machines=2, enter=hosts.enter)
+
+    waiting = tmp_path / "waiting"
+    ranks = start(tmp_path / "cut.txt", f"1:7:wait:{waiting}")
+    while not waiting.exists():
+        assert ranks[1].running()
+        time.sleep(0.02)
+    hosts.connect(False)
+    began = time.monotonic()
+    waiting.unlink()  # the process goes on
+    assert [rank.wait() for rank in ranks] == [heartbeat.CONNECTION_LOST] * 2
+    assert time.monotonic() - began < 15
+    for rank, log in enumerate((tmp_path / "cut.txt", tmp_path / "cut.1")):
+        printed = log.read_text()
+        assert printed.count("error: ") == 1 and "Traceback" not in printed, printed[-3000:]
+        assert f"error: rank {1 - rank} of 2 (process " in printed
+    hosts.connect(True)
+    ranks = start(tmp_path / "again.txt", "")
+    assert [rank.wait() for rank in ranks] == [0, 0], (tmp_path / "again.txt").read_text()[-3000:]
     assert differences(whole, tmp_path / "parts") == []

@@ -110,6 +110,13 @@ class Forked:
             self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self.status
 
+    def running(self) -> bool:
+        """Return whether the process has not ended."""
+        ended, found = os.waitpid(self.pid, os.WNOHANG) if self.status is None else (1, 0)
+        if ended and self.status is None:
+            self.status = os.waitstatus_to_exitcode(found)
+        return self.status is None
+
     def kill(self) -> None:
         """End the process if it still runs."""
         if self.status is None:

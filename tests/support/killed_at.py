@@ -1,13 +1,18 @@
 """Kills processes of a training at chosen moments; import it with --import.
 
-The environment variable ``KILL_AT`` lists entries ``rank:iteration:what:marker``. In that
-iteration, after the step, the process of that rank kills ``itself`` or, as if the machine had lost
-power, the ``host``: the launcher that has started it as well. It does so once, if the file
-``marker`` does not exist yet.
+The environment variable ``KILL_AT`` lists entries ``rank:iteration:what:marker``; the rank may be
+``any``. In that iteration, after the step, the process writes its id to the file ``marker``, unless
+the file exists already, and does what the entry says:
+
+* ``itself``: it kills itself;
+* ``host``: it kills the launcher that has started it as well, as if the machine had lost power;
+* ``launcher``: it kills the launcher only, and waits for its own end;
+* ``wait``: it waits until the file is removed.
 """
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from detectron2.engine import HookBase
@@ -20,13 +25,19 @@ class KillAt(HookBase):
     def after_step(self) -> None:
         for entry in filter(None, os.environ.get("KILL_AT", "").split(",")):
             rank, iteration, what, marker = entry.split(":")
-            if comm.get_rank() != int(rank) or self.trainer.iter != int(iteration):
-                continue
-            if not Path(marker).exists():
+            here = rank in ("any", str(comm.get_rank())) and self.trainer.iter == int(iteration)
+            if here and not Path(marker).exists():
                 Path(marker).write_text(str(os.getpid()))
-                if what == "host":
-                    os.kill(os.getppid(), signal.SIGKILL)
-                os.kill(os.getpid(), signal.SIGKILL)
+                self._act(what, Path(marker))
+
+    def _act(self, what: str, marker: Path) -> None:
+        if what in ("host", "launcher"):
+            assert os.getppid() > 1, "the launcher has ended"
+            os.kill(os.getppid(), signal.SIGKILL)
+        if what in ("host", "itself"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        while what in ("wait", "launcher") and marker.exists():
+            time.sleep(0.02)
 
 
 build_hooks = Trainer.build_hooks

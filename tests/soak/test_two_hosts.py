@@ -1,0 +1,85 @@
+"""torchrun on two hosts: the one that does not hold the rendezvous fails three times."""
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from support.hosts import TwoHosts, permitted, two_hosts
+from support.jobs import wait_for
+from support.launched_runs import started, torchrun, words, write_clips
+from support.resumed_runs import differences
+
+from ccsa.engine.local_processes import free_port
+from ccsa.utils.run_folders import RUN_ID
+
+LONGER = ("SOLVER.MAX_ITER", "31", "SOLVER.STEPS", "(20,)", "TEST.EVAL_PERIOD", "12")
+FAILURES = "any:4:host:{0}/a,any:16:launcher:{0}/b,any:25:host:{0}/c"
+
+
+class Loopback:
+    """Two hosts that are one, where network namespaces are not permitted."""
+
+    names = ("localhost", "localhost")
+
+    def words(self, host, *command):
+        return [*command]
+
+
+@pytest.fixture
+def hosts():
+    if permitted():
+        with two_hosts() as hosts:
+            yield hosts
+    else:
+        yield Loopback()
+
+
+def test_a_host_that_fails_three_times_changes_nothing(
+    root: Path, tmp_path: Path, hosts: TwoHosts | Loopback
+):
+    write_clips(tmp_path / "datasets")
+    data = {"DETECTRON2_DATASETS": str(tmp_path / "datasets"), "CUDA_VISIBLE_DEVICES": ""}
+    call = words(root, tmp_path / "whole", *LONGER)
+    options = ("--nproc-per-node", "2")
+    assert started(torchrun(root, options, call), tmp_path / "whole.txt", **data).wait(300) == 0
+
+    options = (
+        *("--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", "10", "--rdzv-id", "NAME"),
+        *("--rdzv-backend", "c10d", "--rdzv-endpoint", f"{hosts.names[0]}:{free_port()}"),
+    )
+    command = torchrun(root, options, words(root, tmp_path / "parts", *LONGER))
+    variables = {**data, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    logs = [tmp_path / f"host{host}.txt" for host in range(2)]
+    first = started(hosts.words(0, *command), logs[0], **variables)
+    other, failures = None, 0
+    try:
+        time.sleep(5.0)  # on one machine, the first torchrun must hold the rendezvous
+        while True:
+            kill = FAILURES.format(tmp_path)
+            other = started(hosts.words(1, *command), logs[1], **variables, KILL_AT=kill)
+            if other.wait(300) != -9:
+                break
+            failures += 1
+            wait_for(lambda: not workers(tmp_path / "parts"), 10)
+        assert (first.wait(300), other.returncode, failures) == (0, 0, 3), printed(logs)
+    finally:
+        for process in filter(None, (first, other)):
+            process.kill()
+    assert (tmp_path / "parts" / RUN_ID).read_text() == "torchrun NAME\n"
+    assert differences(tmp_path / "whole", tmp_path / "parts") == [], printed(logs)
+    text = logs[0].read_text()
+    assert text.count("does not answer: it or its machine has stopped") == 3, text[-6000:]
+    assert "Traceback (most recent call last)" not in text
+
+
+def workers(folder: Path) -> list[int]:
+    """Return the processes of a run whose torchrun has ended: init has adopted them."""
+    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True).stdout
+    entries = (line.split(None, 2) for line in listed.splitlines()[1:])
+    return [int(pid) for pid, parent, args in entries if parent == "1" and str(folder) in args]
+
+
+def printed(logs: list[Path]) -> str:
+    """Return the ends of the logs."""
+    return "\n".join(f"{log.name}:\n{log.read_text()[-4000:]}" for log in logs)
