@@ -31,7 +31,7 @@ from ccsa.engine.own_data import add_data_arguments
 from ccsa.engine.setup import add_config_arguments, describe_device, setup_cfg
 from ccsa.engine.trainer import Trainer
 from ccsa.errors import reports_user_errors
-from ccsa.inference.predictor import Predictor
+from ccsa.inference.predictor import ModelPredictor
 from ccsa.insertion import context_blocks
 
 
@@ -113,7 +113,7 @@ def main() -> None:
     image = read_image(args.image, intensity_range=intensities) if args.image else noise
     torch.manual_seed(0)
     model = Trainer.build_model(cfg)
-    predictor = Predictor(cfg, model)
+    predictor = ModelPredictor(cfg, model)
     inputs = [predictor.prepare(predictor.still(image))]
     flops = flop_analysis(model, inputs).by_module()
     print(module_table(model, flops, args.depth))

@@ -4,28 +4,29 @@
     RUN=output/digits/ccnet_mask_rcnn/1
     python tools/demo.py --weights $RUN --input datasets/digits/val/0000*.jpg --output drawn/
     python tools/demo.py --weights $RUN --input a.jpg folder/ '*.png' clip.mp4 --output drawn/
+    python tools/demo.py --weights $RUN --input folder/ --coco predictions.json
     python tools/demo.py --config-file configs/ccnet_mask_rcnn.yaml --weights model.pth --webcam
 
-KEY VALUE pairs at the end override the configuration. Without --output the drawings are
-shown in a window: Esc or q ends the program, any other key shows the next one.
+KEY VALUE pairs at the end override the configuration. Without --output and --coco the drawings
+are shown in a window: Esc or q ends the program, any other key shows the next one.
 """
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from detectron2.config import CfgNode
 from tqdm import tqdm
 
-from ccsa.checkpoint import Checkpointer
-from ccsa.engine import Trainer, describe_device, trained_cfg
+from ccsa.engine import describe_device, trained_cfg
 from ccsa.engine.own_data import add_data_arguments
 from ccsa.engine.trained_model import add_trained_model_arguments
 from ccsa.errors import UserError, reports_user_errors
-from ccsa.inference import build_inference
-from ccsa.visualization.demo import Demo, Window
+from ccsa.prediction import CocoFile, Predictor
+from ccsa.prediction.coco_file import describe
+from ccsa.prediction.demo import Demo, Window
 from ccsa.visualization.media import choose_targets, find_inputs, is_video
 
 # A key of the configuration that has a section, such as MODEL.DEVICE.
@@ -71,6 +72,16 @@ def parse_args() -> argparse.Namespace:
         "--output", help="a folder, or a file if there is one input; by default a window is opened"
     )
     parser.add_argument(
+        "--coco",
+        metavar="JSON",
+        help="write the predictions for the images to a COCO JSON file, for review",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files of --output and --coco that exist; by default they are refused",
+    )
+    parser.add_argument(
         "--confidence-threshold",
         type=fraction,
         default=0.5,
@@ -110,18 +121,21 @@ def split_options(words: list[str]) -> tuple[list[str], list[str]]:
     return words, []
 
 
-def with_threshold(cfg: CfgNode, confidence: float) -> CfgNode:
-    """Return the configuration with a confidence threshold for every kind of model."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = confidence
-    cfg.MODEL.RETINANET.SCORE_THRESH_TEST = confidence
-    cfg.MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH = confidence
-    cfg.freeze()
-    return cfg
+def open_coco_file(args: argparse.Namespace, inputs: Sequence[str], demo: Demo) -> CocoFile:
+    """Return the file of --coco, whose file names are relative to the folder of the inputs."""
+    folders = [Path(file).absolute().parent for file in inputs]
+    predictor = demo.predictor
+    return CocoFile(
+        Path(args.coco),
+        Path(os.path.commonpath(folders)),
+        predictor.categories,
+        description=describe(predictor.cfg.MODEL.WEIGHTS, predictor.confidence),
+        overwrite=args.overwrite,
+        option="--coco",
+    )
 
 
-def draw_files(demo: Demo, inputs: Sequence[str], outputs: Sequence[Path | Window]) -> None:
+def draw_files(demo: Demo, inputs: Sequence[str], outputs: Sequence[Path | Window | None]) -> None:
     """Draw every input. An input that cannot be read is reported, and the others are drawn.
 
     Raises:
@@ -129,9 +143,12 @@ def draw_files(demo: Demo, inputs: Sequence[str], outputs: Sequence[Path | Windo
     """
     failed = []
     for file, output in tqdm(list(zip(inputs, outputs, strict=True)), disable=len(inputs) < 2):
-        draw = demo.draw_video if is_video(file) else demo.draw_image
         try:
-            if not draw(file, output):
+            if output is not None and is_video(file):
+                goes_on = demo.draw_video(file, output)
+            else:
+                goes_on = demo.draw_image(file, output)
+            if not goes_on:
                 break
         except UserError as error:
             if len(inputs) == 1:
@@ -143,11 +160,31 @@ def draw_files(demo: Demo, inputs: Sequence[str], outputs: Sequence[Path | Windo
         where = ""
         if isinstance(first, Path):
             where = f" in {first if len(outputs) == 1 else first.parent}"
-        print(f"{demo.images} images drawn{where}; {demo.timing}")
+        done = "predicted" if first is None else "drawn"
+        print(f"{demo.images} images {done}{where}; {demo.timing}")
+    if demo.coco is not None and len(demo.coco):
+        demo.coco.write()
+        print(
+            f"{len(demo.coco.annotations)} annotations of {len(demo.coco)} images: {demo.coco.path}"
+            f" (--data {demo.coco.path} --images {demo.coco.root} reads them)"
+        )
     if failed:
         raise UserError(
             f"{len(failed)} of {len(inputs)} inputs could not be drawn: {', '.join(failed)}"
         )
+
+
+def check_coco_option(args: argparse.Namespace, inputs: Sequence[str]) -> None:
+    """Check before the model is loaded that --coco can be written and that its inputs are images.
+
+    Raises:
+        UserError: it cannot, or they are not.
+    """
+    videos = [file for file in inputs if is_video(file)]
+    if args.webcam is not None or videos:
+        source = videos[0] if videos else "--webcam"
+        raise UserError(f"--coco is for images, and {source} is not one; remove it, or --coco")
+    CocoFile(Path(args.coco), Path(), [], overwrite=args.overwrite, option="--coco")
 
 
 @reports_user_errors
@@ -156,19 +193,23 @@ def main() -> None:
     if args.webcam is not None and args.output:
         raise UserError("--webcam draws into a window; remove --output")
     inputs = find_inputs(args.input or [args.video_input]) if args.webcam is None else []
-    targets = choose_targets(inputs, args.output) if args.output else []
-    window = None if args.output else Window()
-    cfg = with_threshold(trained_cfg(args), args.confidence_threshold)
+    if args.coco:
+        check_coco_option(args, inputs)
+    targets = []
+    if args.output:
+        targets = choose_targets(inputs, args.output, overwrite=args.overwrite)
+    window = None if args.output or args.coco else Window()
+    cfg = trained_cfg(args)
     print(describe_device(cfg.MODEL.DEVICE))
     print(f"weights: {cfg.MODEL.WEIGHTS or 'random'}")
-    model = Trainer.build_model(cfg)
-    checkpointer = Checkpointer(model)
-    checkpointer.load(cfg.MODEL.WEIGHTS)
-    if checkpointer.report:  # None for random weights
-        print(*checkpointer.report.lines, sep="\n")
-    demo = Demo(cfg, build_inference(cfg, model))
+    predictor = Predictor.of(cfg, confidence=args.confidence_threshold)
+    if predictor.load_report:  # empty for random weights
+        print(*predictor.load_report, sep="\n")
+    demo = Demo(predictor)
+    if args.coco:
+        demo.coco = open_coco_file(args, inputs, demo)
     if window is None:
-        draw_files(demo, inputs, targets)
+        draw_files(demo, inputs, targets or [None] * len(inputs))
     elif args.webcam is None:
         draw_files(demo, inputs, [window] * len(inputs))
     else:

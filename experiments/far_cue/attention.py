@@ -28,7 +28,7 @@ from ccsa.data.synthetic.far_cue import CELL, CLASSES, COLORS
 from ccsa.data.tasks import semantic_label
 from ccsa.engine import Trainer, trained_cfg
 from ccsa.errors import UserError, reports_user_errors
-from ccsa.inference.predictor import Predictor, evaluation_mode
+from ccsa.inference.predictor import ModelPredictor, evaluation_mode
 
 SHARE, DRAWS = 0.05, 20
 NAMES = ("hits", "complete", "attention", "probability", "attended drop", "random drop")
@@ -66,7 +66,7 @@ def probability(model: nn.Module, inputs: list[dict], panel: Tensor, label: int)
     return [float(o["sem_seg"].softmax(0)[label][panel].mean()) for o in outputs]
 
 
-def measure(model: nn.Module, predictor: Predictor, name: str, mean: Tensor) -> Table:
+def measure(model: nn.Module, predictor: ModelPredictor, name: str, mean: Tensor) -> Table:
     """Return the mean numbers over a dataset.
 
     Args:
@@ -124,7 +124,7 @@ def main() -> None:
     if not test.startswith("far_cue_"):
         raise UserError(f"{args.weights} was trained on {train}; name a run of far_cue")
     with evaluation_mode(model):
-        found = measure(model, Predictor(cfg, model), test, dataset_mean(train))
+        found = measure(model, ModelPredictor(cfg, model), test, dataset_mean(train))
     rows = [[name, *(f"{value:.3f}" for value in row.values())] for name, row in found.items()]
     print(tabulate(rows, ["images", *found["all"]], "github", disable_numparse=True))
     if found["all"]["hits"] < LEAST_HITS or found["all"]["ratio"] < LEAST_RATIO:

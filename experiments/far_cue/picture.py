@@ -17,7 +17,7 @@ from ccsa.data.image_reader import read_image
 from ccsa.data.synthetic.far_cue import VARIANTS
 from ccsa.engine.trainer import Trainer
 from ccsa.errors import UserError
-from ccsa.inference import Predictor
+from ccsa.inference import ModelPredictor
 from ccsa.utils.run_folders import last_weights
 from experiments.far_cue.networks import Network, Runs, mean_iou
 
@@ -78,6 +78,6 @@ def _panels(variant: str, runs: Sequence[Run]) -> list[np.ndarray]:
             raise UserError(f"run {run.folder} has no checkpoint; run the experiment again")
         model = Trainer.build_model(run.cfg)
         Checkpointer(model).load(str(weights))
-        outputs = Predictor(run.cfg, model)(image)
+        outputs = ModelPredictor(run.cfg, model)(image)
         panels.append(colors[outputs["sem_seg"].argmax(0).numpy()])
     return panels

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
         build_block,
     )
     from ccsa.config import add_ccsa_config as add_ccsa_config
-    from ccsa.inference import Predictor as Predictor
     from ccsa.insertion import insert_blocks
     from ccsa.ops import criss_cross_attention, criss_cross_weights, use_backend
+    from ccsa.prediction import Predictor as Predictor
 
 __version__ = "0.1.0"
 
@@ -47,11 +47,11 @@ _TORCH_ONLY = {
     "insert_blocks": "ccsa.insertion",
     **dict.fromkeys(("criss_cross_attention", "criss_cross_weights", "use_backend"), "ccsa.ops"),
 }
-_DETECTRON2_SIDE = {"Predictor": "ccsa.inference", "add_ccsa_config": "ccsa.config"}
+_DETECTRON2_SIDE = {"Predictor": "ccsa.prediction", "add_ccsa_config": "ccsa.config"}
 _TORCH_ONLY_MODULES = ("blocks", "errors", "insertion", "ops")
 _DETECTRON2_SIDE_MODULES = (
     *("analysis", "checkpoint", "config", "data", "engine", "evaluation", "export", "inference"),
-    *("modeling", "utils", "visualization"),
+    *("modeling", "prediction", "utils", "visualization"),
 )
 _DETECTRON2_SIDE_NAMES = {*_DETECTRON2_SIDE, *_DETECTRON2_SIDE_MODULES}
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from ccsa.config import add_ccsa_config
 from ccsa.errors import UserError
-from ccsa.inference.predictor import Predictor
+from ccsa.inference.predictor import ModelPredictor
 
 DEEP = np.random.default_rng(0).integers(1000, 3000, (48, 64, 3)).astype(np.uint16)
 
@@ -17,7 +17,7 @@ def make_predictor(intensities="auto"):
     add_ccsa_config(cfg)
     cfg.merge_from_list(["INPUT.MIN_SIZE_TEST", 0, "INPUT.FORMAT", "RGB"])
     cfg.INPUT.INTENSITY_RANGE = intensities
-    return Predictor(cfg, nn.Identity())
+    return ModelPredictor(cfg, nn.Identity())
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])

@@ -12,7 +12,7 @@ from ccsa.analysis import flop_analysis
 from ccsa.data.image_reader import read_image
 from ccsa.data.synthetic.digits import register_digits, write_digits
 from ccsa.engine import Trainer, check_run
-from ccsa.inference.predictor import Predictor
+from ccsa.inference.predictor import ModelPredictor
 
 pytestmark = pytest.mark.slow
 NAMES = ("fcn", "ccnet", "ccnet_r0", "sanet", "senet", "sanet_noblock")
@@ -68,7 +68,7 @@ def test_every_operator_that_multiplies_is_counted(configure, name, tmp_path):
     cfg, _ = configure(f"digits/{name}.yaml", tmp_path)
     model = Trainer.build_model(cfg)
     record = DatasetCatalog.get(cfg.DATASETS.TEST[0])[0]
-    inputs = [Predictor(cfg, model).prepare(read_image(record["file_name"]))]
+    inputs = [ModelPredictor(cfg, model).prepare(read_image(record["file_name"]))]
     analysis = flop_analysis(model, inputs)
     assert set(analysis.uncounted_operators()) <= UNCOUNTED
     counted = analysis.by_operator()

@@ -1,5 +1,6 @@
 """Run tools/demo.py as a user does, on digit scenes, a video and a photograph."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -17,8 +18,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 from support import tiny_models
 
+from ccsa.data.folder import read_coco_files
 from ccsa.data.synthetic.digits import write_digits
-from ccsa.engine import setup_cfg
+from ccsa.engine import Trainer, setup_cfg
 from ccsa.modeling import VideoSemanticSegmentor
 from ccsa.visualization import class_metadata
 from ccsa.visualization.painter import OPACITY
@@ -220,6 +222,73 @@ def test_nothing_is_overwritten(demo, scenes, tmp_path):
     assert (tmp_path / "000002.jpg").read_text() == "precious" and len(files(tmp_path)) == 1
 
 
+def test_overwrite_replaces_what_exists_but_never_an_input(demo, scenes, tmp_path):
+    (tmp_path / "000002.jpg").write_text("an earlier drawing")
+    status, _, errors = demo("--input", scenes, "--output", tmp_path, "--overwrite")
+    assert status == 0, errors
+    assert files(tmp_path) == files(scenes) and Image.open(tmp_path / "000002.jpg").size[0] == 480
+
+    before = (tmp_path / "000002.jpg").read_bytes()
+    status, _, errors = demo("--input", tmp_path, "--output", tmp_path, "--overwrite")
+    assert status == 2 and "000002.jpg" in errors and "would be overwritten" in errors
+    for name in ("folder.jpg", "in"):
+        (tmp_path / name).mkdir()
+    shutil.copy(scenes / "000001.jpg", source := tmp_path / "in" / "folder.jpg")
+    status, _, errors = demo("--input", source, "--output", tmp_path, "--overwrite")
+    assert status == 2 and "not a file" in errors, errors
+    assert (tmp_path / "000002.jpg").read_bytes() == before
+
+
+def test_predictions_become_a_coco_file_in_pixels_of_the_images(demo, scenes, tmp_path):
+    out, file = tmp_path / "shown", tmp_path / "found.json"
+    status, printed, errors = demo("--input", scenes, "--coco", file, "--output", out)
+    assert status == 0, errors
+    assert files(out) == files(scenes) and "3 images drawn" in printed
+    content = json.loads(file.read_text())
+    assert [(i["file_name"], i["width"]) for i in content["images"]] == [
+        (name, 160) for name in files(scenes)
+    ]
+    assert len(content["annotations"]) > 3
+    assert all(a["bbox"][0] + a["bbox"][2] <= 160 for a in content["annotations"])
+    assert f"--data {file} --images {scenes}" in printed
+    data = read_coco_files(file, scenes)
+    assert sum(map(len, data.splits.values())) == 3
+    assert [p for p in data.problems if p.severity == "error"] == []
+
+
+def test_a_coco_file_needs_neither_drawings_nor_a_window(demo, scenes, tmp_path):
+    file = tmp_path / "new" / "found.json"
+    status, printed, errors = demo("--input", scenes, "--coco", file)
+    assert status == 0 and "3 images predicted" in printed, errors
+    before = file.read_bytes()
+    status, _, errors = demo("--input", scenes, "--coco", file)
+    assert status == 2 and f"--coco {file} would be overwritten" in errors
+    assert file.read_bytes() == before
+    status, *_ = demo("--input", scenes / "000001.jpg", "--coco", file, "--overwrite")
+    assert status == 0 and len(json.loads(file.read_text())["images"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--input", "clip.avi", "--coco", "a.json"], "--coco is for images"),
+        (["--webcam", "--coco", "a.json"], "--coco is for images"),
+        (["--input", "a.png", "--coco", "a.txt"], "does not end in .json"),
+        (["--input", "a.png", "--coco", "folder.json"], "is a folder"),
+    ],
+)
+def test_wrong_coco_files_are_refused_before_the_model_is_loaded(
+    demo, tmp_path, monkeypatch, words, reason
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo_tool, "trained_cfg", lambda args: pytest.fail("too late"))
+    Path("folder.json").mkdir()
+    Path("clip.avi").touch()
+    Image.new("RGB", (8, 8)).save("a.png")
+    status, _, errors = demo(*words)
+    assert status == 2 and reason in errors, errors
+
+
 def test_images_of_one_name_are_kept_apart(demo, scenes, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
@@ -318,10 +387,8 @@ def test_random_weights_are_drawn(demo, run, scenes, tmp_path):
 @pytest.mark.parametrize("form", ["last", "after --input", "--opts"])
 def test_key_value_pairs_override_the_configuration(demo, scenes, tmp_path, monkeypatch, form):
     seen = []
-    build = demo_tool.Trainer.build_model
-    monkeypatch.setattr(
-        demo_tool.Trainer, "build_model", lambda cfg: seen.append(cfg.SEED) or build(cfg)
-    )
+    build = Trainer.build_model
+    monkeypatch.setattr(Trainer, "build_model", lambda cfg: seen.append(cfg.SEED) or build(cfg))
     scene, out = ["--input", scenes / "000001.jpg"], ["--output", tmp_path / "drawn.jpg"]
     pairs = ["MODEL.DEVICE", "cpu", "SEED", "7"]
     arguments = {

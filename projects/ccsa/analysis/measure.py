@@ -13,7 +13,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from ccsa.analysis.flops import count_flops
-from ccsa.inference.predictor import Predictor
+from ccsa.inference.predictor import ModelPredictor
 from ccsa.utils.memory import accelerator_statistics
 
 
@@ -49,7 +49,7 @@ def measure(
         >>> cost = measure(cfg, model, image)  # doctest: +SKIP
         >>> print(f"{cost.flops / 1e9:.1f} G, {1e3 * cost.seconds:.1f} ms")  # doctest: +SKIP
     """
-    predictor = Predictor(cfg, model)
+    predictor = ModelPredictor(cfg, model)
     inputs = [predictor.prepare(predictor.still(image))]
     device = torch.device(cfg.MODEL.DEVICE)
     flops = count_flops(model, inputs)

@@ -1,4 +1,4 @@
-"""The configuration of a trained model, for tools that draw or export one."""
+"""The configuration of a trained model, for prediction and export."""
 
 import argparse
 
@@ -7,9 +7,11 @@ from detectron2.config import CfgNode
 from ccsa.engine.checks import check_model
 from ccsa.engine.config_values import check_pairs
 from ccsa.engine.own_data import data_options
-from ccsa.engine.setup import add_config_arguments, setup_cfg
+from ccsa.engine.setup import add_config_arguments, resolve_device, setup_cfg
+from ccsa.engine.values.check import check_values
 from ccsa.engine.weights import check_download_is_requested, check_weights
-from ccsa.errors import UserError
+from ccsa.errors import UserError, shown
+from ccsa.modeling.pixel_normalization import resolve_pixel_constants
 from ccsa.utils.run_folders import overlay_names, run_files
 
 
@@ -68,4 +70,59 @@ def trained_cfg(args: argparse.Namespace, device: str = "") -> CfgNode:
     check_download_is_requested(cfg, words)
     check_weights(cfg.MODEL.WEIGHTS)
     check_model(cfg)
+    return cfg
+
+
+def with_weights(cfg: CfgNode, weights: str = "", device: str = "") -> CfgNode:
+    """Return a frozen copy of a configuration that exists in memory, for prediction.
+
+    The weights exist, and the model can be built.
+
+    Args:
+        cfg: a configuration with the keys of :func:`ccsa.add_ccsa_config`.
+        weights: replaces ``MODEL.WEIGHTS``.
+        device: replaces ``MODEL.DEVICE``.
+
+    Raises:
+        UserError: the keys of ccsa or the weights are missing, a value is not valid, or the model
+            cannot be built.
+    """
+    if "CONTEXT" not in cfg.MODEL:
+        raise UserError(
+            "the configuration does not have the keys of ccsa; call ccsa.add_ccsa_config(cfg) "
+            "after get_cfg(), before a file is merged"
+        )
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.WEIGHTS = weights or cfg.MODEL.WEIGHTS
+    if not cfg.MODEL.WEIGHTS:
+        raise UserError("the configuration does not name any weights; pass a weights file")
+    cfg.MODEL.DEVICE = resolve_device(device or cfg.MODEL.DEVICE)
+    cfg = resolve_pixel_constants(cfg)
+    check_values(cfg)
+    cfg.freeze()
+    check_weights(cfg.MODEL.WEIGHTS)
+    check_model(cfg)
+    return cfg
+
+
+def with_confidence(cfg: CfgNode, confidence: float) -> CfgNode:
+    """Return a frozen copy of a configuration whose model finds objects with at least this score.
+
+    Args:
+        cfg: the configuration of any kind of model.
+        confidence: from 0 to 1.
+
+    Raises:
+        UserError: the confidence is not a number from 0 to 1.
+    """
+    is_number = isinstance(confidence, int | float) and not isinstance(confidence, bool)
+    if not (is_number and 0 <= confidence <= 1):  # NaN fails too
+        raise UserError(f"confidence must be a number from 0 to 1, not {shown(confidence)}")
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = float(confidence)
+    cfg.MODEL.RETINANET.SCORE_THRESH_TEST = float(confidence)
+    cfg.MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH = float(confidence)
+    cfg.freeze()
     return cfg

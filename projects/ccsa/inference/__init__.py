@@ -1,12 +1,12 @@
 """Inference: predictor, mixed precision, sliding window and test-time augmentation."""
 
 from ccsa.inference.build import build_inference, build_semantic_inference
-from ccsa.inference.predictor import Predictor, evaluation_mode
+from ccsa.inference.predictor import ModelPredictor, evaluation_mode
 from ccsa.inference.sliding_window import SlidingWindow
 from ccsa.inference.test_time_augmentation import SemanticTTA
 
 __all__ = [
-    "Predictor",
+    "ModelPredictor",
     "SemanticTTA",
     "SlidingWindow",
     "build_inference",

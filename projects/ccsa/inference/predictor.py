@@ -1,7 +1,7 @@
 """Prediction for single images or clips with a model that is already built."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,11 @@ from ccsa.inference.precision import autocast
 from ccsa.modeling.clip import Clip, takes_clips
 
 
-class Predictor:
-    """Run a model on single images, prepared as they are at test time.
+class ModelPredictor:
+    """Run a model that is already built on single images, prepared as they are at test time.
 
-    This is Detectron2's ``DefaultPredictor`` for a model that already exists. The model runs in
+    :class:`ccsa.Predictor` loads a trained model and returns its predictions with names; this class
+    returns what the model returns, like Detectron2's ``DefaultPredictor``. The model runs in
     evaluation mode, without gradients, and in the precision of ``SOLVER.AMP``. Afterwards every
     module is in the mode it was in.
 
@@ -35,7 +36,7 @@ class Predictor:
             images.
 
     Example:
-        >>> predictor = Predictor(cfg, model)  # doctest: +SKIP
+        >>> predictor = ModelPredictor(cfg, model)  # doctest: +SKIP
         >>> instances = predictor(image)["instances"]  # doctest: +SKIP
     """
 
@@ -58,10 +59,18 @@ class Predictor:
             The outputs under Detectron2's names, e.g. "instances" or "sem_seg". They are on the
             CPU, and floating point values are float32.
         """
-        inputs = self.prepare(image, size)
+        return self.run([self.prepare(image, size)])[0]
+
+    def run(self, inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the outputs of the model for a batch of inputs; see :meth:`__call__`.
+
+        Args:
+            inputs: results of :meth:`prepare`. Images of different sizes are padded to one size by
+                the model, which changes what it computes near their borders.
+        """
         with self.inference():
-            outputs = self.model([inputs])[0]
-        return {key: _to_cpu(value) for key, value in outputs.items()}
+            outputs = self.model(list(inputs))
+        return [{key: _to_cpu(value) for key, value in output.items()} for output in outputs]
 
     def prepare(self, image: np.ndarray, size: tuple[int, int] | None = None) -> dict[str, Any]:
         """Return the model's input for one image in Detectron2's format.

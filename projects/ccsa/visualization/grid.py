@@ -16,7 +16,7 @@ from ccsa.data.image_reader import Range, intensity_range, read_image
 from ccsa.data.loaders import load_records
 from ccsa.errors import UserError
 from ccsa.inference import build_inference
-from ccsa.inference.predictor import Predictor
+from ccsa.inference.predictor import ModelPredictor
 from ccsa.utils.images import write_image
 from ccsa.visualization.annotations import draw_annotations
 from ccsa.visualization.painter import class_metadata, draw_outputs, output_kind
@@ -58,7 +58,7 @@ def draw_predictions(
     if not records:
         raise UserError(f"dataset '{dataset_name}' has no images to draw; check its annotations")
     metadata = class_metadata(dataset_name)
-    predictor = Predictor(cfg, build_inference(cfg, model))
+    predictor = ModelPredictor(cfg, build_inference(cfg, model))
     chosen = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
     intensities = intensity_range(cfg.INPUT.INTENSITY_RANGE)
     panel = PANEL if len(chosen) > 1 else 2 * PANEL
@@ -68,7 +68,7 @@ def draw_predictions(
 
 
 def _draw_pair(
-    predictor: Predictor,
+    predictor: ModelPredictor,
     record: Mapping[str, Any],
     metadata: Metadata,
     intensities: Range | None,

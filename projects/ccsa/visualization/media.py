@@ -68,16 +68,17 @@ def is_video(file: str) -> bool:
     return next(iter(Video(file)), None) is not None
 
 
-def choose_targets(inputs: Sequence[str], output: str) -> list[Path]:
+def choose_targets(inputs: Sequence[str], output: str, *, overwrite: bool = False) -> list[Path]:
     """Return the file to which the drawing of each input is written.
 
     Args:
         inputs: images and videos, see :func:`find_inputs`.
         output: a folder, or a file if there is only one input.
+        overwrite: whether targets may exist already. An input is never overwritten.
 
     Raises:
-        UserError: a target exists already, ``output`` is one file for several inputs, its format is
-            not supported, or its folder is not writable.
+        UserError: a target exists already or is an input, ``output`` is one file for several
+            inputs, its format is not supported, or its folder is not writable.
     """
     path = Path(output).expanduser()
     to_file = path.suffix and not path.is_dir() and not output.endswith(os.sep)
@@ -90,12 +91,21 @@ def choose_targets(inputs: Sequence[str], output: str) -> list[Path]:
             raise UserError(
                 f"--output {output}: {inputs[0]} can be written as {', '.join(formats)}"
             )
-    existing = [str(t) for t in targets if t.exists()]
-    if existing:
-        more = f" and {len(existing) - 3} more" if len(existing) > 3 else ""
+    existing = [target for target in targets if target.exists()]
+    sources = {Path(file).resolve() for file in inputs if "://" not in file}
+    replaced = [t for t in existing if not overwrite or t.resolve() in sources]
+    if replaced:
+        names = ", ".join(map(str, replaced[:3]))
+        more = f" and {len(replaced) - 3} more" if len(replaced) > 3 else ""
+        fix = "" if overwrite else ", or allow it with --overwrite"
         raise UserError(
-            f"{', '.join(existing[:3])}{more} would be overwritten; name another file or a new "
-            "folder with --output"
+            f"{names}{more} would be overwritten; name another file or a new folder with "
+            f"--output{fix}"
+        )
+    folders = [str(target) for target in existing if not target.is_file()]
+    if folders:
+        raise UserError(
+            f"{folders[0]} is not a file and cannot be replaced; name another folder with --output"
         )
     parent = next(p for p in targets[0].absolute().parents if p.exists())
     if not (parent.is_dir() and os.access(parent, os.W_OK)):

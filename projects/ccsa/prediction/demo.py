@@ -10,17 +10,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from detectron2.config import CfgNode
-from PIL import Image
-from torch import nn
 from tqdm import tqdm
 
-from ccsa.data.image_reader import intensity_range, read_image
 from ccsa.errors import UserError
-from ccsa.inference.predictor import Predictor
 from ccsa.modeling.clip import Clip
+from ccsa.prediction.coco_file import CocoFile
+from ccsa.prediction.predictor import Predictor
+from ccsa.prediction.result import Prediction
 from ccsa.utils.images import write_image
-from ccsa.visualization.painter import class_metadata, draw_outputs
 from ccsa.visualization.videos import Video, video_writer
 
 # An image whose longer side is below SMALL pixels is enlarged by a whole factor, to about ENLARGED.
@@ -34,18 +31,16 @@ class Demo:
     """Draw the predictions of a model, image after image, and measure the time.
 
     Args:
-        cfg: a configuration; the classes are those of its first test dataset.
-        model: the model of that configuration, on its device.
+        predictor: the model.
+        coco: a COCO file to which the predictions for images are added, or None.
 
     Attributes:
-        images: the number of images drawn so far.
+        images: the number of images predicted so far.
     """
 
-    def __init__(self, cfg: CfgNode, model: nn.Module):
-        self.predictor = Predictor(cfg, model)
-        self.clip = self.predictor.clip or Clip(frames=1, labelled=0)
-        self.metadata = class_metadata(cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else "")
-        self.intensity_range = intensity_range(cfg.INPUT.INTENSITY_RANGE)
+    def __init__(self, predictor: Predictor, coco: CocoFile | None = None):
+        self.predictor, self.coco = predictor, coco
+        self.clip = predictor.clip or Clip(frames=1, labelled=0)
         self.images = 0
         self.model_seconds = self.seconds = 0.0
 
@@ -57,25 +52,29 @@ class Demo:
                 images, a single image.
             enlarge: enlarge a small image, so that labels fit on it.
         """
-        start = time.perf_counter()
-        image = frames[self.clip.labelled]
-        inputs = image if len(frames) == 1 else np.stack(frames)
-        height, width = image.shape[:2]
+        height, width = frames[self.clip.labelled].shape[:2]
         if enlarge and max(height, width) < SMALL:
             factor = math.ceil(ENLARGED / max(height, width))
             height, width = height * factor, width * factor
-        outputs = self.predictor(inputs, (height, width))
-        self.model_seconds += time.perf_counter() - start
-        if image.shape[:2] != (height, width):
-            enlarged = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
-            image = np.asarray(enlarged)
-        drawn = draw_outputs(image, outputs, self.metadata)
+        start = time.perf_counter()
+        drawn = self._predict(frames, (height, width)).draw()
         self.seconds += time.perf_counter() - start
         self.images += 1
         return drawn
 
-    def draw_image(self, file: str, output: "Path | Window") -> bool:
-        """Draw an image file into another file or into a window.
+    def _predict(self, frames: Sequence[np.ndarray], size: tuple[int, int]) -> Prediction:
+        start = time.perf_counter()
+        found = self.predictor(frames[0] if len(frames) == 1 else np.stack(frames), size=size)
+        self.model_seconds += time.perf_counter() - start
+        return found
+
+    def draw_image(self, file: str, output: "Path | Window | None") -> bool:
+        """Draw an image file into another file or into a window, and add what was predicted to the
+        COCO file.
+
+        Args:
+            file: the image.
+            output: None to draw nothing.
 
         Returns:
             False if the user ended the program in the window, otherwise True.
@@ -83,12 +82,20 @@ class Demo:
         Raises:
             UserError: a file cannot be read or written, or the model needs a video.
         """
-        image = read_image(file, intensity_range=self.intensity_range)
         if self.clip.frames > 1:
             raise UserError(
                 f"the model takes clips of {self.clip.frames} frames, and {file} is one image; "
                 "name a video"
             )
+        image = self.predictor.read(file)
+        if self.coco is not None:  # in pixels of the image, whatever is drawn
+            found = self._predict([image], (image.shape[0], image.shape[1]))
+            self.coco.add(file, found)
+            if output is None:
+                self.images += 1
+                self.seconds = self.model_seconds
+        if output is None:
+            return True
         drawn = self.draw([image])
         if isinstance(output, Window):
             return output.show(drawn)
