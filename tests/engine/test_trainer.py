@@ -13,6 +13,7 @@ from torch import nn
 from ccsa.checkpoint import Checkpointer
 from ccsa.engine import trainer as trainer_module
 from ccsa.engine.model_selection import TrainingStopped
+from ccsa.engine.stop_signals import StopSignals
 from ccsa.engine.trainer import Trainer
 from ccsa.errors import UserError
 
@@ -40,7 +41,9 @@ def interrupted(monkeypatch):
         saved = {}
         trainer = Trainer.__new__(Trainer)
         trainer.last_updated_iter = last_updated_iter
-        trainer.iter = 8
+        trainer.iter, trainer.max_iter, trainer.hooks_left = 8, 20, 0
+        trainer.signals = StopSignals()
+        trainer.cfg = SimpleNamespace(SOLVER=SimpleNamespace(CHECKPOINT_PERIOD=100))
         trainer.checkpointer = SimpleNamespace(save=lambda name, **kw: saved.update({name: kw}))
         with pytest.raises(BaseException) as raised:
             trainer.train()
@@ -113,7 +116,8 @@ def test_a_run_that_was_killed_in_its_last_evaluation_counts_no_further_iteratio
     trainer = Trainer.__new__(Trainer)
     TrainerBase.__init__(trainer)
     trainer.run_step = lambda: seen.append(trainer.iter)
-    trainer.last_updated_iter = None
+    trainer.last_updated_iter, trainer.signals = None, StopSignals()
+    trainer.progress = SimpleNamespace(hooks_left=0)
     TrainerBase.train(trainer, start, 3)
     assert seen == list(range(start, 3))
     assert trainer.iter == trainer.storage.iter == last

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from support import former_configs
+from support import former_configs, own_scenes
+from support.exact_resume import SCHEDULE
 
+from ccsa.data.own import register_own_data
+from ccsa.data.synthetic.moving_cue import register_moving_cue, write_moving_cue
 from ccsa.engine import setup_cfg
 
 
@@ -45,5 +48,33 @@ def configure(root):
             resume=False,
         )
         return setup_cfg(args), args
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def seven_scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own") / "scenes"
+    own_scenes.DIALECTS["coco_panoptic"][0](folder, own_scenes.make_scenes(7))
+    return folder
+
+
+@pytest.fixture
+def configured(root, seven_scenes, datasets, monkeypatch, tmp_path):
+    """Return the function that gives the configuration of a run."""
+    monkeypatch.setenv("CCSA_CACHE", str(tmp_path / "cache"))
+
+    def load(name, output, *options):
+        data = {"data": str(seven_scenes)} if name.startswith("own/") else {}
+        if not data and not (datasets / "moving_cue").exists():
+            write_moving_cue(datasets / "moving_cue", {"train": 7, "val": 2})
+            register_moving_cue(datasets)
+        words = [*SCHEDULE, *options, "OUTPUT_DIR", output]
+        args = argparse.Namespace(
+            config_file=str(root / "configs" / f"{name}.yaml"), opts=list(map(str, words)), **data
+        )
+        cfg = setup_cfg(args)
+        register_own_data(cfg)
+        return cfg
 
     return load

@@ -1,6 +1,5 @@
 """A resumed run equals the undisturbed one bit for bit: metrics, weights, buffers and optimizer."""
 
-import argparse
 import os
 import signal
 import subprocess
@@ -8,29 +7,12 @@ import time
 
 import pytest
 import torch
-from support import own_scenes
+from support.exact_resume import SCHEDULE, SMALL
 from support.resumed_runs import differences, rows, train
 from support.run_tools import command, environment
 
-from ccsa.data.own import register_own_data
-from ccsa.data.synthetic.moving_cue import register_moving_cue, write_moving_cue
-from ccsa.engine import setup_cfg
-
 pytestmark = pytest.mark.slow
 
-SCHEDULE = (
-    *("SOLVER.MAX_ITER", "11", "SOLVER.STEPS", "(7,)", "SOLVER.WARMUP_ITERS", "3"),
-    *("SOLVER.CHECKPOINT_PERIOD", "3", "TEST.EVAL_PERIOD", "6", "SOLVER.IMS_PER_BATCH", "2"),
-    *("MODEL.DEVICE", "cpu", "SOLVER.BASE_LR", "0.001"),
-)
-SMALL = (
-    "INPUT.MIN_SIZE_TRAIN",
-    "(64,80)",
-    "INPUT.MAX_SIZE_TRAIN",
-    "96",
-    "INPUT.MIN_SIZE_TEST",
-    "64",
-)
 CASES = {
     "detector": (
         "own/mask_rcnn",
@@ -42,34 +24,6 @@ CASES = {
     "semantic": ("own/ccnet", "SEED", "-1", "TEST.VALIDATION_LOSS", "True"),
     "video": ("moving_cue/T5",),
 }
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("own") / "scenes"
-    own_scenes.DIALECTS["coco_panoptic"][0](folder, own_scenes.make_scenes(7))
-    return folder
-
-
-@pytest.fixture
-def configured(root, scenes, datasets, monkeypatch, tmp_path):
-    """Return the function that gives the configuration of a run."""
-    monkeypatch.setenv("CCSA_CACHE", str(tmp_path / "cache"))
-
-    def load(name, output, *options):
-        data = {"data": str(scenes)} if name.startswith("own/") else {}
-        if not data and not (datasets / "moving_cue").exists():
-            write_moving_cue(datasets / "moving_cue", {"train": 7, "val": 2})
-            register_moving_cue(datasets)
-        words = [*SCHEDULE, *options, "OUTPUT_DIR", output]
-        args = argparse.Namespace(
-            config_file=str(root / "configs" / f"{name}.yaml"), opts=list(map(str, words)), **data
-        )
-        cfg = setup_cfg(args)
-        register_own_data(cfg)
-        return cfg
-
-    return load
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -108,11 +62,11 @@ def test_another_batch_trains_on_as_many_images(configured, tmp_path, logged):
     assert rates == [pytest.approx(0.01 * (1 - 5 / 6) ** 0.9, rel=0.05)]
 
 
-def test_a_killed_process_is_continued_exactly(root, scenes, tmp_path):
+def test_a_killed_process_is_continued_exactly(root, seven_scenes, tmp_path):
     """By signal 9, at a moment that nobody chose, with two workers and then none."""
 
     def words(folder, workers, *more):
-        config = ("--config-file", root / "configs/own/mask_rcnn.yaml", "--data", scenes)
+        config = ("--config-file", root / "configs/own/mask_rcnn.yaml", "--data", seven_scenes)
         options = (*SCHEDULE, *SMALL, "DATASETS.TEST", "()", "DATALOADER.NUM_WORKERS", workers)
         options = (*more, *options, "OUTPUT_DIR", tmp_path / folder)
         return command(root, "train_net.py", *config, *options)

@@ -7,7 +7,8 @@ the file exists already, and does what the entry says:
 * ``itself``: it kills itself;
 * ``host``: it kills the launcher that has started it as well, as if the machine had lost power;
 * ``launcher``: it kills the launcher only, and waits for its own end;
-* ``wait``: it waits until the file is removed.
+* ``wait``: it waits until the file is removed;
+* the name of a signal, such as ``SIGUSR1``: it sends this signal to itself.
 """
 
 import os
@@ -38,6 +39,8 @@ class KillAt(HookBase):
             os.kill(os.getpid(), signal.SIGKILL)
         while what in ("wait", "launcher") and marker.exists():
             time.sleep(0.02)
+        if what.startswith("SIG"):
+            os.kill(os.getpid(), getattr(signal, what))
 
 
 build_hooks = Trainer.build_hooks

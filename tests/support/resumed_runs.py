@@ -29,14 +29,24 @@ class Kill(HookBase):
             raise Killed
 
 
-def train(cfg: CfgNode, *, resume: bool = False, kill: int | None = None) -> Trainer:
-    """Train as tools/train_net.py does, from other random states each time."""
+def train(
+    cfg: CfgNode, *, resume: bool = False, kill: int | None = None, hook: HookBase | None = None
+) -> Trainer:
+    """Train as tools/train_net.py does, from other random states each time.
+
+    Args:
+        cfg: the configuration of the run.
+        resume: as with ``--resume``.
+        kill: the iteration in which the run is killed.
+        hook: an additional one, called before all others.
+    """
     Path(cfg.OUTPUT_DIR).mkdir(exist_ok=True)
     seed_all_rng(cfg.SEED if cfg.SEED >= 0 else None)
     trainer = Trainer(cfg, read_progress(cfg.OUTPUT_DIR) if resume else None)
     trainer.resume_or_load(resume=resume)
-    if kill is not None:
-        trainer.register_hooks([Kill(kill)])
+    hook = hook or (None if kill is None else Kill(kill))
+    if hook is not None:
+        trainer.register_hooks([hook])
         trainer._hooks.insert(0, trainer._hooks.pop())
     try:
         trainer.train()

@@ -17,6 +17,7 @@ from detectron2.utils import comm
 from torch.distributed import PrefixStore, Store, TCPStore
 
 from ccsa.engine.heartbeat import CONNECTION_LOST, Heartbeat, Peer, Place, first_beat, patience
+from ccsa.engine.stop_signals import RunStopped
 from ccsa.errors import UserError
 from ccsa.utils.networks import interface_to
 
@@ -56,6 +57,10 @@ def run_in_job(
     try:
         function(*arguments)
         leave_processes(heartbeat)
+    except RunStopped as stop:
+        if stop.everywhere:  # so that no process misses another one that still saves a checkpoint
+            leave_processes(heartbeat)
+        raise
     except RuntimeError as error:
         if not connection_lost(error):
             raise

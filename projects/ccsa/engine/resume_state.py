@@ -46,6 +46,8 @@ class ResumeState(HookBase):
     Attributes:
         seed: of the run, the same in all processes.
         earlier_seconds: the duration of the parts of the run before this one.
+        hooks_left: how many of the last hooks the iteration of the checkpoint has not run, because
+            a signal has interrupted its evaluation.
         schedule_batch: the images per batch for which the schedule of the configuration is written.
     """
 
@@ -54,6 +56,7 @@ class ResumeState(HookBase):
         self.seed = loader.seed if isinstance(loader, TrainLoader) else max(cfg.SEED, 0)
         self.writers: Sequence[EventWriter] = ()
         self.earlier_seconds = 0.0
+        self.hooks_left = 0
         self.schedule_batch = cfg.SOLVER.IMS_PER_BATCH
         self._started = time.perf_counter()
         self._loaded: dict[str, Any] = {}
@@ -83,6 +86,7 @@ class ResumeState(HookBase):
             "schedule_batch": self.schedule_batch,
             "log_sizes": log_sizes(Path(self.cfg.OUTPUT_DIR)),
             "metrics": {} if storage is None else last_metrics(storage, self.trainer.iter),
+            "hooks_left": self.trainer.hooks_left,
             "written": [writer._last_write for writer in _file_writers(self.writers)],
             **circumstances(self.cfg),
         }
@@ -91,6 +95,8 @@ class ResumeState(HookBase):
         self._loaded = state_dict
         self.earlier_seconds = float(state_dict["seconds"])
         self.schedule_batch = int(state_dict["schedule_batch"])
+        if state_dict["batch"] == self.cfg.SOLVER.IMS_PER_BATCH:
+            self.hooks_left = int(state_dict.get("hooks_left", 0))
         if self.cfg.SEED < 0:  # a random seed that the run has chosen
             self.seed = int(state_dict["seed"])
             if isinstance(self.loader, TrainLoader):

@@ -38,6 +38,7 @@ from ccsa.engine.solver import (
     restore_solver_settings,
     solver_settings,
 )
+from ccsa.engine.stop_signals import RunStopped, StopSignals
 from ccsa.engine.stored_classes import class_layers_to_restart, dataset_classes
 from ccsa.engine.trackers import build_tracker
 from ccsa.engine.train_step import TrainStep
@@ -93,6 +94,8 @@ class Trainer(DefaultTrainer):
     """
 
     iter: int
+    stopped_early = False  # by EarlyStopping
+    stopped = False  # by a signal
 
     def __init__(self, cfg: CfgNode, progress: Mapping[str, Any] | None = None):
         TrainerBase.__init__(self)
@@ -124,11 +127,12 @@ class Trainer(DefaultTrainer):
         self.checkpointer.entries = classes_entry(dataset_classes(cfg.DATASETS.TRAIN))
         self.start_iter = 0
         self.last_updated_iter: int | None = None  # the last iteration that updated the weights
+        self.hooks_left = 0  # of that iteration
+        self.signals = StopSignals()
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
         self.average = MovingAverage(cfg.MODEL.EMA.DECAY) if cfg.MODEL.EMA.ENABLED else None
         self.evaluations = Evaluations(cfg, self.test)
-        self.stopped_early = False
         self.progress = ResumeState(cfg, data_loader)
         self.register_hooks([self.progress, LogGamma(), *self.build_hooks()])
 
@@ -233,20 +237,52 @@ class Trainer(DefaultTrainer):
                 "GPU that sum in any order may still give other roundings"
             )
 
+    def before_train(self) -> None:
+        super().before_train()
+        left, self.progress.hooks_left = self.progress.hooks_left, 0
+        if left:  # the run was stopped in the evaluation of its last iteration
+            self.iter = self.storage.iter = self.start_iter - 1
+            self._run_hooks(left)
+
     def after_train(self) -> None:
         # If a run was killed in its last evaluation, the loop of the resumed run has no iteration
         # left, and Detectron2 counts one that does not exist.
         self.iter = min(self.iter, max(self.start_iter, self.max_iter))
-        super().after_train()
+        if not self.stopped:
+            super().after_train()
+            return
+        for hook in self._hooks:  # the others would evaluate
+            if isinstance(hook, Writers):
+                hook.after_train()
 
     def run_step(self) -> None:
         super().run_step()
-        self.last_updated_iter = self.iter
+        self.last_updated_iter, self.hooks_left = self.iter, len(self._hooks)
+
+    def after_step(self) -> None:
+        self._run_hooks(len(self._hooks))
+        number = self.signals.agreed()
+        if number:
+            self.stopped = True
+            raise RunStopped(number, everywhere=True)
+
+    def _run_hooks(self, count: int) -> None:
+        """Call the last ``count`` hooks after an iteration. A checkpoint that is saved meanwhile
+        states how many are left, unless it is the last hook that saves it."""
+        for left, hook in zip(range(count, 0, -1), self._hooks[-count:], strict=True):
+            self.hooks_left = 0 if isinstance(hook, hooks.PeriodicCheckpointer) else left
+            hook.after_step()
+        self.hooks_left = 0
 
     def evaluate(self) -> OrderedDict:
         """Evaluate the weights, and their moving average if there is one."""
         average = None if self.average is None else self.average.model
-        results = self.evaluations.run(self.checkpointer.model, average)
+        try:
+            with self.signals.interrupting():
+                results = self.evaluations.run(self.checkpointer.model, average)
+        except RunStopped:
+            self.stopped = True
+            raise
         self._last_eval_results = results  # Detectron2 compares it with TEST.EXPECTED_RESULTS
         return results
 
@@ -308,7 +344,7 @@ class Trainer(DefaultTrainer):
         return self.evaluations.results
 
     def train(self) -> dict | None:
-        """Train to the end. An interrupt, a sample that cannot be read, or too little memory first
+        """Train to the end. A signal, a sample that cannot be read, or too little memory first
         saves a checkpoint to resume from.
 
         Returns:
@@ -316,17 +352,33 @@ class Trainer(DefaultTrainer):
 
         Raises:
             UserError: a sample cannot be read, or the loss is not finite.
+            RunStopped: a signal has asked the run to stop; see :mod:`ccsa.engine.stop_signals`.
         """
         try:
-            super().train()
+            with self.signals:
+                super().train()
         except TrainingStopped as stop:
             logger.info("%s", stop)
             self._save_final()
+        except RunStopped as stop:
+            self._save_stopped(str(stop))
+            raise
         except (KeyboardInterrupt, UserError, MemoryError, RuntimeError) as error:
-            foreseen = isinstance(error, KeyboardInterrupt | UserError) or out_of_memory(error)
-            if foreseen and self.last_updated_iter is not None and comm.is_main_process():
-                self.iter = self.last_updated_iter  # the interrupted iteration does not count
-                self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
-                logger.info("stopped after %d iterations; --resume continues", self.iter + 1)
+            if self.signals.number:  # the signal has also reached what this process depends on
+                self._save_stopped(str(error))
+                raise RunStopped(self.signals.number, everywhere=False) from None
+            if isinstance(error, KeyboardInterrupt | UserError) or out_of_memory(error):
+                self._save_stopped("stopped")
             raise
         return self.results
+
+    def _save_stopped(self, reason: str) -> None:
+        """Save a checkpoint of the last iteration that is complete, in the main process."""
+        if self.last_updated_iter is None or not comm.is_main_process():
+            return
+        done = self.last_updated_iter + 1
+        due = done % self.cfg.SOLVER.CHECKPOINT_PERIOD == 0 or done == self.max_iter
+        if self.hooks_left or not due:  # otherwise a hook has saved it
+            self.iter = self.last_updated_iter  # an interrupted iteration does not count
+            self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+        logger.info("%s after %d iterations; --resume continues", reason, done)
