@@ -222,6 +222,15 @@ class Predictor:
         """
         return annotate_folder(self, Path(folder), Path(output), overwrite=overwrite)
 
+    def prepare(self, image: Picture) -> dict[str, Any]:
+        """Return the input of :attr:`model` for one image, in Detectron2's format, for example for
+        ``ccsa.analysis.attention_maps(predictor.model, [predictor.prepare(image)])``.
+
+        Args:
+            image: see :meth:`__call__`.
+        """
+        return self._runner.prepare(self.read(image))
+
     def _predict(
         self, images: Sequence[np.ndarray], size: tuple[int, int] | None = None
     ) -> list[Prediction]:
