@@ -48,11 +48,10 @@ from ccsa.engine.launchers import apply_launcher, launcher
 from ccsa.engine.local_processes import launch
 from ccsa.engine.own_data import add_data_arguments, data_table
 from ccsa.engine.resume_changes import read_progress
-from ccsa.errors import reports_user_errors
+from ccsa.errors import UserError, reports_user_errors
 from ccsa.utils.user_code import import_user_code
 
 
-@reports_user_errors
 def work(cfg: CfgNode, args: argparse.Namespace) -> None:
     """Train or evaluate. Every process of the job runs this function."""
     import_user_code(args.imports)  # this may be a process of its own
@@ -92,7 +91,12 @@ def main() -> None:
         apply_launcher(found, args)
     if found and found.place.rank > 0:  # rank 0 prints the same
         logging.getLogger("ccsa").addHandler(logging.NullHandler())
-    cfg = setup_cfg(args)
+    try:
+        cfg = setup_cfg(args)
+    except UserError:
+        # The launcher stops this process when the first one of the machine has reported the error.
+        time.sleep(3.0 if found and found.place.local_rank else 0.0)
+        raise
     args.header = "\n\n".join(filter(None, (data_table(cfg), getattr(args, "data_settings", ""))))
     if args.header and not (found and found.place.rank):
         print(args.header + "\n", flush=True)

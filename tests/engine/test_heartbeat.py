@@ -123,6 +123,32 @@ def test_work_and_waiting_raise_no_alarm(start):
     assert [rank.output.read_text() for rank in ranks] == ["", "", ""]
 
 
+def test_a_process_that_has_reported_an_error_gives_the_others_time(start):
+    """Rank 0 writes a checkpoint, which takes longer than the allowed silence; rank 1 waits for
+    it in an operation that fails."""
+
+    def act(beating):
+        if beating.place.rank == 2:
+            print("first" if beating.first_to_report() else "later")
+            beating.leave()
+            return
+        time.sleep(3)
+        print(beating.explain())
+
+    ranks = start(3, act, seconds=1.0)
+    assert [rank.wait() for rank in ranks] == [0, 0, 0]
+    assert ranks[2].output.read_text() == "first\n"
+    for rank in (0, 1):
+        printed = ranks[rank].output.read_text()
+        assert printed.startswith("rank 2 of 3 (process 102 on host2) has ended with an error")
+
+
+def test_one_of_several_errors_is_reported(start):
+    ranks = start(3, lambda beating: print(beating.first_to_report()))
+    assert [rank.wait() for rank in ranks] == [0, 0, 0]
+    assert sorted(rank.output.read_text() for rank in ranks) == ["False\n", "False\n", "True\n"]
+
+
 def test_the_allowed_silence_can_be_set(monkeypatch):
     monkeypatch.delenv(heartbeat.SECONDS, raising=False)
     assert patience() == 20

@@ -1,9 +1,12 @@
 """Runs that torchrun starts: one folder, restarts that continue exactly, and several hosts."""
 
+import json
 import os
 import time
 
 import pytest
+import train_net
+from support.forked import call, fork
 from support.hosts import permitted, two_hosts
 from support.launched_runs import start_ranks, started, torchrun, words, write_clips
 from support.resumed_runs import differences, rows
@@ -26,15 +29,18 @@ def clips(datasets):
 
 @pytest.fixture
 def run(root, clips, tmp_path, monkeypatch):
-    """Return the function that runs two processes under an id, and returns the exit status of each
-    and what they have printed."""
+    """Return the function that runs two processes, and returns the exit status of each and what
+    they have printed. The id is that of torchrun, or the number of a job of Slurm."""
     used = []
     monkeypatch.setattr(heartbeat, "_INTERVAL", 0.1)
 
-    def run(output, run_id, kill=""):
+    def run(output, run_id, kill="", options=(), first=()):
         used.append(tmp_path / f"{output}-{len(used)}.txt")
-        variables = {**clips, "TORCHELASTIC_RUN_ID": run_id, "KILL_AT": kill}
-        ranks = start_ranks(words(root, tmp_path / output), used[-1], variables)
+        name = "SLURM_JOB_ID" if run_id.isdigit() else "TORCHELASTIC_RUN_ID"
+        variables = {**clips, name: run_id, "KILL_AT": kill}
+        ranks = start_ranks(
+            [*first, *words(root, tmp_path / output, *options)], used[-1], variables
+        )
         return [rank.wait() for rank in ranks], used[-1].read_text()
 
     return run
@@ -62,6 +68,34 @@ def test_the_same_id_continues_and_another_one_does_not(run, whole, tmp_path):
     assert codes == [0, 0] and "Starting training from iteration 6" in printed, printed[-3000:]
     assert differences(whole, tmp_path / "parts") == []
     assert [row["iteration"] for row in rows(whole)] == [10, 5, 11]
+
+
+def test_evaluations_in_one_and_two_processes_and_after_training_agree(root, run, whole, tmp_path):
+    """All bits. The processes of the training have different statistics of batch norm."""
+    options = ("MODEL.WEIGHTS", whole / "model_final.pth")
+    codes, printed = run("two", "one", options=options, first=["--eval-only"])
+    assert codes == [0, 0], printed[-3000:]
+    single = ["--eval-only", *words(root, tmp_path / "single", *options)]
+    assert fork(lambda: call(train_net, single), tmp_path / "single.txt").wait() == 0
+    assert results(tmp_path / "single") == results(tmp_path / "two") == results(whole)
+    assert len(set(results(whole)["sem_seg"].values())) > 10
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())["results"]
+
+
+def test_a_job_of_slurm_continues_when_it_is_requeued(run, whole, tmp_path):
+    assert run("parts", "4711", f"0:4:itself:{tmp_path / 'killed'}")[0] == [-9, 75]
+    codes, printed = run("parts", "4711")
+    assert codes == [0, 0] and "Starting training from iteration 3" in printed, printed[-3000:]
+    assert differences(whole, tmp_path / "parts") == []
+
+
+def test_an_error_of_all_processes_is_reported_once(run):
+    codes, printed = run("diverged", "one", options=("SOLVER.BASE_LR", "1e6"))
+    assert codes == [2, 2] and printed.count("error: ") == 1, printed[-3000:]
+    assert "the weights were not updated" in printed and "Traceback" not in printed
 
 
 def test_torchrun_restarts_a_killed_process_exactly(root, clips, whole, tmp_path):

@@ -15,6 +15,7 @@ from ccsa.utils.run_folders import RUN_ID
 
 LONGER = ("SOLVER.MAX_ITER", "31", "SOLVER.STEPS", "(20,)", "TEST.EVAL_PERIOD", "12")
 FAILURES = "any:4:host:{0}/a,any:16:launcher:{0}/b,any:25:host:{0}/c"
+CRASHES = "any:4:itself:{0}/a,any:16:itself:{0}/b,any:25:itself:{0}/c"  # torchrun goes on
 
 
 class Loopback:
@@ -35,8 +36,11 @@ def hosts():
         yield Loopback()
 
 
+@pytest.mark.parametrize(
+    ("disable_sharing", "kill", "fails"), [("0", CRASHES, 0), ("1", FAILURES, 3)]
+)
 def test_a_host_that_fails_three_times_changes_nothing(
-    root: Path, tmp_path: Path, hosts: TwoHosts | Loopback
+    root: Path, tmp_path: Path, hosts: TwoHosts | Loopback, disable_sharing, kill, fails
 ):
     write_clips(tmp_path / "datasets")
     data = {"DETECTRON2_DATASETS": str(tmp_path / "datasets"), "CUDA_VISIBLE_DEVICES": ""}
@@ -49,27 +53,28 @@ def test_a_host_that_fails_three_times_changes_nothing(
         *("--rdzv-backend", "c10d", "--rdzv-endpoint", f"{hosts.names[0]}:{free_port()}"),
     )
     command = torchrun(root, options, words(root, tmp_path / "parts", *LONGER))
-    variables = {**data, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    variables = {**data, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": disable_sharing}
     logs = [tmp_path / f"host{host}.txt" for host in range(2)]
     first = started(hosts.words(0, *command), logs[0], **variables)
     other, failures = None, 0
     try:
         time.sleep(5.0)  # on one machine, the first torchrun must hold the rendezvous
         while True:
-            kill = FAILURES.format(tmp_path)
-            other = started(hosts.words(1, *command), logs[1], **variables, KILL_AT=kill)
+            more = {**variables, "KILL_AT": kill.format(tmp_path)}
+            other = started(hosts.words(1, *command), logs[1], **more)
             if other.wait(300) != -9:
                 break
             failures += 1
             wait_for(lambda: not workers(tmp_path / "parts"), 10)
-        assert (first.wait(300), other.returncode, failures) == (0, 0, 3), printed(logs)
+        assert (first.wait(300), other.returncode, failures) == (0, 0, fails), printed(logs)
     finally:
         for process in filter(None, (first, other)):
             process.kill()
     assert (tmp_path / "parts" / RUN_ID).read_text() == "torchrun NAME\n"
     assert differences(tmp_path / "whole", tmp_path / "parts") == [], printed(logs)
+    assert all((tmp_path / marker).exists() for marker in "abc")
     text = logs[0].read_text()
-    assert text.count("does not answer: it or its machine has stopped") == 3, text[-6000:]
+    assert text.count("does not answer: it or its machine has stopped") == fails, text[-6000:]
     assert "Traceback (most recent call last)" not in text
 
 

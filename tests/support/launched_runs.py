@@ -45,26 +45,39 @@ def start_ranks(
     machines: int = 1,
     enter: Callable[[int], object] = lambda rank: None,
 ) -> list[Forked]:
-    """Start two processes as torchrun does, but by forks, which need no imports.
+    """Start two processes as torchrun or srun does, but by forks, which need no imports.
 
     Args:
         call_words: the command line of the run.
         log: the file for what they print; with two machines, that of rank 1 ends in ``.1``.
-        variables: of the environment, among them ``TORCHELASTIC_RUN_ID``.
+        variables: of the environment, among them ``TORCHELASTIC_RUN_ID`` or ``SLURM_JOB_ID``.
         machines: 1 or 2.
         enter: is called first in each process.
     """
-    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": str(2 // machines)}
-    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), **variables}
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), **variables}
+    of_rank = slurm_variables if "SLURM_JOB_ID" in variables else torch_variables
 
     def run(rank: int) -> None:
-        local = {"RANK": str(rank), "LOCAL_RANK": str(rank if machines == 1 else 0)}
-        os.environ.update({**common, **local})
+        os.environ.update({**common, **of_rank(rank, machines)})
         enter(rank)
         call(train_net, call_words)
 
     logs = [log, log if machines == 1 else log.with_suffix(".1")]
     return [fork(lambda rank=rank: run(rank), logs[rank]) for rank in range(2)]
+
+
+def torch_variables(rank: int, machines: int) -> dict[str, str]:
+    """Return what torchrun tells a process about its place, of two on one or two machines."""
+    local_rank, local_size = (str(rank), "2") if machines == 1 else ("0", "1")
+    ranks = {"RANK": str(rank), "LOCAL_RANK": local_rank}
+    return {**ranks, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": local_size}
+
+
+def slurm_variables(rank: int, machines: int) -> dict[str, str]:
+    """Return what srun tells a process about its place, of two on one machine."""
+    assert machines == 1
+    ranks = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0"}
+    return {**ranks, "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2"}
 
 
 def started(command: list[str], log: Path, **variables: str) -> subprocess.Popen:

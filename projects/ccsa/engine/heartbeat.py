@@ -25,6 +25,9 @@ CONNECTION_LOST = 75
 SECONDS = "CCSA_HEARTBEAT_SECONDS"  # environment variable
 _DEFAULT, _LEAST = 20.0, 3.0
 _INTERVAL = 1.0  # seconds between two beats
+_LEFT = "left"  # the last beat of a process that ends with an error
+# Seconds that the others may go on then: the main process may be writing a checkpoint.
+AFTER_ERROR = 120.0
 _SUSPICIOUS = 4  # missing beats of a process after which it is named if a connection has failed
 
 
@@ -97,7 +100,7 @@ class Heartbeat:
         self._allowed = seconds / _INTERVAL  # beats that may be missing
         self._watched = list(range(place.world_size)) if place.rank == 0 else [0]
         self._unreached = 0  # intervals in which the store did not answer
-        self._stopped = threading.Event()
+        self._stopped, self._leaving, self._explaining = threading.Event(), False, False
         self._threads = [
             threading.Thread(target=target, name=target.__name__, daemon=True)
             for target in (self._beat, self._watch)
@@ -114,6 +117,20 @@ class Heartbeat:
         for thread in self._threads:
             thread.join(5.0)
 
+    def leave(self) -> None:
+        """Let the others know that this process ends with an error, which it has reported."""
+        self._leaving = True
+        self.stop()
+
+    def first_to_report(self) -> bool:
+        """Return whether no other process has reported an error so far. Most errors occur in all
+        processes at the same time."""
+        try:
+            store = PrefixStore(self._name, connect(self.place.address, 5.0))
+            return store.add("reports", 1) == 1
+        except RuntimeError:  # rank 0 has ended
+            return True
+
     def _beat(self) -> None:
         """Write and read beats until the store is gone. A cut connection blocks this thread."""
         try:
@@ -124,6 +141,8 @@ class Heartbeat:
                 store.set(_key(self.place.rank), str(count))
                 self._read(store)
                 self._unreached = 0
+            if self._leaving:
+                store.set(_key(self.place.rank), _LEFT)
         except RuntimeError:
             return
 
@@ -141,15 +160,21 @@ class Heartbeat:
     def _silent_ranks(self) -> set[int]:
         """Return the ranks of which too many beats are missing, and about as many as of the one
         that has been silent for longest."""
-        least = max(self._allowed, max(self._silent) - 1)
-        return {rank for rank, missing in enumerate(self._silent) if missing >= least}
+        least = max(self._silent) - 1
+        return {r for r, n in enumerate(self._silent) if n >= max(least, self._allowed_for(r))}
+
+    def _allowed_for(self, rank: int) -> float:
+        """Return how many beats of a rank may be missing."""
+        if self._last[rank] == _LEFT.encode() and not self._explaining:
+            return max(self._allowed, AFTER_ERROR / _INTERVAL)
+        return self._allowed
 
     def _watch(self) -> None:
         while not self._stopped.wait(_INTERVAL):
             self._unreached += 1
-            if lost := self._found():
+            if (lost := self._found()) and not self._explaining:
                 self._let_others_read()
-                if not self._stopped.is_set():
+                if not (self._stopped.is_set() or self._explaining):
                     print(f"error: {self.message(lost)}", file=sys.stderr, flush=True)
                     os._exit(CONNECTION_LOST)  # the main thread may wait for the lost process
 
@@ -168,7 +193,7 @@ class Heartbeat:
         of it. This takes a few seconds, and up to the allowed silence if no process is silent."""
         give_up = time.monotonic() + self.seconds + 2 * _INTERVAL
         self._watched = list(range(self.place.world_size))
-        self._allowed = _SUSPICIOUS
+        self._explaining, self._allowed = True, _SUSPICIOUS
         lost: set[int] = set()
         while not lost and time.monotonic() < give_up:
             time.sleep(_INTERVAL / 5)
@@ -184,10 +209,18 @@ class Heartbeat:
             f"rank {rank} of {size} (process {self.peers[rank].pid} on {self.peers[rank].host})"
             for rank in sorted(lost)
         )
-        what = f"{named} does not answer" if lost else f"another of the {size} processes is gone"
+        if lost and all(self._last[rank] == _LEFT.encode() for rank in lost):
+            what = f"{named} has ended with an error, which it has reported"
+        elif lost:
+            what = (
+                f"{named} does not answer: it or its machine has stopped, or the network is "
+                "interrupted"
+            )
+        else:
+            what = f"the connection to another of the {size} processes is lost"
         return (
-            f"{what}: it or its machine has stopped, or the network is interrupted; so rank "
-            f"{self.place.rank} ends, and --resume or a restart by the launcher continues the run"
+            f"{what}; so rank {self.place.rank} ends, and --resume or a restart by the launcher "
+            "continues the run"
         )
 
 

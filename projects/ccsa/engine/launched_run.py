@@ -47,8 +47,8 @@ def launch_within(
         found: the launcher.
 
     Raises:
-        UserError: the run cannot start; only one process of the job raises it.
-        SystemExit: another process of the job is gone, or has raised an error.
+        UserError: the run cannot start.
+        SystemExit: another process of the job is gone, or has reported an error.
     """
     if not cfg.OUTPUT_DIR:
         raise UserError(
@@ -132,27 +132,20 @@ def _check_is_shared(folder: Path, job: str) -> None:
 
 
 def together(step: Callable[[], Result]) -> Any:
-    """Call a function in each process of the job; if it raises in one, no process goes on.
+    """Call a function in each process of the job; if it raises in one, it raises in all of them.
 
     Returns:
         What the function has returned in the process of rank 0.
 
     Raises:
-        UserError: in the first process that has raised one.
-        SystemExit: in the others.
+        UserError: the one of the first process that has raised one.
     """
-    result, problem = None, None
+    result, problem = None, ""
     try:
         result = step()
     except UserError as error:
-        problem = error
-    failed = comm.all_gather(problem is not None)
-    if not any(failed):
-        return comm.all_gather(result)[0]
-    if failed.index(True) != comm.get_rank():
-        # The message of the other process must be on the screen before the launcher notices that
-        # this one has ended, and stops all of them.
-        time.sleep(2.0)
-        sys.exit(2)
-    assert problem is not None
-    raise problem
+        problem = str(error)
+    answers = comm.all_gather((problem, result))
+    if problems := [text for text, _ in answers if text]:
+        raise UserError(problems[0])
+    return answers[0][1]

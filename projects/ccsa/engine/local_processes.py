@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from ccsa.engine.heartbeat import CONNECTION_LOST, Place
+from ccsa.engine.heartbeat import AFTER_ERROR, CONNECTION_LOST, Place
 from ccsa.engine.process_group import run_in_job
 from ccsa.errors import reports_user_errors
 
@@ -32,9 +32,7 @@ _STOPPING = [
     if hasattr(signal, name)
 ]
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
-# Seconds that the other processes have to end by themselves when one was killed, and when one
-# reports an error: then the main process may be writing a checkpoint.
-AFTER_SIGNAL, AFTER_ERROR = 5.0, 60.0
+AFTER_SIGNAL = 5.0  # seconds that the other processes have to end by themselves
 
 
 def launch(
