@@ -18,6 +18,7 @@ output/<config>+<overlay>.../.
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import time
@@ -40,6 +41,7 @@ from ccsa.engine import (
     choose_output_dir,
     describe_device,
     finish_run,
+    record_config,
     setup_cfg,
     start_run,
 )
@@ -49,6 +51,7 @@ from ccsa.engine.local_processes import launch
 from ccsa.engine.own_data import add_data_arguments, data_table
 from ccsa.engine.resume_changes import read_progress
 from ccsa.errors import UserError, reports_user_errors
+from ccsa.utils.run_lock import RunLock
 from ccsa.utils.user_code import import_user_code
 
 
@@ -63,10 +66,12 @@ def work(cfg: CfgNode, args: argparse.Namespace) -> None:
         model = Trainer.build_model(cfg)
         checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        record_config(cfg)
         results: Mapping = Trainer.test(cfg, model)
     else:
         trainer = Trainer(cfg, read_progress(cfg.OUTPUT_DIR) if args.resume else None)
         trainer.resume_or_load(resume=args.resume)
+        record_config(cfg)
         trainer.train()
         model, results = trainer.checkpointer.model, trainer.results or {}
         earlier_seconds = trainer.progress.earlier_seconds
@@ -111,7 +116,9 @@ def main() -> None:
     cfg.defrost()
     cfg.OUTPUT_DIR = str(folder)
     cfg.freeze()
-    launch(work, (cfg, args), args, cfg.MODEL.DEVICE)
+    # The processes of other machines share the folder, which that of rank 0 has locked.
+    with RunLock(folder) if args.machine_rank == 0 else contextlib.nullcontext():
+        launch(work, (cfg, args), args, cfg.MODEL.DEVICE)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import json
 import pytest
 from torch import nn
 
-from ccsa.engine import finish_run, run_lifecycle, setup_cfg, start_run
+from ccsa.engine import finish_run, record_config, run_lifecycle, setup_cfg, start_run
 
 
 @pytest.fixture
@@ -79,6 +79,8 @@ def test_a_started_run_has_its_configuration_and_logs(cfg, tmp_path, monkeypatch
         run_lifecycle, "setup_logger", lambda folder, name, **_: logs.append((folder, name))
     )
     start_run(cfg)
+    assert not (tmp_path / "config.yaml").exists()  # the weights may not fit
+    record_config(cfg)
     assert (tmp_path / "config.yaml").read_text() == cfg.dump()
     assert logs == [(str(tmp_path), name) for name in ("fvcore", "detectron2", "ccsa")]
 

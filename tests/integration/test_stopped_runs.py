@@ -5,14 +5,17 @@ import signal
 import subprocess
 
 import pytest
+import torch
 from detectron2.engine import HookBase
 from support import own_scenes
 from support.exact_resume import SCHEDULE, SMALL
 from support.resumed_runs import differences, train
 from support.run_tools import command, environment
 
+from ccsa.checkpoint.checkpoint_files import write_checkpoint
 from ccsa.engine.evaluations import Evaluations
 from ccsa.engine.stop_signals import RunStopped
+from ccsa.utils.run_lock import RunLock
 
 pytestmark = pytest.mark.slow
 
@@ -88,3 +91,47 @@ def test_processes_agree_on_the_last_iteration(root, tmp_path):
     assert "stopped by SIGUSR1 after 5 iterations; --resume continues" in printed
     assert "Traceback" not in printed and "lost the connection" not in printed
     assert (tmp_path / "run/last_checkpoint").read_text() == "model_0000004.pth"
+
+
+@pytest.fixture
+def call(run_tool, root, seven_scenes, tmp_path, monkeypatch):
+    """A function that calls tools/train_net.py in this process, for the folder ``run``."""
+    import train_net
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words):
+        config = ("--config-file", root / "configs/own/ccnet.yaml", "--data", seven_scenes)
+        options = (*SCHEDULE, "DATASETS.TEST", "()", "DATALOADER.NUM_WORKERS", 0)
+        status, _, err = run_tool(train_net, *config, *words, *options, "OUTPUT_DIR", "run")
+        return status, err
+
+    return call
+
+
+def files(folder):
+    """Return the contents of the files that a rejected run must not change."""
+    paths = [path for path in folder.glob("*") if path.name not in ("log.txt", "run.lock")]
+    return {path.name: path.read_bytes() for path in paths if path.is_file()}
+
+
+def test_a_rejected_run_changes_nothing(call, tmp_path):
+    assert call() == (0, "")
+    folder = tmp_path / "run"
+    before = files(folder)
+    with RunLock(folder):  # of a run that is going on
+        status, err = call("--resume")
+    assert status == 2 and "another run is using run (process " in err and files(folder) == before
+    whole = torch.load(folder / "model_final.pth", weights_only=True)
+    gamma = next(key for key in whole["model"] if key.endswith("gamma"))
+    without_gamma = {**whole, "model": {k: v for k, v in whole["model"].items() if k != gamma}}
+    without_trainer = {key: value for key, value in whole.items() if key != "trainer"}
+    for content, message in (
+        (without_gamma, "does not contain the whole model: 1 missing"),
+        (without_trainer, "cannot be resumed from, because it has no state of the trainer"),
+    ):
+        write_checkpoint(content, folder / "model_final.pth")
+        before = files(folder)
+        status, err = call("--resume", "SEED", 7)
+        assert status == 2 and message in err, err
+        assert "Traceback" not in err and files(folder) == before

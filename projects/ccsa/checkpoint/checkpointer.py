@@ -66,6 +66,7 @@ class Checkpointer(DetectionCheckpointer):
         self.report: LoadReport | None = None
         self._source = WeightsSource("")
         self._option = _OPTION
+        self._resuming = False
 
     def save(self, name: str, *, is_last: bool = True, **kwargs: Any) -> None:
         """Write ``<name>.pth`` and make it the last checkpoint.
@@ -117,11 +118,12 @@ class Checkpointer(DetectionCheckpointer):
         Returns, raises:
             As :meth:`load`.
         """
-        self._option = _RESUME_OPTION if resume and self.has_checkpoint() else _OPTION
+        self._resuming = resume and self.has_checkpoint()
+        self._option = _RESUME_OPTION if self._resuming else _OPTION
         try:
             return super().resume_or_load(path, resume=resume)
         finally:
-            self._option = _OPTION
+            self._option, self._resuming = _OPTION, False
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load weights into the model.
@@ -180,7 +182,8 @@ class Checkpointer(DetectionCheckpointer):
         """Load a state dict, then check and log the report.
 
         Raises:
-            UserError: the checkpoint has no state dict, or not enough of it fits the model.
+            UserError: the checkpoint has no state dict, or not enough of it fits the model. To be
+                resumed from, it must contain every tensor, and the state of the trainer.
         """
         state = checkpoint["model"] = state_within(checkpoint["model"])
         problem = state_problem(state)
@@ -198,7 +201,11 @@ class Checkpointer(DetectionCheckpointer):
         ]
         loaded = len(keys) - len(missing) - len(mismatched)
         report = LoadReport(loaded, missing, unexpected, mismatched)
-        problem = report.problem(training=self.training)
+        # The run itself has written a checkpoint that is resumed from, so everything must fit.
+        problem = report.problem(training=self.training and not self._resuming)
+        lacking = [name for name in self.checkpointables if name not in checkpoint]
+        if self._resuming and lacking and not problem:
+            problem = f"it cannot be resumed from, because it has no state of the {lacking[0]}"
         if problem:
             raise self._source.error(f"{problem}{self._conversion_hint(file_keys)}")
         report.log(logger)

@@ -25,8 +25,10 @@ from ccsa.engine.resume_state import shorten_logs
 from ccsa.errors import UserError
 from ccsa.utils.files import write_text
 from ccsa.utils.run_folders import RUN_ID, choose_output_dir, has_checkpoint
+from ccsa.utils.run_lock import RunLock
 
 Result = TypeVar("Result")
+_ENDING_WITHIN = 60.0  # seconds that the former rank 0 has to notice that the job was restarted
 _VISIBLE_WITHIN = 30.0  # seconds until a file of another machine appears on a shared file system
 # https://github.com/pytorch/pytorch/issues/135712
 _REJOINING = (
@@ -70,18 +72,26 @@ def launch_within(
 def _prepared(
     function: Callable[..., None], cfg: CfgNode, args: argparse.Namespace, found: Launcher
 ) -> None:
-    prepare_run(cfg, args, found)
-    function(cfg, args)
+    lock = RunLock(Path(cfg.OUTPUT_DIR))
+    try:
+        prepare_run(cfg, args, found, lock)
+        function(cfg, args)
+    finally:
+        lock.release()
 
 
-def prepare_run(cfg: CfgNode, args: argparse.Namespace, found: Launcher) -> None:
+def prepare_run(cfg: CfgNode, args: argparse.Namespace, found: Launcher, lock: RunLock) -> None:
     """Check a run and prepare its folder, in all processes of the job together.
 
-    The first process of each machine checks the run; rank 0 decides whether it is continued, and
-    writes the id of the job.
+    The first process of each machine checks the run; rank 0 decides whether it is continued, locks
+    the folder, and writes the id of the job.
 
-    Args, raises:
-        As :func:`launch_within`.
+    Args:
+        cfg, args, found: as in :func:`launch_within`.
+        lock: of the folder.
+
+    Raises:
+        UserError, SystemExit: as :func:`launch_within`.
     """
     folder = Path(cfg.OUTPUT_DIR)
     job = f"{found.name} {found.run_id}\n"
@@ -92,7 +102,7 @@ def prepare_run(cfg: CfgNode, args: argparse.Namespace, found: Launcher) -> None
         together(functools.partial(check_run, cfg, args))
     else:
         together(lambda: None)
-    together(functools.partial(_create, cfg, args, restarted, job))
+    together(functools.partial(_create, cfg, args, restarted, job, lock))
     together(functools.partial(_check_is_shared, folder, job))
 
 
@@ -102,7 +112,9 @@ def _stored_job(folder: Path) -> str:
     return ""
 
 
-def _create(cfg: CfgNode, args: argparse.Namespace, restarted: bool, job: str) -> None:
+def _create(
+    cfg: CfgNode, args: argparse.Namespace, restarted: bool, job: str, lock: RunLock
+) -> None:
     """Create the folder, or remove what a run has left that was stopped before its first
     checkpoint; and write the id of the job. Only rank 0 does anything."""
     if not comm.is_main_process():
@@ -110,7 +122,8 @@ def _create(cfg: CfgNode, args: argparse.Namespace, restarted: bool, job: str) -
     folder = Path(cfg.OUTPUT_DIR)
     if not restarted:
         choose_output_dir(cfg, args)  # raises an error if the folder contains another run
-    elif not (args.resume or args.eval_only):
+    lock.acquire(_ENDING_WITHIN if restarted else 0.0)
+    if restarted and not (args.resume or args.eval_only):
         shorten_logs(folder, {})
     write_text(folder / RUN_ID, job)
 

@@ -26,8 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def start_run(cfg: CfgNode, header: str = "") -> None:
-    """Open the log of this process, write the configuration into the run folder, set the seeds, and
-    register the user's own data.
+    """Open the log of this process, set the seeds, and register the user's own data.
 
     Every process of the job calls this once. On the CPU, the processes of a machine share its
     threads.
@@ -35,9 +34,6 @@ def start_run(cfg: CfgNode, header: str = "") -> None:
     Args:
         cfg: the configuration of the run.
         header: text that has been printed already; the main process writes it to the log.
-
-    Raises:
-        UserError: the configuration cannot be written.
     """
     rank = comm.get_rank()
     register_own_data(cfg)
@@ -48,10 +44,21 @@ def start_run(cfg: CfgNode, header: str = "") -> None:
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name=name)
     if torch.device(cfg.MODEL.DEVICE).type == "cpu":
         torch.set_num_threads(max(1, torch.get_num_threads() // comm.get_local_size()))
-    if comm.is_main_process():
-        write_text(Path(cfg.OUTPUT_DIR) / CONFIG, cfg.dump())
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+
+
+def record_config(cfg: CfgNode) -> None:
+    """Write the configuration into the run folder, in the main process.
+
+    This is called once the weights are loaded, so that a run that cannot be resumed with this
+    configuration keeps its own.
+
+    Raises:
+        UserError: the configuration cannot be written.
+    """
+    if comm.is_main_process():
+        write_text(Path(cfg.OUTPUT_DIR) / CONFIG, cfg.dump())
 
 
 def finish_run(cfg: CfgNode, model: nn.Module, results: Mapping, seconds: float) -> None:
