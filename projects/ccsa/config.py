@@ -7,7 +7,15 @@ the comment above a key describes it. Run ``python tools/document_config.py`` af
 from detectron2.config import CfgNode
 
 # Former names of keys. Files, the config.yaml of existing runs, and KEY VALUE pairs may use them.
-RENAMED_KEYS = {"MODEL.SEM_SEG_HEAD.CONTEXT": "MODEL.SEM_SEG_HEAD.BLOCKS"}
+RENAMED_KEYS = {
+    "MODEL.SEM_SEG_HEAD.CONTEXT": "MODEL.SEM_SEG_HEAD.BLOCKS",
+    "TEST.SLIDING_WINDOW.ENABLED": "TEST.TILES.ENABLED",
+}
+# Former keys whose value is converted, and the keys that replace them.
+CONVERTED_KEYS = {
+    "TEST.SLIDING_WINDOW.CROP": "TEST.TILES.SIZE",
+    "TEST.SLIDING_WINDOW.STRIDE": "TEST.TILES.OVERLAP",
+}
 
 
 def add_ccsa_config(cfg: CfgNode) -> None:
@@ -335,13 +343,23 @@ def _add_inference_keys(cfg: CfgNode) -> None:
     # What windows, scales and flips average: "logits", as in the official CCNet code, or "softmax".
     keys.SEM_SEG_AVERAGE = "logits"
 
+    keys.TILES = CfgNode()
+    # Whether the model is applied to overlapping tiles of the (resized) test image, also called a
+    # sliding window. Scores are averaged where tiles overlap, and objects are merged. To keep small
+    # objects of large images, set INPUT.MIN_SIZE_TEST to 0, so that images are not resized.
+    keys.TILES.ENABLED = False
+    # The height and width of a tile. A smaller image is one tile of its own size.
+    keys.TILES.SIZE = [769, 769]
+    # The vertical and horizontal overlap of neighbors, at least the size of large objects. The
+    # official CCNet code uses about 1 / 3 of the size.
+    keys.TILES.OVERLAP = [256, 256]
+
     keys.SLIDING_WINDOW = CfgNode()
-    # Whether the model is applied to overlapping windows of the (resized) test image.
-    keys.SLIDING_WINDOW.ENABLED = False
-    # The height and width of a window. A smaller image is one window of its own size.
-    keys.SLIDING_WINDOW.CROP = [769, 769]
-    # The vertical and horizontal step. The official CCNet code uses ceil(2 / 3 of the crop).
-    keys.SLIDING_WINDOW.STRIDE = [513, 513]
+    # The former name of TEST.TILES.SIZE; empty if it is not used.
+    keys.SLIDING_WINDOW.CROP = []
+    # The former form of TEST.TILES.OVERLAP, which is the size minus this step; empty if it is not
+    # used.
+    keys.SLIDING_WINDOW.STRIDE = []
 
     keys.SEM_SEG_AUG = CfgNode()
     # Whether predictions are averaged over scales and flips of the (resized) test image.

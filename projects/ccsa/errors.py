@@ -249,7 +249,7 @@ def out_of_memory(error: BaseException) -> str:
     more = f" ({amount[1]} more needed)" if amount else ""
     return (
         f"there is not enough memory{more}; use smaller images (INPUT.MIN_SIZE_TRAIN, "
-        "INPUT.MIN_SIZE_TEST), a smaller INPUT.CROP.SIZE or TEST.SLIDING_WINDOW.CROP, fewer images "
+        "INPUT.MIN_SIZE_TEST), a smaller INPUT.CROP.SIZE or TEST.TILES.SIZE, fewer images "
         "at a time (SOLVER.IMS_PER_BATCH, or SOLVER.ACCUMULATE for the same batch), fewer "
         "DATALOADER.NUM_WORKERS, or a smaller model"
     )

@@ -324,9 +324,9 @@ def test_settings_that_the_papers_give(root):
     assert (solver.BASE_LR, solver.MAX_ITER, solver.IMS_PER_BATCH) == (0.01, 60000, 8)
     assert (solver.WEIGHT_DECAY, solver.MOMENTUM, solver.WARMUP_ITERS) == (1e-4, 0.9, 0)
     assert (cfg.INPUT.SEM_SEG.SCALE_RANGE, cfg.INPUT.SEM_SEG.SCALE_STEP) == ([0.7, 2.1], 0.1)
-    assert cfg.INPUT.CROP.SIZE == cfg.TEST.SLIDING_WINDOW.CROP == [769, 769]
+    assert cfg.INPUT.CROP.SIZE == cfg.TEST.TILES.SIZE == [769, 769]
     assert (head.ACTIVATION, head.AUX.CHANNELS, head.AUX.WEIGHT) == ("leaky_relu", 512, 0.4)
-    assert head.ALIGN_CORNERS and cfg.TEST.SLIDING_WINDOW.STRIDE == [513, 513]
+    assert head.ALIGN_CORNERS and cfg.TEST.TILES.OVERLAP == [256, 256]
     for name, images, epochs, rate in (
         ("pascal_context/sanet_R_101_os8_480_80ep", 4998, 80, 0.001),
         ("pascal_context/sanet_R_50_os8_480_20ep", 4998, 20, 0.001),
@@ -356,7 +356,7 @@ def test_configs_of_converted_weights_differ_as_the_programs_do(root):
         keys = cfg.MODEL.SEM_SEG_HEAD
         assert head == (keys.ACTIVATION, keys.ALIGN_CORNERS, keys.AUX.CHANNELS)
         assert [line["recurrence"] for line in keys.BLOCKS] == [2]
-        assert sliding == cfg.TEST.SLIDING_WINDOW.ENABLED and cfg.INPUT.MIN_SIZE_TEST == 0
+        assert sliding == cfg.TEST.TILES.ENABLED and cfg.INPUT.MIN_SIZE_TEST == 0
         assert cfg.DATASETS.TEST == ("cityscapes_sem_seg_val",)
 
 

@@ -7,7 +7,7 @@ import pytest
 from detectron2.config import CfgNode, get_cfg
 from support import former_configs
 
-from ccsa.config import RENAMED_KEYS, add_ccsa_config
+from ccsa.config import CONVERTED_KEYS, RENAMED_KEYS, add_ccsa_config
 from ccsa.engine.config_files import read_config_file
 from ccsa.engine.config_values import merge_content
 from ccsa.engine.overlays import apply_overlays
@@ -41,7 +41,12 @@ def test_the_command_gives_the_same_configuration(name):
     add_ccsa_config(cfg)
     merge_content(cfg, read_config_file(file), file)
     found = json.loads(json.dumps(flat(apply_overlays(cfg, overlays, file))))
-    for key, value in former_configs.resolved(name).items():
+    expected = former_configs.resolved(name)
+    sizes, strides = (expected.pop(key) for key in CONVERTED_KEYS)
+    assert found["TEST.TILES.SIZE"] == sizes
+    overlaps = [size - stride for size, stride in zip(sizes, strides, strict=True)]
+    assert found["TEST.TILES.OVERLAP"] == overlaps
+    for key, value in expected.items():
         assert found[RENAMED_KEYS.get(key, key)] == value, key
 
 

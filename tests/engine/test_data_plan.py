@@ -150,8 +150,8 @@ def test_semantic_models_keep_crops_within_the_images(root, name):
         assert long <= 2048 or not planned.INPUT.SEM_SEG.SCALE_RANGE
         if planned.INPUT.CROP.ENABLED:
             assert max(planned.INPUT.CROP.SIZE) <= max(long, max(planned.INPUT.MIN_SIZE_TRAIN)) + 31
-        if planned.TEST.SLIDING_WINDOW.ENABLED:
-            assert planned.TEST.SLIDING_WINDOW.CROP == planned.INPUT.CROP.SIZE
+        if planned.TEST.TILES.ENABLED:
+            assert planned.TEST.TILES.SIZE == planned.INPUT.CROP.SIZE
 
 
 def test_images_of_both_orientations_keep_their_longer_side(root):

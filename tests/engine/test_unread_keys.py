@@ -51,7 +51,7 @@ UNREAD = [
     ("fcn", "MODEL.ROI_HEADS.NUM_CLASSES 7", "MODEL.ROI_HEADS.NUM_CLASSES has no effect"),
     ("fcn", "MODEL.SEM_SEG_HEAD.BLOCKS []", "MODEL.SEM_SEG_HEAD.BLOCKS has no effect"),
     ("fcn", "SOLVER.GAMMA 0.5 SOLVER.STEPS (5,)", "SOLVER.GAMMA, SOLVER.STEPS have no"),
-    ("fcn", "TEST.SEM_SEG_AVERAGE softmax", "because TEST.SLIDING_WINDOW.ENABLED and"),
+    ("fcn", "TEST.SEM_SEG_AVERAGE softmax", "because TEST.TILES.ENABLED and"),
     ("fcn", "INPUT.CROP.TYPE absolute", "because INPUT.CROP.ENABLED is False"),
     ("fcn", "MODEL.FPN.OUT_CHANNELS 32", "MODEL.FPN.OUT_CHANNELS has no effect"),
     ("fcn", "TEST.PANOPTIC_FILES True", "because the model has no panoptic segmentation"),
@@ -159,7 +159,7 @@ def test_the_memory_of_this_machine_is_known():
     ("config", "words", "expected"),
     [
         ("mask_rcnn", "TEST.SEM_SEG_AUG.ENABLED True", "for models of semantic segmentation"),
-        ("panoptic_fpn", "TEST.SLIDING_WINDOW.ENABLED True", "PanopticFPN is not one"),
+        ("panoptic_fpn", "TEST.SEM_SEG_AUG.ENABLED True", "PanopticFPN is not one"),
         ("panoptic_fpn", "TEST.AUG.ENABLED True", "the model is a PanopticFPN"),
         ("fcn", "TEST.AUG.ENABLED True", "use TEST.SEM_SEG_AUG.ENABLED True"),
         (

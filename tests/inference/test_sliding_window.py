@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from ccsa.errors import UserError
-from ccsa.inference.sliding_window import SlidingWindow, window_starts
+from ccsa.inference.sliding_window import SlidingWindow
+from ccsa.inference.tiles import window_starts
 
 
 class Marker(nn.Module):
@@ -37,6 +38,12 @@ class Counter(nn.Module):
         ]
 
 
+def windows_of(model, crop, stride, average="logits"):
+    """Return a sliding window with a step instead of an overlap."""
+    overlap = [size - step for size, step in zip(crop, stride, strict=True)]
+    return SlidingWindow(model, crop, overlap, average)
+
+
 def positions(height, width):
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     return torch.stack([rows, columns, rows * 1000 + columns])
@@ -63,7 +70,7 @@ def test_window_starts(size, crop, stride, starts):
 def test_positions_come_back_with_no_seam(size, crop, stride):
     model = Marker()
     image = positions(*size)
-    result = SlidingWindow(model, crop, stride)([{"image": image}])[0]["sem_seg"]
+    result = windows_of(model, crop, stride)([{"image": image}])[0]["sem_seg"]
     assert torch.equal(result, image.float())
     window = tuple(min(s, c) for s, c in zip(size, crop, strict=True))
     assert set(model.seen) == {window}
@@ -71,7 +78,7 @@ def test_positions_come_back_with_no_seam(size, crop, stride):
 
 def test_overlaps_are_averaged():
     size, crop, stride = (7, 9), (4, 5), (2, 3)
-    found = SlidingWindow(Counter(), crop, stride)([{"image": torch.zeros(3, *size)}])[0]["sem_seg"]
+    found = windows_of(Counter(), crop, stride)([{"image": torch.zeros(3, *size)}])[0]["sem_seg"]
     windows = list(itertools.product([0, 2, 3], [0, 3, 4]))
     for i, j in itertools.product(range(7), range(9)):
         over = [k for k, (y, x) in enumerate(windows) if y <= i < y + 4 and x <= j < x + 5]
@@ -91,7 +98,7 @@ def test_softmax_is_averaged_instead():
             return [{"sem_seg": scores[:, None, None].expand(2, height, width)}]
 
     image = {"image": torch.zeros(3, 2, 3)}
-    found = SlidingWindow(Scores(), (2, 2), (2, 1), "softmax")([image])[0]["sem_seg"]
+    found = windows_of(Scores(), (2, 2), (2, 1), "softmax")([image])[0]["sem_seg"]
     p = torch.sigmoid(torch.tensor(3.0))
     torch.testing.assert_close(found[0, 0], torch.tensor([1 - p, 0.5, p]))
 
@@ -108,17 +115,18 @@ def test_output_size_and_batch():
 
 
 @pytest.mark.parametrize(
-    ("crop", "stride", "average", "message"),
+    ("size", "overlap", "average", "message"),
     [
-        ((4, 4), (5, 4), "logits", "at most its crop"),
-        ((4,), (4, 4), "logits", r"\[height, width\]"),
-        ((4, 4), (0, 4), "logits", "stride must be"),
-        ((4, 4), (4, 4), "votes", "logits, softmax"),
+        ((4, 4), (4, 3), "logits", "must be smaller than SIZE"),
+        ((4,), (2, 2), "logits", r"SIZE must be \[height, width\]"),
+        ((4, 0), (2, 0), "logits", "SIZE must be"),
+        ((4, 4), (-1, 0), "logits", "OVERLAP must be"),
+        ((4, 4), (0, 0), "votes", "logits, softmax"),
     ],
 )
-def test_wrong_settings(crop, stride, average, message):
+def test_wrong_settings(size, overlap, average, message):
     with pytest.raises(UserError, match=message):
-        SlidingWindow(Marker(), crop, stride, average)
+        SlidingWindow(Marker(), size, overlap, average)
 
 
 def test_a_detector_is_refused():
@@ -127,4 +135,4 @@ def test_a_detector_is_refused():
             return [{"instances": None}]
 
     with pytest.raises(UserError, match="'sem_seg' output, but this one gives instances"):
-        SlidingWindow(Detector(), (4, 4), (4, 4))([{"image": torch.zeros(3, 4, 4)}])
+        SlidingWindow(Detector(), (4, 4), (0, 0))([{"image": torch.zeros(3, 4, 4)}])

@@ -123,9 +123,9 @@ def test_nothing_enabled_is_the_model_itself():
 def test_windows_of_every_scale():
     model = Resized()
     cfg = config(
-        SLIDING_WINDOW__ENABLED=True,
-        SLIDING_WINDOW__CROP=[6, 6],
-        SLIDING_WINDOW__STRIDE=[4, 4],
+        TILES__ENABLED=True,
+        TILES__SIZE=[6, 6],
+        TILES__OVERLAP=[2, 2],
         SEM_SEG_AUG__ENABLED=True,
         SEM_SEG_AUG__SCALES=[1.0, 2.0],
         SEM_SEG_AVERAGE="softmax",

@@ -247,3 +247,59 @@ def test_a_model_of_clips_takes_clips(tmp_path):
 def test_a_prediction_can_be_pickled(predictors):
     found = pickle.loads(pickle.dumps(predictors["mask"](IMAGE)))
     assert len(found.instances) == 5
+
+
+TILES = ["TEST.TILES.ENABLED", True, "TEST.TILES.SIZE", [64, 64], "TEST.TILES.OVERLAP", [16, 16]]
+
+
+@pytest.mark.parametrize("kind", ["mask", "panoptic", "semantic"])
+def test_every_kind_of_model_runs_on_tiles(runs, kind):
+    options = [*TILES, "INPUT.MIN_SIZE_TEST", 0, "TEST.DETECTIONS_PER_IMAGE", 50]
+    predictor = ccsa.Predictor.from_run(runs[kind], confidence=0.01, options=options)
+    seen = []
+    predictor.model.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    found = predictor(IMAGE)
+    assert len(seen) == 2 * 3
+    assert (found.instances is None) == (kind == "semantic")
+    assert (found.panoptic is None) == (kind != "panoptic")
+    assert (found.semantic is None) == (kind == "mask")
+    drawn = found.draw()
+    assert drawn.shape == IMAGE.shape and (drawn != IMAGE).any()
+    if kind == "semantic":
+        return
+    assert 5 < len(found.instances) <= 50  # more than in one tile
+    assert found.instances.pred_masks.shape == (len(found.instances), 96, 128)
+    confident = found.instances[found.instances.scores > 0.5]
+    assert len(confident.pred_masks) == len(confident)
+    assert len(found.to_coco()) > 5
+    copied = pickle.loads(pickle.dumps(found))
+    assert len(copied.instances.pred_masks) == len(found.instances)
+
+
+def test_an_image_of_one_tile_is_predicted_as_without_tiles(runs, predictors):
+    options = [*TILES[:2], "TEST.TILES.SIZE", [300, 300]]
+    for kind in ("mask", "panoptic"):
+        predictor = ccsa.Predictor.from_run(runs[kind], confidence=0.01, options=options)
+        found, expected = predictor(IMAGE), predictors[kind](IMAGE)
+        torch.testing.assert_close(found.instances.scores, expected.instances.scores)
+        masks = np.asarray(found.instances.pred_masks)
+        assert np.array_equal(masks, expected.instances.pred_masks.numpy())
+        boxes = found.instances.pred_boxes.tensor
+        torch.testing.assert_close(boxes, expected.instances.pred_boxes.tensor)
+        if kind == "panoptic":
+            torch.testing.assert_close(found.outputs["sem_seg"], expected.outputs["sem_seg"])
+            assert torch.equal(found.panoptic.ids, expected.panoptic.ids)
+            assert found.panoptic.segments == expected.panoptic.segments
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["TEST.TILES.OVERLAP", [64, 64]], "must be smaller than TEST.TILES.SIZE"),
+        (["TEST.TILES.OVERLAP", [0, 16]], "must be at least 1"),
+        (["TEST.AUG.ENABLED", True], "without TEST.TILES"),
+    ],
+)
+def test_settings_of_tiles_are_checked_when_the_model_is_loaded(runs, options, reason):
+    with pytest.raises(ccsa.UserError, match=reason):
+        ccsa.Predictor.from_run(runs["mask"], options=[*TILES, *options])

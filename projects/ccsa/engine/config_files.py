@@ -160,6 +160,13 @@ def _merge(content: Content, target: Content, file: str, section: str = "") -> N
             target[key] = value
 
 
+def find_section(content: Content, names: list[str]) -> Content:
+    """Return a section inside sections, which exists."""
+    for name in names:
+        content = content[name]
+    return content
+
+
 def translate_renamed_keys(content: Content, file: str) -> None:
     """Replace the renamed keys in the content of one file, in place.
 
@@ -183,6 +190,9 @@ def translate_renamed_keys(content: Content, file: str) -> None:
                 "its former name"
             )
         target[new_name] = node.pop(name)
+        if not node:  # a section without other keys
+            *above, section = parents
+            find_section(content, above).pop(section)
         logger.warning(f"{file}: {old} has been renamed and is read as {new}")
 
 

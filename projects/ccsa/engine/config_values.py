@@ -164,3 +164,28 @@ def find_value(cfg: Mapping[str, Any], key: str) -> Any:
     for part in key.split("."):
         value = value[part]
     return value
+
+
+def convert_former_keys(cfg: CfgNode) -> None:
+    """Replace former keys of ``cfg`` that have a value by the keys of today, in place.
+
+    ``TEST.SLIDING_WINDOW.CROP`` and ``STRIDE`` become ``TEST.TILES.SIZE`` and ``OVERLAP``, the
+    size minus the stride. Of a missing one, the value is that of today's keys.
+
+    Example:
+        >>> from detectron2.config import get_cfg
+        >>> from ccsa.config import add_ccsa_config
+        >>> cfg = get_cfg()
+        >>> add_ccsa_config(cfg)
+        >>> cfg.TEST.SLIDING_WINDOW.CROP = [500, 600]
+        >>> convert_former_keys(cfg)
+        >>> cfg.TEST.TILES.SIZE, cfg.TEST.TILES.OVERLAP, cfg.TEST.SLIDING_WINDOW.CROP
+        ([500, 600], [-13, 87], [])
+    """
+    former, keys = cfg.TEST.SLIDING_WINDOW, cfg.TEST.TILES
+    if former.CROP or former.STRIDE:
+        strides = [size - overlap for size, overlap in zip(keys.SIZE, keys.OVERLAP, strict=True)]
+        size, stride = former.CROP or keys.SIZE, former.STRIDE or strides
+        keys.SIZE = list(size)
+        keys.OVERLAP = [s - step for s, step in zip(size, stride, strict=True)]
+        former.CROP, former.STRIDE = [], []

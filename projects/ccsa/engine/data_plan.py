@@ -249,7 +249,7 @@ def _scene_size(cfg: CfgNode, data: Statistics) -> Iterable[Decision]:
 
 
 def _crop_size(cfg: CfgNode, short: int, long: int) -> Iterable[Decision]:
-    """Limit crops and sliding windows of fixed size to the size of the images."""
+    """Limit crops and tiles of fixed size to the size of the images."""
     if not (cfg.INPUT.CROP.ENABLED and cfg.INPUT.CROP.TYPE == "absolute"):
         return
     # Images may stand upright or lie, so that a crop is a square or has the sides of the config.
@@ -258,10 +258,9 @@ def _crop_size(cfg: CfgNode, short: int, long: int) -> Iterable[Decision]:
     crop = [min(rows, limit), min(columns, limit)]
     reason = f"at most the size of the images, {long} x {short} pixels"
     yield Decision("INPUT.CROP.SIZE", crop, reason)
-    if cfg.TEST.SLIDING_WINDOW.ENABLED:
-        yield Decision("TEST.SLIDING_WINDOW.CROP", crop, "the size of the crops in training")
-        steps = [math.ceil(n * 2 / 3) for n in crop]
-        yield Decision("TEST.SLIDING_WINDOW.STRIDE", steps, "2/3 of the window")
+    if cfg.TEST.TILES.ENABLED:
+        yield Decision("TEST.TILES.SIZE", crop, "the size of the crops in training")
+        yield Decision("TEST.TILES.OVERLAP", [n // 3 for n in crop], "1/3 of the tile")
 
 
 def _warn_of_tiny_objects(data: Statistics, lengths: np.ndarray) -> None:

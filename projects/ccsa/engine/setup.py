@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, get_cfg
 
-from ccsa.config import RENAMED_KEYS, add_ccsa_config
+from ccsa.config import CONVERTED_KEYS, RENAMED_KEYS, add_ccsa_config
 from ccsa.engine.config_files import existing_file, read_config_file, user_keys
-from ccsa.engine.config_values import merge_content, merge_options
+from ccsa.engine.config_values import convert_former_keys, merge_content, merge_options
 from ccsa.engine.overlays import apply_overlays, overlay_files
 from ccsa.engine.own_data import apply_own_data
 from ccsa.engine.values.check import check_values
@@ -111,8 +111,10 @@ def merged_cfg(args: argparse.Namespace) -> CfgNode:
     cfg = get_cfg()
     add_ccsa_config(cfg)
     _merge_file(cfg, args.config_file)
+    convert_former_keys(cfg)
     cfg = apply_overlays(cfg, overlay_names(args), args.config_file)
     merge_options(cfg, _options(args))
+    convert_former_keys(cfg)
     return cfg
 
 
@@ -125,7 +127,12 @@ def _without_options(args: argparse.Namespace) -> argparse.Namespace:
 
 
 def _option_keys(args: argparse.Namespace) -> set[str]:
-    return {RENAMED_KEYS.get(key, key) for key in _options(args)[::2]}
+    return set(map(_current_name, _options(args)[::2]))
+
+
+def _current_name(key: str) -> str:
+    """Return the name of a key of today, from a name of today or a former one."""
+    return CONVERTED_KEYS.get(key) or RENAMED_KEYS.get(key, key)
 
 
 def _written_keys(args: argparse.Namespace) -> set[str]:
@@ -133,7 +140,7 @@ def _written_keys(args: argparse.Namespace) -> set[str]:
     project's ``configs`` folder."""
     keys = _option_keys(args)
     files = [args.config_file, *overlay_files(overlay_names(args), args.config_file)]
-    return keys.union(*(user_keys(file) for file in files))
+    return keys.union(*(map(_current_name, user_keys(file)) for file in files))
 
 
 def resolve_device(name: str) -> str:

@@ -121,10 +121,8 @@ def _switch(cfg: CfgNode, key: str) -> str:
     if key == "DATALOADER.REPEAT_THRESHOLD" and sampler == "TrainingSampler":
         return f"DATALOADER.SAMPLER_TRAIN is {sampler}"
     test = cfg.TEST
-    if key == "TEST.SEM_SEG_AVERAGE" and not (
-        test.SLIDING_WINDOW.ENABLED or test.SEM_SEG_AUG.ENABLED
-    ):
-        return "TEST.SLIDING_WINDOW.ENABLED and TEST.SEM_SEG_AUG.ENABLED are False"
+    if key == "TEST.SEM_SEG_AVERAGE" and not (test.TILES.ENABLED or test.SEM_SEG_AUG.ENABLED):
+        return "TEST.TILES.ENABLED and TEST.SEM_SEG_AUG.ENABLED are False"
     if key == "TEST.KEYPOINT_OKS_SIGMAS" and not cfg.MODEL.KEYPOINT_ON:
         return "MODEL.KEYPOINT_ON is False"
     proposals = ("DATASETS.PROPOSAL_FILES", "DATASETS.PRECOMPUTED_PROPOSAL")

@@ -108,7 +108,7 @@ class PanopticQualityEvaluator(DatasetEvaluator):
                 raise UserError(
                     f"{prediction} has {', '.join(output)} and no panoptic_seg: evaluate a "
                     "panoptic model, with MODEL.PANOPTIC_FPN.COMBINE.ENABLED True and without "
-                    "TEST.SLIDING_WINDOW and TEST.SEM_SEG_AUG"
+                    "TEST.TILES and TEST.SEM_SEG_AUG"
                 )
             predicted_ids, infos = output["panoptic_seg"]
             ids, segments = self._to_coco(predicted_ids, infos, prediction)

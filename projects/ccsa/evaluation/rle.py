@@ -25,7 +25,8 @@ def masks_to_rle(masks: Iterable[Tensor]) -> list[dict[str, Any]]:
     """Return masks as RLE, of which one at a time is in memory.
 
     Args:
-        masks: (H, W) each, on any device; e.g. a tensor (N, H, W) or :class:`PastedMasks`.
+        masks: (H, W) each, on any device; e.g. a tensor (N, H, W) or :class:`PastedMasks`. Masks
+            with a method ``to_rle``, as :class:`TileMasks`, encode themselves.
 
     Returns:
         ``{"size": [H, W], "counts": text}`` of each mask.
@@ -35,6 +36,8 @@ def masks_to_rle(masks: Iterable[Tensor]) -> list[dict[str, Any]]:
         >>> masks_to_rle(torch.eye(2)[None])
         [{'size': [2, 2], 'counts': '0120'}]
     """
+    if hasattr(masks, "to_rle"):
+        return masks.to_rle()
     found = []
     for mask in masks:
         pixels = np.asfortranarray(mask.detach().cpu().numpy().astype(np.uint8))

@@ -58,7 +58,7 @@ class AveragedInference(nn.Module):
         if "sem_seg" not in output:
             raise UserError(
                 "sliding windows, scales and flips need a model with a 'sem_seg' output, but this "
-                f"one gives {', '.join(output)}: leave TEST.SLIDING_WINDOW and TEST.SEM_SEG_AUG "
+                f"one gives {', '.join(output)}: leave TEST.TILES and TEST.SEM_SEG_AUG "
                 "disabled"
             )
         return self.transform(output["sem_seg"].float())

@@ -189,8 +189,16 @@ def _centers(boxes: np.ndarray | None, masks: Sequence[GenericMask | None] | Non
     """Return the centers (N, 2) of objects, of their boxes or else of their masks."""
     if boxes is not None:
         return boxes[:, :2] if boxes.shape[1] == 5 else (boxes[:, :2] + boxes[:, 2:]) / 2
-    found = [np.zeros(4) if mask is None else np.asarray(mask.bbox()) for mask in masks or ()]
-    return np.array([(box[:2] + box[2:]) / 2 for box in found])
+    return np.array([_center(mask) for mask in masks or ()])
+
+
+def _center(mask: GenericMask | None) -> np.ndarray:
+    """Return the center of the box of a mask. Masks of few pixels have no polygons, from which
+    ``GenericMask.bbox`` computes it."""
+    if mask is None or not mask.mask.any():
+        return np.zeros(2)
+    rows, columns = np.nonzero(mask.mask)
+    return np.array([columns.min() + columns.max() + 1, rows.min() + rows.max() + 1]) / 2
 
 
 def _without_score(label: str) -> str:

@@ -64,13 +64,23 @@ def _augmented_test_sizes(cfg: CfgNode) -> str:
 
 
 def _semantic_inference(cfg: CfgNode) -> str:
-    for name in ("SLIDING_WINDOW", "SEM_SEG_AUG"):
-        if cfg.TEST[name].ENABLED and architecture(cfg) in _DETECTORS:
-            return (
-                f"TEST.{name}.ENABLED True is for models of semantic segmentation, and "
-                f"{architecture(cfg)} is not one; set it to False, or for GeneralizedRCNN use "
-                "TEST.AUG.ENABLED True"
-            )
+    if cfg.TEST.SEM_SEG_AUG.ENABLED and architecture(cfg) in _DETECTORS:
+        return (
+            "TEST.SEM_SEG_AUG.ENABLED True is for models of semantic segmentation, and "
+            f"{architecture(cfg)} is not one; set it to False, or for GeneralizedRCNN use "
+            "TEST.AUG.ENABLED True"
+        )
+    return ""
+
+
+def _tiles(cfg: CfgNode) -> str:
+    keys = cfg.TEST.TILES
+    sizes = zip(keys.SIZE, keys.OVERLAP, strict=True)
+    if keys.ENABLED and any(overlap >= size for size, overlap in sizes):
+        return (
+            f"TEST.TILES.OVERLAP {list(keys.OVERLAP)} must be smaller than TEST.TILES.SIZE "
+            f"{list(keys.SIZE)}; lower it"
+        )
     return ""
 
 
@@ -227,7 +237,7 @@ def _keypoints(cfg: CfgNode) -> str:
 
 RELATIONS: tuple[Callable[[CfgNode], str], ...] = (
     *(_pixels, _training_sizes, _test_sizes, _augmented_test_sizes, _crop),
-    *(_semantic_inference,),
+    *(_semantic_inference, _tiles),
     *(_matchers, _cascade, _class_weights, _momentum, _final_rate, _sampler),
     *(_accumulation, _early_stopping),
     *(_proposals, _keypoints),

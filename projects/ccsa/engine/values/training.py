@@ -175,8 +175,9 @@ RULES |= section(
 RULES |= section("TEST.AUG", ENABLED=_FLAG, MIN_SIZES=listed(_SIDE, 1), MAX_SIZE=_SIDE, FLIP=_FLAG)
 RULES |= section("TEST.PRECISE_BN", ENABLED=_FLAG, NUM_ITER=integer(1, _ITERATIONS))
 RULES |= section(
-    "TEST.SLIDING_WINDOW", ENABLED=_FLAG, CROP=listed(_SIDE, 2, 2), STRIDE=listed(_SIDE, 2, 2)
+    "TEST.TILES", ENABLED=_FLAG, SIZE=listed(_SIDE, 2, 2), OVERLAP=listed(integer(0, 100_000), 2, 2)
 )
+RULES |= section("TEST.SLIDING_WINDOW", CROP=listed(_SIDE, 0, 2), STRIDE=listed(_SIDE, 0, 2))
 RULES |= section(
     "TEST.SEM_SEG_AUG", ENABLED=_FLAG, SCALES=listed(number(0, 100, above=True), 1), FLIP=_FLAG
 )
