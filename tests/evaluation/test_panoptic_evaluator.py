@@ -244,7 +244,7 @@ def test_outputs_that_do_not_fit_are_named(pair, change, words):
 
 def test_a_model_without_panoptic_output_is_named(pair):
     outputs = [(item, {"sem_seg": None, "instances": None}) for item, _ in outputs_of(pair)]
-    with pytest.raises(UserError, match=r"has sem_seg, instances and no panoptic_seg: .*TEST.TILES"):
+    with pytest.raises(UserError, match=r"has sem_seg, instances and no panoptic_seg: .*TILES"):
         evaluated(outputs)
 
 
