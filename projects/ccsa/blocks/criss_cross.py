@@ -133,6 +133,8 @@ class CrissCross(GatedBlock):
         Returns:
             (B, C, *S) with the dtype and the memory format of x.
         """
+        if torch.onnx.is_in_onnx_export():  # ONNX has no memory formats
+            return super().forward(x).to(x.dtype)
         y = super().forward(x.contiguous(memory_format=self.memory_format)).to(x.dtype)
         return y.contiguous() if x.is_contiguous() else y
 
@@ -181,12 +183,15 @@ def _concatenated(
 
 def _to_matrix(x: Tensor) -> Tensor:
     """Return (B, C, *S) as (B * prod(S), C), a view of a channels-last feature map."""
-    return x.movedim(1, -1).flatten(0, -2)
+    # ONNX runtimes reject the negative axes that the exporter would write for movedim(1, -1).
+    return x.movedim(1, x.dim() - 1).flatten(0, -2)
 
 
 def _to_feature_map(x: Tensor, template: Tensor) -> Tensor:
     """Return (B * prod(S), C) as a channels-last view (B, C, *S), B and S as of ``template``."""
-    return x.unflatten(0, template.shape[:1] + template.shape[2:]).movedim(-1, 1)
+    last = template.dim() - 1
+    sizes = (template.shape[0], *template.shape[2:], x.shape[1])
+    return x.reshape(sizes).movedim(last, 1)
 
 
 def _project(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

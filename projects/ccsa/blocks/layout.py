@@ -51,7 +51,7 @@ class Layout(NamedTuple):
                     f"layout nhwc needs an output (B, H, W, C), not {tuple(x.shape)}"
                     + ("; for tokens (B, N, C) write 'layout: tokens'" if x.dim() == 3 else "")
                 )
-            return None, x.movedim(-1, 1)
+            return None, x.movedim(x.dim() - 1, 1)
         if self.name == "tokens":
             if x.dim() != 3:
                 raise UserError(
@@ -70,7 +70,7 @@ class Layout(NamedTuple):
         """Return prefix tokens and feature map (B, C, *spatial) in this layout, contiguous if it
         is not ``nchw``, because the code that follows may call ``view``."""
         if self.name == "nhwc":
-            return y.movedim(1, -1).contiguous()
+            return y.movedim(1, y.dim() - 1).contiguous()
         if self.name == "tokens":
             tokens = y.flatten(2).transpose(1, 2)
             if prefix is None:

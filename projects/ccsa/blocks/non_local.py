@@ -75,10 +75,12 @@ class NonLocal(GatedBlock):
         if needs_float64(query, key):
             x = x.double()
             query, key = _apply(self.theta, x), _apply(self.phi, x)
-        q, k, v = (y.flatten(2).mT for y in (query, key, _apply(self.g, x)))  # (B, N, C')
+        q, k, v = (
+            y.flatten(2).transpose(1, 2) for y in (query, key, _apply(self.g, x))
+        )  # (B, N, C')
         # Equation 4 has no 1/sqrt(d).
         y = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None], scale=1.0)[:, 0]
-        y = y.mT.unflatten(2, x.shape[2:])
+        y = y.transpose(1, 2).unflatten(2, x.shape[2:])
         return y if self.out is None else _apply(self.out, y)
 
 

@@ -5,6 +5,7 @@ equations 4 and 5. There is no official code. The paper does not state the pooli
 kernel sizes, the reduction, the norm, the upsampling and the activations: each is a keyword here.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -101,8 +102,7 @@ class SqueezeAttention(GatedBlock):
 
     def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return X_att and X_res, each (B, out_channels, H, W), of x (B, C, H, W)."""
-        # If the size is not divisible by the factor, the means at the end are over fewer positions.
-        pooled = F.avg_pool2d(x, self.pool, ceil_mode=True, count_include_pad=False)
+        pooled = _average(x, self.pool)
         attention = self.attention(pooled)
         attention = F.interpolate(
             attention, x.shape[2:], mode=self.upsample, align_corners=self.align_corners
@@ -113,3 +113,17 @@ class SqueezeAttention(GatedBlock):
         """Return X_att * X_res + X_att, (B, C, H, W) -> (B, out_channels, H, W)."""
         attention, main = self.branches(x)
         return attention * main + attention
+
+
+def _average(x: Tensor, pool: int) -> Tensor:
+    """Return the means of x (B, C, H, W) over windows of ``pool`` by ``pool`` positions.
+
+    If the size is not divisible by ``pool``, the means at the end are over fewer positions.
+    """
+    if not getattr(torch.compiler, "_is_exporting_flag", False):
+        return F.avg_pool2d(x, pool, ceil_mode=True, count_include_pad=False)
+    # With ceil_mode, torch.export takes the remainder of the size to be a constant.
+    height, width = x.shape[2:]
+    ends = (0, -width % pool, 0, -height % pool)
+    counted = F.pad(x.new_ones(1, 1, height, width), ends)
+    return F.avg_pool2d(F.pad(x, ends), pool) / F.avg_pool2d(counted, pool)

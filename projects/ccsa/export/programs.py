@@ -18,6 +18,7 @@ from torch import Tensor
 from ccsa.errors import MissingPackageError, UserError
 from ccsa.export.metadata import EXTRA_FILE
 from ccsa.export.wrappers import Part
+from ccsa.ops.criss_cross import use_backend
 
 MAX_SIZE = 8192  # the largest height and width, in pixels
 OPSET = 18
@@ -185,7 +186,8 @@ def export(part: Part, name: str, file: Path, metadata: Metadata | None = None) 
         with torch.no_grad(), warnings.catch_warnings():
             # Tracing warns about sizes that become constants; `difference` compares other sizes.
             warnings.simplefilter("ignore")
-            FORMATS[name].write(part, image, file, metadata or {})
+            with use_backend("export"):  # a program cannot call the operators of ccsa
+                FORMATS[name].write(part, image, file, metadata or {})
     except (RuntimeError, AssertionError, torch._dynamo.exc.UserError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         others = ", ".join(other for other in FORMATS if other != name)

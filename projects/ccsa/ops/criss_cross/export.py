@@ -19,14 +19,15 @@ def export_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """
     with without_autocast(query):
         weights = cross_weights(query, key)
-        v = value.movedim(1, -1).to(weights.dtype)  # (B, *S, Cv)
+        last = value.dim() - 1  # ONNX runtimes reject the negative axes of movedim(1, -1)
+        v = value.movedim(1, last).to(weights.dtype)  # (B, *S, Cv)
         out = torch.zeros_like(v)
         start = 0
         for axis, length in enumerate(v.shape[1:-1], 1):
-            p = weights.narrow(-1, start, length).movedim(axis, -2)  # (B, *others, L, L)
-            out = out + torch.matmul(p, v.movedim(axis, -2)).movedim(-2, axis)
+            p = weights.narrow(last, start, length).movedim(axis, last - 1)  # (B, *others, L, L)
+            out = out + torch.matmul(p, v.movedim(axis, last - 1)).movedim(last - 1, axis)
             start += length
-        return out.movedim(-1, 1).to(value.dtype)
+        return out.movedim(last, 1).to(value.dtype)
 
 
 def cross_weights(query: Tensor, key: Tensor) -> Tensor:
@@ -35,13 +36,14 @@ def cross_weights(query: Tensor, key: Tensor) -> Tensor:
     The last dimension lists the positions along the first axis, then along the second, and so on.
     """
     dtype = score_dtype(query.dtype)
-    q, k = (x.movedim(1, -1).to(dtype) for x in (query, key))  # (B, *S, Ck)
+    last = query.dim() - 1
+    q, k = (x.movedim(1, last).to(dtype) for x in (query, key))  # (B, *S, Ck)
     axes = range(1, q.dim() - 1)
     scores = []
     for axis in axes:
-        s = torch.matmul(q.movedim(axis, -2), k.movedim(axis, -2).transpose(-1, -2))
+        s = torch.matmul(q.movedim(axis, last - 1), k.movedim(axis, last - 1).transpose(-1, -2))
         if axis != axes[-1]:  # each position counts itself once, on the last axis
             index = torch.arange(q.shape[axis], device=q.device)
             s = s.masked_fill(index[:, None] == index, -torch.inf)
-        scores.append(s.movedim(-2, axis))  # (B, *S, L)
+        scores.append(s.movedim(last - 1, axis))  # (B, *S, L)
     return torch.cat(scores, -1).softmax(-1)
