@@ -2,12 +2,14 @@
 
 import json
 import os
+import signal
 import time
 
 import pytest
 import train_net
 from support.forked import call, fork
 from support.hosts import permitted, two_hosts
+from support.jobs import wait_for
 from support.launched_runs import start_ranks, started, torchrun, words, write_clips
 from support.resumed_runs import differences, rows
 
@@ -92,10 +94,38 @@ def test_a_job_of_slurm_continues_when_it_is_requeued(run, whole, tmp_path):
     assert differences(whole, tmp_path / "parts") == []
 
 
+def test_an_evaluation_that_a_signal_interrupts_is_repeated_by_all_processes(
+    root, clips, run, whole, tmp_path
+):
+    """Rank 0 is in the evaluation after iteration 5; rank 1, which begins it later, has fewer
+    hooks."""
+    waiting = tmp_path / "waiting"
+    variables = {**clips, "TORCHELASTIC_RUN_ID": "one", "KILL_AT": f"1:5:wait:{waiting}"}
+    ranks = start_ranks(words(root, tmp_path / "parts"), tmp_path / "stopped.txt", variables)
+    wait_for(waiting.exists)
+    time.sleep(0.5)
+    for rank in ranks:
+        os.kill(rank.pid, signal.SIGTERM)
+    waiting.unlink()
+    printed = (tmp_path / "stopped.txt").read_text
+    assert [rank.wait() for rank in ranks] == [143, 143], printed()[-3000:]
+    codes, again = run("parts", "one")
+    assert codes == [0, 0], again[-3000:]
+    assert differences(whole, tmp_path / "parts") == []
+
+
 def test_an_error_of_all_processes_is_reported_once(run):
     codes, printed = run("diverged", "one", options=("SOLVER.BASE_LR", "1e6"))
     assert codes == [2, 2] and printed.count("error: ") == 1, printed[-3000:]
     assert "the weights were not updated" in printed and "Traceback" not in printed
+
+
+def test_a_fault_in_the_last_iteration_of_one_process_ends_both(run, tmp_path):
+    """Detectron2 would evaluate then, and wait for the other process, which waits for this one."""
+    codes, printed = run("failed", "one", f"1:10:fail:{tmp_path / 'failed here'}")
+    assert codes == [heartbeat.CONNECTION_LOST, 99], printed[-3000:]
+    assert "ArithmeticError: a fault of the program" in printed
+    assert "error: rank 1 of 2 (process " in printed and "has ended with an error" in printed
 
 
 def test_torchrun_restarts_a_killed_process_exactly(root, clips, whole, tmp_path):

@@ -104,11 +104,19 @@ class Forked:
         self.pid, self.output = pid, output
         self.status: int | None = None
 
-    def wait(self) -> int:
+    def wait(self, seconds: float = 120.0) -> int:
         """Wait for the end; return the exit status, negative for a signal."""
-        if self.status is None:
-            self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        give_up = time.monotonic() + seconds
+        while self.running():
+            if time.monotonic() > give_up:
+                self.kill()
+                raise AssertionError(f"still running after {seconds:g} s:\n{self._end()}")
+            time.sleep(0.01)
+        assert self.status is not None
         return self.status
+
+    def _end(self) -> str:
+        return self.output.read_text()[-3000:]
 
     def running(self) -> bool:
         """Return whether the process has not ended."""

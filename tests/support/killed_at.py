@@ -7,6 +7,7 @@ the file exists already, and does what the entry says:
 * ``itself``: it kills itself;
 * ``host``: it kills the launcher that has started it as well, as if the machine had lost power;
 * ``launcher``: it kills the launcher only, and waits for its own end;
+* ``fail``: it raises an error that nobody expects;
 * ``wait``: it waits until the file is removed;
 * the name of a signal, such as ``SIGUSR1``: it sends this signal to itself.
 """
@@ -37,6 +38,8 @@ class KillAt(HookBase):
             os.kill(os.getppid(), signal.SIGKILL)
         if what in ("host", "itself"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if what == "fail":
+            raise ArithmeticError("a fault of the program")
         while what in ("wait", "launcher") and marker.exists():
             time.sleep(0.02)
         if what.startswith("SIG"):

@@ -5,6 +5,7 @@ bfloat16, whose range needs no loss scaling (Detectron2's AMPTrainer requires CU
 """
 
 import logging
+import sys
 import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -96,6 +97,7 @@ class Trainer(DefaultTrainer):
     iter: int
     stopped_early = False  # by EarlyStopping
     stopped = False  # by a signal
+    _handled: BaseException | None = None
 
     def __init__(self, cfg: CfgNode, progress: Mapping[str, Any] | None = None):
         TrainerBase.__init__(self)
@@ -242,16 +244,20 @@ class Trainer(DefaultTrainer):
         left, self.progress.hooks_left = self.progress.hooks_left, 0
         if left:  # the run was stopped in the evaluation of its last iteration
             self.iter = self.storage.iter = self.start_iter - 1
-            self._run_hooks(left)
+            # The main process, which has written the checkpoint, has further hooks at the end.
+            done = comm.all_gather(len(self._hooks))[0] - left
+            self._run_hooks(len(self._hooks) - done)
 
     def after_train(self) -> None:
         # If a run was killed in its last evaluation, the loop of the resumed run has no iteration
         # left, and Detectron2 counts one that does not exist.
         self.iter = min(self.iter, max(self.start_iter, self.max_iter))
-        if not self.stopped:
+        error = sys.exc_info()[1]  # Detectron2 calls this method also if the loop fails
+        failed = error is not self._handled and not isinstance(error, TrainingStopped)
+        if not (self.stopped or failed):
             super().after_train()
             return
-        for hook in self._hooks:  # the others would evaluate
+        for hook in self._hooks:  # the others may evaluate, and wait for other processes
             if isinstance(hook, Writers):
                 hook.after_train()
 
@@ -354,6 +360,7 @@ class Trainer(DefaultTrainer):
             UserError: a sample cannot be read, or the loss is not finite.
             RunStopped: a signal has asked the run to stop; see :mod:`ccsa.engine.stop_signals`.
         """
+        self._handled = sys.exc_info()[1]  # by the caller
         try:
             with self.signals:
                 super().train()
