@@ -32,7 +32,7 @@ from ccsa.engine.model_average import MovingAverage
 from ccsa.engine.model_selection import BestCheckpoint, EarlyStopping, TrainingStopped
 from ccsa.engine.process_group import connection_lost
 from ccsa.engine.resume_changes import changes, first_iteration, with_schedule_for_batch
-from ccsa.engine.resume_state import ResumeState
+from ccsa.engine.resume_state import ResumeState, shorten_logs
 from ccsa.engine.solver import (
     build_lr_scheduler,
     build_optimizer,
@@ -217,6 +217,8 @@ class Trainer(DefaultTrainer):
             if isinstance(loader, TrainLoader):
                 loader.resume(self.start_iter)
         else:
+            if resume and comm.is_main_process():  # the run was killed before its first checkpoint
+                shorten_logs(Path(self.cfg.OUTPUT_DIR), {})
             self.checkpointer.left_out = class_layers_to_restart(self.cfg)
             super().resume_or_load(resume=False)
 
