@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from support.small_nets import net, same, weights
 from torch import nn
 
-from ccsa.checkpoint import Checkpointer, save_weights
-from ccsa.checkpoint.weight_files import WeightsSource, read_weights
+from ccsa.checkpoint import Checkpointer, convert_state_dict, save_weights
+from ccsa.checkpoint.weight_files import WeightsSource, contains_itself, read_weights
 from ccsa.errors import UserError
 
 
@@ -263,7 +263,7 @@ def test_weights_that_contain_themselves_are_rejected(tmp_path, suffix):
         torch.save(content, file)
     else:
         file.write_bytes(pickle.dumps(content, protocol=2))
-    with pytest.raises(UserError, match=f"{file} cannot be loaded.*model is a dict"):
+    with pytest.raises(UserError, match=f"{file} cannot be loaded .it contains itself"):
         Checkpointer(net()).load(str(file))
 
 
@@ -275,3 +275,78 @@ def test_small_files_cannot_fill_the_memory(tmp_path):
     torch.save({"model": {"a": torch.zeros(1).expand(2**20, 2**14)}}, expanded)
     with pytest.raises(UserError, match=r"a has shape \(1048576, 16384\), but fewer values"):
         read_weights(expanded)
+
+
+def flip(file, position):
+    """Change one bit of a file."""
+    content = bytearray(file.read_bytes())
+    content[position] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("crc32", [True, False])
+def test_a_flipped_bit_is_found_if_there_is_a_checksum(tmp_path, crc32):
+    """``torch.save`` can omit them, which is not an error."""
+    file, weights = tmp_path / "w.pth", torch.arange(1000.0)
+    torch.serialization.set_crc32_options(crc32)
+    try:
+        torch.save({"weight": weights}, file)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert torch.equal(read_weights(file)["weight"], weights)
+    flip(file, file.read_bytes().index(weights[500:502].numpy().tobytes()))
+    if crc32:
+        with pytest.raises(UserError, match="w/data/0 does not match its checksum"):
+            read_weights(file)
+    else:
+        assert not torch.equal(read_weights(file)["weight"], weights)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["0.weight", "1.running_var"])
+def test_values_that_are_not_finite_are_rejected(tmp_path, name, value):
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    model.register_buffer("mask", torch.tensor([0.0, -float("inf")]))  # as in attention
+    file = tmp_path / "w.pth"
+    state = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    torch.save({"model": state}, file)
+    Checkpointer(model).load(str(file))
+    state[name].flatten()[0] = value
+    torch.save({"model": state}, file)
+    with pytest.raises(UserError, match=f"1 of its tensors have NaN or infinity: {name}"):
+        Checkpointer(model).load(str(file))
+    state.pop("mask")
+    with pytest.raises(UserError, match=f"NaN or infinity in {name}"):
+        convert_state_dict(state, "ccsa")
+
+
+@pytest.mark.parametrize("suffix", ["pth", "pkl", "safetensors"])
+def test_complex_numbers_are_rejected(tmp_path, suffix):
+    file, weight = tmp_path / f"w.{suffix}", torch.ones(2, 2, dtype=torch.complex64)
+    if suffix == "pkl":
+        file.write_bytes(pickle.dumps({"weight": weight.numpy()}, protocol=2))
+    elif suffix == "pth":
+        torch.save({"weight": weight}, file)
+    else:
+        save_file({"weight": weight}, file)
+    with pytest.raises(UserError, match="weight has complex numbers"):
+        Checkpointer(nn.Linear(2, 2)).load(str(file))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: [[]],
+        lambda: {"a": {"b": {1, 2}}, "c": ({}, [])},
+        lambda: {"a": (shared := [1]), "b": shared},  # the same one twice is not a cycle
+    ],
+)
+def test_containers_without_cycles(build):
+    assert not contains_itself(build())
+
+
+def test_cycles_through_every_kind_of_container():
+    inner: list = []
+    content = {"a": ({"b": inner},)}
+    inner.append(content)
+    assert contains_itself(content) and contains_itself([1, content])

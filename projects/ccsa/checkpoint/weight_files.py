@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from ccsa.checkpoint import safe_pickle
 from ccsa.errors import UserError
@@ -29,6 +29,9 @@ SUFFIX = ".safetensors"
 # First bytes of files written by torch.save, since torch 1.6 and before.
 _ZIP_MAGIC, _LEGACY_MAGIC = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
+_STATISTICS = ("running_mean", "running_var", "weight", "bias")  # the last two of FrozenBN
+_BLOCK = 2**20  # bytes that are read at a time
+_CONTAINERS = (Mapping, list, tuple, set, frozenset)
 _LARGEST_EXPANDED = 2**28  # bytes of a tensor whose elements share memory
 
 # Raised for damaged files; their messages do not help a user.
@@ -82,6 +85,7 @@ def read_weights(path: str | Path, source: WeightsSource | None = None) -> Mappi
         file.seek(0)
         if start.startswith(_ZIP_MAGIC):
             _check_archive(file, source)
+            _check_checksums(file, source)
         if start.startswith((_ZIP_MAGIC, _LEGACY_MAGIC)):
             content = torch.load(path, map_location="cpu", weights_only=True)
             _check_sizes(content, source)
@@ -91,6 +95,8 @@ def read_weights(path: str | Path, source: WeightsSource | None = None) -> Mappi
             content = safe_pickle.load(file)
     if not isinstance(content, Mapping):
         raise source.error(f"it contains a {type(content).__name__}, not weights by name")
+    if contains_itself(content):
+        raise source.error("it contains itself, which no state dict does")
     return content
 
 
@@ -126,13 +132,68 @@ def _check_archive(file: BinaryIO, source: WeightsSource) -> None:
     if "constants.pkl" in names or "data.pkl" not in names:
         kind = "a TorchScript program" if "constants.pkl" in names else "an archive"
         raise source.error(f"it is {kind}, not a weight file; name the file it was made from")
-    with archive.open(names["data.pkl"]) as pickled:
+    entry = archive.getinfo(names["data.pkl"])
+    if not entry.CRC:  # a missing checksum, which must not be compared
+        del entry.CRC
+    with archive.open(entry) as pickled:
         protocol = pickled.read(2)[1:]
     if protocol > b"\x03":
         raise source.error(
             f"it was written with pickle protocol {protocol[0]}, but torch reads only protocol 2 "
             "safely; have the program that wrote it call torch.save without pickle_protocol"
         )
+
+
+def _check_checksums(file: BinaryIO, source: WeightsSource) -> None:
+    """Verify the checksums in an archive, which torch does not.
+
+    A checksum of 0 is a missing one: ``torch.save`` can omit them.
+
+    Raises:
+        UserError: the content of an entry has changed.
+    """
+    archive = zipfile.ZipFile(file)
+    for entry in archive.infolist():
+        if not entry.CRC:
+            continue
+        try:
+            with archive.open(entry) as content:
+                while content.read(_BLOCK):
+                    pass
+        except zipfile.BadZipFile as error:
+            raise source.error(
+                f"it is damaged: the content of {entry.filename} does not match its checksum"
+            ) from error
+
+
+def contains_itself(content: Any) -> bool:
+    """Return whether nested containers contain themselves, as a pickle can.
+
+    Example:
+        >>> entries = {"model": {}}
+        >>> contains_itself(entries)
+        False
+        >>> entries["model"]["parent"] = [entries]
+        >>> contains_itself(entries)
+        True
+    """
+    path: list[Iterator] = [iter((content,))]
+    entered: list[int] = []  # the containers on the way to the current one
+    done: set[int] = set()
+    while path:
+        for value in path[-1]:
+            if not isinstance(value, _CONTAINERS) or id(value) in done:
+                continue
+            if id(value) in entered:
+                return True
+            entered.append(id(value))
+            path.append(iter(value.values() if isinstance(value, Mapping) else value))
+            break
+        else:
+            path.pop()
+            if entered:
+                done.add(entered.pop())
+    return False
 
 
 def _check_sizes(content: Any, source: WeightsSource) -> None:
@@ -194,7 +255,31 @@ def state_problem(data: Any) -> str:
     for key, value in data.items():
         if not isinstance(value, Tensor | np.ndarray):
             return f"it does not contain only weights: {key} is a {type(value).__name__}"
+        if value.dtype.is_complex if isinstance(value, Tensor) else np.iscomplexobj(value):
+            return f"{key} has complex numbers, whose imaginary parts would be lost"
     return ""
+
+
+def not_finite(tensors: Mapping[str, Tensor | np.ndarray]) -> list[str]:
+    """Return the names of tensors or arrays that contain NaN or infinity.
+
+    Example:
+        >>> not_finite({"weight": torch.ones(2), "bias": torch.tensor([1, float("nan")])})
+        ['bias']
+    """
+    given = {name: torch.as_tensor(value) for name, value in tensors.items()}
+    # Tensors on the device meta have no values.
+    return [name for name, t in given.items() if not t.is_meta and not t.isfinite().all()]
+
+
+def trained_values(model: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters of a model and the statistics of its norms, by name. Other buffers,
+    such as masks, may be infinite."""
+    values = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    for name, buffer in model.named_buffers():
+        if name.rpartition(".")[2] in _STATISTICS:
+            values[name] = buffer
+    return values
 
 
 @contextlib.contextmanager

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from ccsa.checkpoint.conversion.rules import AUXILIARY, HEAD, RULES, to_ccsa_key
 from ccsa.checkpoint.conversion.validation import check_complete, model_options
-from ccsa.checkpoint.weight_files import state_problem, state_within
+from ccsa.checkpoint.load_report import grouped
+from ccsa.checkpoint.weight_files import not_finite, state_problem, state_within
 from ccsa.errors import UserError, one_of
 
 __all__ = ["CCSA", "SOURCES", "convert_state_dict", "model_options", "source_of"]
@@ -57,9 +58,9 @@ def convert_state_dict(
         The tensors by their new keys.
 
     Raises:
-        UserError: an unknown source; keys that the models of the source do not have; or weights
-            that a model of the same depth and widths needs and ``state_dict`` lacks. All of them
-            are listed.
+        UserError: an unknown source; values that are not finite; keys that the models of the source
+            do not have; or weights that a model of the same depth and widths needs and
+            ``state_dict`` lacks. All of them are listed.
 
     Example:
         >>> state = torch.load("ccnet_r50-d8.pth", weights_only=True)  # doctest: +SKIP
@@ -75,9 +76,11 @@ def convert_state_dict(
         problem = state_problem(state_dict)
         if problem:
             raise UserError(f"{label}: {problem}{advice}")
-        return {
+        converted = {
             key.removeprefix("module."): torch.as_tensor(value) for key, value in state_dict.items()
         }
+        _check_finite(converted, label, advice)
+        return converted
     converted, unknown = _rename_all(state_dict, source)
     if not converted:
         raise UserError(
@@ -89,7 +92,14 @@ def convert_state_dict(
     else:
         _adapt_ccnet(converted)
     check_complete(converted, source, unknown, label=label, advice=advice)
+    _check_finite(converted, label, advice)
     return converted
+
+
+def _check_finite(converted: Mapping[str, torch.Tensor], label: str, advice: str) -> None:
+    names = not_finite(converted)
+    if names:
+        raise UserError(f"{label}: NaN or infinity in {', '.join(grouped(names))}{advice}")
 
 
 def source_of(keys: Collection[str]) -> str | None:
