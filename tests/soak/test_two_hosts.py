@@ -5,11 +5,14 @@ import time
 from pathlib import Path
 
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from support.hosts import TwoHosts, permitted, two_hosts
 from support.jobs import wait_for
-from support.launched_runs import started, torchrun, words, write_clips
+from support.launched_runs import start_ranks, started, torchrun, words, write_clips
 from support.resumed_runs import differences
 
+from ccsa.data.synthetic.moving_cue import register_moving_cue
+from ccsa.engine.heartbeat import CONNECTION_LOST
 from ccsa.engine.local_processes import free_port
 from ccsa.utils.run_folders import RUN_ID
 
@@ -28,6 +31,16 @@ class Loopback:
 
 
 @pytest.fixture
+def datasets(tmp_path, monkeypatch):
+    """Return a folder of datasets with a few clips, which are registered."""
+    monkeypatch.setattr(DatasetCatalog, "data", {})
+    monkeypatch.setattr(MetadataCatalog, "data", {})
+    write_clips(tmp_path / "datasets")
+    register_moving_cue(tmp_path / "datasets")
+    return tmp_path / "datasets"
+
+
+@pytest.fixture
 def hosts():
     if permitted():
         with two_hosts() as hosts:
@@ -40,10 +53,15 @@ def hosts():
     ("disable_sharing", "kill", "fails"), [("0", CRASHES, 0), ("1", FAILURES, 3)]
 )
 def test_a_host_that_fails_three_times_changes_nothing(
-    root: Path, tmp_path: Path, hosts: TwoHosts | Loopback, disable_sharing, kill, fails
+    root: Path,
+    tmp_path: Path,
+    datasets: Path,
+    hosts: TwoHosts | Loopback,
+    disable_sharing,
+    kill,
+    fails,
 ):
-    write_clips(tmp_path / "datasets")
-    data = {"DETECTRON2_DATASETS": str(tmp_path / "datasets"), "CUDA_VISIBLE_DEVICES": ""}
+    data = {"DETECTRON2_DATASETS": str(datasets), "CUDA_VISIBLE_DEVICES": ""}
     call = words(root, tmp_path / "whole", *LONGER)
     options = ("--nproc-per-node", "2")
     assert started(torchrun(root, options, call), tmp_path / "whole.txt", **data).wait(300) == 0
@@ -76,6 +94,26 @@ def test_a_host_that_fails_three_times_changes_nothing(
     text = logs[0].read_text()
     assert text.count("does not answer: it or its machine has stopped") == fails, text[-6000:]
     assert "Traceback (most recent call last)" not in text
+
+
+def test_a_cut_connection_ends_both_hosts_within_30_s(root, tmp_path, datasets, hosts):
+    """With the allowed silence that is the default, 20 s."""
+    if isinstance(hosts, Loopback):
+        pytest.skip("network namespaces are not permitted here")
+    waiting = tmp_path / "waiting"
+    variables = {"TORCHELASTIC_RUN_ID": "one", "MASTER_ADDR": hosts.addresses[0]}
+    variables |= {"KILL_AT": f"1:7:wait:{waiting}", "DETECTRON2_DATASETS": str(datasets)}
+    call = words(root, tmp_path / "cut")
+    log = tmp_path / "log.txt"
+    ranks = start_ranks(call, log, variables, machines=2, enter=hosts.enter)
+    wait_for(waiting.exists)
+    hosts.connect(False)
+    began = time.monotonic()
+    waiting.unlink()
+    assert [rank.wait() for rank in ranks] == [CONNECTION_LOST] * 2
+    assert time.monotonic() - began < 30
+    for rank, text in enumerate((log.read_text(), log.with_suffix(".1").read_text())):
+        assert f"error: rank {1 - rank} of 2 (process " in text and "Traceback" not in text
 
 
 def workers(folder: Path) -> list[int]:
