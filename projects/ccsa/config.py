@@ -288,6 +288,18 @@ def _add_input_keys(cfg: CfgNode) -> None:
     # it.
     keys.CROP.SINGLE_CATEGORY_MAX_AREA = 1.0
 
+    keys.TILES = CfgNode()
+    # Whether training uses overlapping tiles of each image instead of the whole image, so that
+    # small objects of large images keep their size. Tiles without an object are left out if
+    # DATALOADER.FILTER_EMPTY_ANNOTATIONS is True.
+    keys.TILES.ENABLED = False
+    # The height and width of a tile in pixels of the file.
+    keys.TILES.SIZE = [512, 512]
+    # The vertical and horizontal overlap of neighbors.
+    keys.TILES.OVERLAP = [64, 64]
+    # The smallest share of an object that is inside a tile; with less, it does not belong to it.
+    keys.TILES.MIN_VISIBLE = 0.25
+
     keys.CLIP = CfgNode()
     # VideoSemanticSegmentor: the number of frames of a clip (T).
     keys.CLIP.FRAMES = 5

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from ccsa.data.tile_grid import window_starts
 from ccsa.errors import UserError
 from ccsa.inference.sliding_window import SlidingWindow
-from ccsa.inference.tiles import window_starts
 
 
 class Marker(nn.Module):

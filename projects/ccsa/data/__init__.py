@@ -8,7 +8,7 @@ disk on first use (:mod:`ccsa.data.synthetic`). No file is read or written by th
 from typing import TYPE_CHECKING, Any
 
 from ccsa.data import panoptic, semantic
-from ccsa.data.synthetic import digits, far_cue, moving_cue
+from ccsa.data.synthetic import digits, far_cue, moving_cue, small_objects
 
 if TYPE_CHECKING:
     from ccsa.data.folder import FolderDataset, read_folder
@@ -21,6 +21,7 @@ __all__ = [
     "panoptic",
     "read_folder",
     "semantic",
+    "small_objects",
 ]
 
 

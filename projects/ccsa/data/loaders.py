@@ -23,6 +23,7 @@ from detectron2.utils import comm
 from ccsa.data.evaluator_types import is_semantic
 from ccsa.data.mapper import ReportingMapper, SemanticMapper
 from ccsa.data.sample_stream import TrainLoader
+from ccsa.data.tile_records import tile_records
 from ccsa.data.video.clips import with_clips
 from ccsa.data.video.mapper import ClipMapper
 from ccsa.errors import UserError
@@ -39,14 +40,16 @@ def build_train_loader(cfg: CfgNode) -> TrainLoader:
     Raises:
         UserError: see :func:`build_train_mapper` and :func:`clip_records`.
     """
-    clips = clip_records(cfg, cfg.DATASETS.TRAIN)
+    chosen = clip_records(cfg, cfg.DATASETS.TRAIN)
     mapper = build_train_mapper(cfg)
-    if clips is None and mapper.use_instance_mask and mapper.instance_mask_format == "polygon":
+    if chosen is None and mapper.use_instance_mask and mapper.instance_mask_format == "polygon":
         records = [record for name in cfg.DATASETS.TRAIN for record in DatasetCatalog.get(name)]
         if has_encoded_masks(records):
             logger.info("Masks are run-length encoded, so INPUT.MASK_FORMAT bitmask is used.")
             mapper.instance_mask_format = "bitmask"
-    parts = _train_loader_from_config(cfg, mapper=mapper, dataset=clips)
+    if cfg.INPUT.TILES.ENABLED:
+        chosen = _training_tiles(cfg)
+    parts = _train_loader_from_config(cfg, mapper=mapper, dataset=chosen)
     return TrainLoader(
         parts["dataset"],
         parts["mapper"],
@@ -56,6 +59,15 @@ def build_train_loader(cfg: CfgNode) -> TrainLoader:
         group_shapes=parts["aspect_ratio_grouping"],
         num_workers=parts["num_workers"],
     )
+
+
+def _training_tiles(cfg: CfgNode) -> list[dict[str, Any]]:
+    """Return the records of the tiles of the training images."""
+    keys, filtered = cfg.INPUT.TILES, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+    images = get_detection_dataset_dicts(list(cfg.DATASETS.TRAIN), filter_empty=filtered)
+    tiles = tile_records(images, keys.SIZE, keys.OVERLAP, keys.MIN_VISIBLE, keep_empty=not filtered)
+    logger.info("training on %d tiles of %d images", len(tiles), len(images))
+    return tiles
 
 
 def build_test_loader(cfg: CfgNode, name: str) -> Iterable[list[dict[str, Any]]]:

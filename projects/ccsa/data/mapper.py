@@ -23,10 +23,12 @@ from detectron2.data.detection_utils import SizeMismatchError
 from ccsa.data.image_reader import intensity_range, read_image
 from ccsa.data.records import rle_of_polygons
 from ccsa.data.tasks import check_label, has_label, semantic_label
+from ccsa.data.tile_records import cut_annotations
 from ccsa.data.transforms.semantic import semantic_augmentations
 from ccsa.errors import UserError
 from ccsa.utils.user_code import import_user_code, imported_user_code
 
+_CACHE = 2**28  # bytes of decoded images that a process keeps, if it trains on tiles
 FIX = (
     "replace it with an intact copy or remove it from the annotations, then continue with --resume"
 )
@@ -42,6 +44,7 @@ class ReportingMapper(DatasetMapper):
         ignore_label: the label that is ignored.
         draws_polygons: turn polygons into masks before the augmentation; Detectron2 crops polygons
             with the package shapely only.
+        min_visible: the smallest share of an object that is inside a tile.
         arguments: those of DatasetMapper.
     """
 
@@ -56,12 +59,14 @@ class ReportingMapper(DatasetMapper):
         label_classes: int | None = None,
         ignore_label: int = 255,
         draws_polygons: bool = False,
+        min_visible: float = 0.0,
         **arguments: Any,
     ):
         super().__init__(is_train, **arguments)
         self.intensity_range = intensity_range
         self.label_classes, self.ignore_label = label_classes, ignore_label
-        self.draws_polygons = draws_polygons
+        self.draws_polygons, self.min_visible = draws_polygons, min_visible
+        self._images: dict[str, np.ndarray] = {}  # large images that were read last
         self.user_code = imported_user_code()
 
     @classmethod
@@ -76,6 +81,7 @@ class ReportingMapper(DatasetMapper):
             "intensity_range": intensity_range(cfg.INPUT.get("INTENSITY_RANGE", "auto")),
             "label_classes": head.NUM_CLASSES if _reads_labels(cfg) else None,
             "ignore_label": head.IGNORE_VALUE,
+            "min_visible": cfg.INPUT.TILES.MIN_VISIBLE if "TILES" in cfg.INPUT else 0.0,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -92,15 +98,22 @@ class ReportingMapper(DatasetMapper):
         """
         with report_failures(dataset_dict):
             record = copy.deepcopy(dataset_dict)
-            image = read_image(
-                record["file_name"], self.image_format, self.intensity_range, fix=FIX
-            )
+            area = record.pop("tile", None)
+            if area is not None:
+                record["height"], record["width"] = record.pop("image_size")
+            image = self.read_pixels(record, cached=area is not None)
             utils.check_image_size(record, image)
             # As in DatasetMapper, label files are also read for evaluation.
             wanted = self.is_train or "labels" not in record
             label = self.read_label(record) if wanted and has_label(record) else None
             for key in ("sem_seg_file_name", "labels", "objects"):
                 record.pop(key, None)
+            if area is not None:
+                cut_annotations(record, area, self.min_visible)
+                rows, columns = area.selector[1:]
+                image = image[rows, columns]
+                label = label[rows, columns] if label is not None else None
+                record["height"], record["width"] = image.shape[:2]
             inputs = T.AugInput(image, sem_seg=label)
             transforms = self.augmentations(inputs)
             image, label = inputs.image, inputs.sem_seg
@@ -116,6 +129,20 @@ class ReportingMapper(DatasetMapper):
             elif "annotations" in record:
                 self._transform_annotations(record, transforms, image.shape[:2])
             return record
+
+    def read_pixels(self, record: dict[str, Any], *, cached: bool) -> np.ndarray:
+        """Return the image of a record; with ``cached``, one that was read before is kept, because
+        a large image is read again for each of its tiles."""
+        file = record["file_name"]
+        if cached and file in self._images:
+            self._images[file] = image = self._images.pop(file)  # the most recent one is last
+            return image
+        image = read_image(file, self.image_format, self.intensity_range, fix=FIX)
+        if cached:
+            self._images[file] = image
+            while len(self._images) > 1 and sum(i.nbytes for i in self._images.values()) > _CACHE:
+                del self._images[next(iter(self._images))]
+        return image
 
     def read_label(self, record: dict[str, Any]) -> np.ndarray:
         """Return the label (H, W) of a record, checked against the number of classes."""

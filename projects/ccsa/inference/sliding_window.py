@@ -13,8 +13,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ccsa.data.tile_grid import tile_areas
 from ccsa.inference.averaging import AveragedInference
-from ccsa.inference.tiles import ScoreCanvas, check_tiles, resized_scores, tile_areas
+from ccsa.inference.tiles import ScoreCanvas, check_tiles, resized_scores
 
 
 class SlidingWindow(AveragedInference):

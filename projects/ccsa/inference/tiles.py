@@ -1,4 +1,4 @@
-"""Tiles of large images: where they are, and how any model is applied to them.
+"""Applying any model to tiles of large images.
 
 One mechanism serves all models. Class scores are averaged where tiles overlap
 (:class:`ScoreCanvas`, also used by :class:`SlidingWindow`), and objects are merged across seams by
@@ -7,8 +7,8 @@ from both for the whole image.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,66 +17,12 @@ from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_inst
 from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
+from ccsa.data.tile_grid import Area, tile_areas
 from ccsa.errors import UserError, shown
 from ccsa.inference.tile_masks import TileMasks
 from ccsa.inference.tile_merging import Found, found_in_tile, merge
 
 logger = logging.getLogger(__name__)
-
-
-class Area(NamedTuple):
-    """A rectangle of an image in pixels; ``bottom`` and ``right`` are exclusive."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
-
-    @property
-    def selector(self) -> tuple[Any, slice, slice]:
-        """What selects the rectangle from a tensor (..., H, W)."""
-        return ..., slice(self.top, self.bottom), slice(self.left, self.right)
-
-    def scaled(self, vertical: float, horizontal: float) -> "Area":
-        """Return the rectangle in an image that is resized by these factors."""
-        return Area(
-            *(round(self.top * vertical), round(self.left * horizontal)),
-            *(round(self.bottom * vertical), round(self.right * horizontal)),
-        )
-
-
-def window_starts(size: int, crop: int, stride: int) -> list[int]:
-    """Return the start of each window along one axis; the last window ends at ``size``.
-
-    Example:
-        >>> window_starts(size=10, crop=4, stride=4)
-        [0, 4, 6]
-    """
-    last = max(size - crop, 0)
-    return [*range(0, last, stride), last]
-
-
-def tile_areas(
-    size: tuple[int, int], tile: Sequence[int], overlap: Sequence[int]
-) -> Iterator[Area]:
-    """Yield the tiles of an image, row by row; the last of a row or column ends at the border.
-
-    Args:
-        size: (height, width) of the image.
-        tile: (height, width) of a tile. An image that is smaller along an axis is not padded: the
-            tile gets its size.
-        overlap: the smallest overlap of neighbors, vertical and horizontal.
-
-    Example:
-        >>> [tuple(area) for area in tile_areas((4, 7), (8, 4), (2, 1))]
-        [(0, 0, 4, 4), (0, 3, 4, 7)]
-    """
-    rows, columns = (
-        window_starts(n, t, t - o) for n, t, o in zip(size, tile, overlap, strict=True)
-    )
-    for top in rows:
-        for left in columns:
-            yield Area(top, left, min(top + tile[0], size[0]), min(left + tile[1], size[1]))
 
 
 def check_tiles(tile: Sequence[int], overlap: Sequence[int]) -> None:

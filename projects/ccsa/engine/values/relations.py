@@ -10,6 +10,7 @@ from detectron2.config import CfgNode
 
 from ccsa.engine.model_parts import architecture, semantic_head
 from ccsa.errors import shown
+from ccsa.modeling.clip import takes_clips
 
 _CHANNELS = {"RGB": 3, "BGR": 3, "L": 1}
 _DETECTORS = ("GeneralizedRCNN", "PanopticFPN", "RetinaNet", "FCOS", "ProposalNetwork")
@@ -74,13 +75,22 @@ def _semantic_inference(cfg: CfgNode) -> str:
 
 
 def _tiles(cfg: CfgNode) -> str:
-    keys = cfg.TEST.TILES
-    sizes = zip(keys.SIZE, keys.OVERLAP, strict=True)
-    if keys.ENABLED and any(overlap >= size for size, overlap in sizes):
-        return (
-            f"TEST.TILES.OVERLAP {list(keys.OVERLAP)} must be smaller than TEST.TILES.SIZE "
-            f"{list(keys.SIZE)}; lower it"
-        )
+    for name in ("INPUT", "TEST"):
+        keys = cfg[name].TILES
+        sizes = zip(keys.SIZE, keys.OVERLAP, strict=True)
+        if keys.ENABLED and any(overlap >= size for size, overlap in sizes):
+            return (
+                f"{name}.TILES.OVERLAP {list(keys.OVERLAP)} must be smaller than "
+                f"{name}.TILES.SIZE {list(keys.SIZE)}; lower it"
+            )
+    if cfg.INPUT.TILES.ENABLED:
+        for key, on in (
+            ("MODEL.KEYPOINT_ON True", cfg.MODEL.KEYPOINT_ON),
+            ("MODEL.LOAD_PROPOSALS True", cfg.MODEL.LOAD_PROPOSALS),
+            ("a model that takes clips", takes_clips(cfg)),
+        ):
+            if on:
+                return f"INPUT.TILES.ENABLED True is not possible with {key}; set it to False"
     return ""
 
 

@@ -69,6 +69,13 @@ RULES |= section(
     SINGLE_CATEGORY_MAX_AREA=number(0, 1, above=True),
 )
 RULES |= section(
+    "INPUT.TILES",
+    ENABLED=_FLAG,
+    SIZE=listed(_SIDE, 2, 2),
+    OVERLAP=listed(integer(0, 100_000), 2, 2),
+    MIN_VISIBLE=number(0, 1),
+)
+RULES |= section(
     "INPUT.CLIP",
     FRAMES=integer(1, 1000),
     LABELLED=word("last", "middle"),
