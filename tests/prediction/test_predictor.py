@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from detectron2.config import get_cfg
+from detectron2.structures import Boxes, Instances
 from PIL import Image
 from support import tiny_models, tiny_runs
 
@@ -16,6 +17,7 @@ import ccsa
 from ccsa.engine import setup_cfg
 from ccsa.inference import ModelPredictor
 from ccsa.modeling import VideoSemanticSegmentor
+from ccsa.prediction.shrinking import shrunk_outputs, shrunk_size
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (96, 128, 3)).astype(np.uint8)
 OTHER = np.ascontiguousarray(IMAGE[::-1])
@@ -303,3 +305,29 @@ def test_an_image_of_one_tile_is_predicted_as_without_tiles(runs, predictors):
 def test_settings_of_tiles_are_checked_when_the_model_is_loaded(runs, options, reason):
     with pytest.raises(ccsa.UserError, match=reason):
         ccsa.Predictor.from_run(runs["mask"], options=[*TILES, *options])
+
+
+@pytest.mark.parametrize("kind", ["mask", "panoptic", "semantic"])
+def test_a_large_image_can_be_drawn_smaller(predictors, kind):
+    found = predictors[kind](IMAGE)
+    assert found.draw(longest=64).shape == (48, 64, 3)
+    assert np.array_equal(found.draw(longest=128), found.draw())
+
+
+def test_objects_are_shrunk_to_their_place():
+    masks = torch.zeros(2, 90, 120, dtype=torch.bool)
+    masks[0, 30:60, 40:80] = masks[1, :3, :3] = True
+    boxes = Boxes(torch.tensor([[40.0, 30, 80, 60], [0, 0, 3, 3]]))
+    instances = Instances((90, 120), pred_boxes=boxes, scores=torch.ones(2))
+    instances.pred_classes, instances.pred_masks = torch.zeros(2).long(), masks
+    ids = torch.arange(90 * 120).reshape(90, 120)
+    outputs = {"instances": instances, "panoptic_seg": (ids, []), "sem_seg": ids[None].float()}
+    found = shrunk_outputs(outputs, (90, 120), shrunk_size((90, 120), 40))
+    assert found["instances"].pred_boxes.tensor[0].tolist() == pytest.approx(
+        [40 / 3, 10, 80 / 3, 20]
+    )
+    rows, columns = found["instances"].pred_masks[0].nonzero(as_tuple=True)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (10, 19, 14, 26)
+    assert found["instances"].pred_masks[1].sum() == 1
+    assert torch.equal(found["panoptic_seg"][0], ids[::3, ::3])
+    assert torch.equal(found["sem_seg"][0], ids[::3, ::3].float())

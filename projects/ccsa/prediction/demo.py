@@ -23,6 +23,7 @@ from ccsa.visualization.videos import Video, video_writer
 # An image whose longer side is below SMALL pixels is enlarged by a whole factor, to about ENLARGED.
 SMALL = 320
 ENLARGED = 480
+LARGEST = 4000  # pixels of the longer side of a picture; the objects of a larger one take GiBs
 _TITLE = "ccsa demo"
 _STOP_KEYS = (27, ord("q"))  # Esc, q
 
@@ -50,14 +51,16 @@ class Demo:
         Args:
             frames: the frames of a clip, each RGB of shape (H, W, 3), uint8; for a model that takes
                 images, a single image.
-            enlarge: enlarge a small image, so that labels fit on it.
+            enlarge: enlarge a small image, so that labels fit on it, and shrink a picture whose
+                longer side is above ``LARGEST`` pixels.
         """
         height, width = frames[self.clip.labelled].shape[:2]
         if enlarge and max(height, width) < SMALL:
             factor = math.ceil(ENLARGED / max(height, width))
             height, width = height * factor, width * factor
         start = time.perf_counter()
-        drawn = self._predict(frames, (height, width)).draw()
+        longest = LARGEST if enlarge else 0
+        drawn = self._predict(frames, (height, width)).draw(longest=longest)
         self.seconds += time.perf_counter() - start
         self.images += 1
         return drawn

@@ -14,6 +14,7 @@ from torch import Tensor
 from ccsa.checkpoint import Classes
 from ccsa.errors import UserError
 from ccsa.prediction.coco_results import objects_to_coco, regions_to_coco
+from ccsa.prediction.shrinking import shrunk_outputs, shrunk_size
 from ccsa.utils.images import write_image
 from ccsa.visualization.painter import draw_outputs
 
@@ -88,21 +89,27 @@ class Prediction:
         """The names of the classes of pixels; empty if the model does not classify pixels."""
         return self.names.stuff
 
-    def draw(self) -> np.ndarray:
+    def draw(self, *, longest: int = 0) -> np.ndarray:
         """Return the image with the prediction drawn on it: RGB of shape (H, W, 3), uint8.
 
         The panoptic segmentation is drawn, or else the objects, or else the class of each pixel.
-        Its size is :attr:`size`.
+
+        Args:
+            longest: the largest side of the picture in pixels; 0 for the size of the prediction,
+                :attr:`size`. Drawing the objects of a large image at its own size takes much
+                memory.
 
         Raises:
             UserError: the model returns nothing that can be drawn.
         """
-        height, width = self.size
-        image = self.image
-        if image.shape[:2] != self.size:
-            resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+        image, outputs, size = self.image, self.outputs, self.size
+        if longest and max(size) > longest:
+            size = shrunk_size(self.size, longest)
+            outputs = shrunk_outputs(outputs, self.size, size)
+        if image.shape[:2] != size:
+            resized = Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC)
             image = np.asarray(resized)
-        return draw_outputs(image, self.outputs, self.metadata)
+        return draw_outputs(image, outputs, self.metadata)
 
     def save(self, file: str | Path) -> None:
         """Write the drawing to an image file, which is complete or absent.
