@@ -1,0 +1,77 @@
+"""Pages in headless Chromium, as Debian's packages chromium and chromium-driver provide it.
+
+Tests that need it are skipped where it is absent, or fail if CCSA_REQUIRE_BROWSER is 1.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+REQUIRED = os.environ.get("CCSA_REQUIRE_BROWSER") == "1"
+
+
+def _missing():
+    """Return why no browser is available, or an empty string."""
+    programs = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
+    if programs:
+        return f"{' and '.join(programs)} not found: apt-get install chromium chromium-driver"
+    try:
+        import selenium  # noqa: F401
+    except ImportError:
+        return "selenium not found: pip install selenium"
+    return ""
+
+
+def require_browser():
+    """Skip the test if there is no browser, or fail if CCSA_REQUIRE_BROWSER is 1."""
+    reason = _missing()
+    if reason and REQUIRED:
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)
+
+
+@contextlib.contextmanager
+def open_page(path: Path, width: int = 1600, height: int = 900):
+    """Yield a Selenium driver that shows a file in a window of the given width in pixels."""
+    require_browser()
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for word in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
+        options.add_argument(f"--{word}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    driver = webdriver.Chrome(options=options, service=service)
+    try:
+        # Windows have a least width; the emulated screen of a phone has not.
+        driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
+        )
+        driver.get(Path(path).resolve().as_uri())
+        yield driver
+    finally:
+        driver.quit()
+
+
+def console_errors(driver):
+    """Return the errors and warnings that the page wrote to the console."""
+    return [e for e in driver.get_log("browser") if e["level"] in ("SEVERE", "WARNING")]
+
+
+def requested_urls(driver):
+    """Return the addresses that the page requested, without those embedded in it."""
+
+    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    urls = [
+        event["params"]["request"]["url"]
+        for event in events
+        if event["method"] == "Network.requestWillBeSent"
+    ]
+    return [url for url in urls if not url.startswith(("data:", "blob:"))]
