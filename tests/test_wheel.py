@@ -40,7 +40,8 @@ def wheel(root, tmp_path_factory):
 def test_the_wheel_contains_the_whole_package_and_nothing_else(root, wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    files = [*root.glob("projects/ccsa/**/*.py"), root / "projects/ccsa/py.typed"]
+    pages = [f for f in root.glob("projects/ccsa/report/*") if f.suffix in (".css", ".html", ".js")]
+    files = [*root.glob("projects/ccsa/**/*.py"), root / "projects/ccsa/py.typed", *pages]
     info = f"ccsa-{ccsa.__version__}.dist-info/"
     assert {n for n in names if not n.startswith(info)} == {
         file.relative_to(root / "projects").as_posix() for file in files

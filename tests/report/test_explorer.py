@@ -62,12 +62,13 @@ def test_the_data_of_the_page_composes_to_the_attention_of_the_model(page, truth
         here = one_at((height, width), y, x)
         for product in (attended_by, attending_to):
             expected = product(truth.weights, here, gamma)
-            assert expected.max() > 0.05  # the attention is not uniform
             torch.testing.assert_close(
                 product(stored, here, gamma).float(), expected, atol=1e-3, rtol=0
             )
-    relative = truth.contribution_norm / truth.input_norms[0]
-    assert block["relative"] == pytest.approx(float(relative.mean()), rel=1e-4)
+    entropy = -(truth.weights[0] * truth.weights[0].clamp_min(1e-9).log2()).sum(-1).mean()
+    assert 0.5 < entropy < 4  # neither one position nor all of them
+    relative = truth.contribution_norm.mean() / truth.input_norms[0].mean()
+    assert block["relative"] == pytest.approx(float(relative), rel=1e-4)
 
 
 def test_feature_maps_above_the_limit_are_reduced(explorer_runs, explorer_images):
@@ -141,13 +142,15 @@ def assert_shows(driver, truth, y, x):
     expected = {
         "Application 1": attended_by(truth.weights[:1], here),
         "Application 2": attended_by(truth.weights[1:], here),
-        "Composed over all applications": attended_by(truth.weights, here),
+        "Composed attention": attended_by(truth.weights, here),
         "Positional part of the output": attended_by(truth.weights, here, truth.gamma),
         "Norm of the contribution": truth.contribution_norm,
     }
     assert panels == list(expected)
     for index, wanted in enumerate(expected.values()):
-        np.testing.assert_allclose(values(driver, 1, index), wanted.numpy().ravel(), atol=1e-3)
+        shown, wanted = values(driver, 1, index), wanted.numpy().ravel()
+        scale = max(1.0, wanted.max())  # that of norms is larger than 1
+        np.testing.assert_allclose(shown / scale, wanted / scale, rtol=0, atol=1e-3)
 
 
 def test_pointing_changes_the_drawing_to_the_correct_values(browser, truth):

@@ -22,7 +22,6 @@ from typing import Any
 import jinja2
 import matplotlib
 import numpy as np
-import torch
 from detectron2.modeling.roi_heads import ROIHeads
 from PIL import Image
 from torch import nn
@@ -142,7 +141,8 @@ def _block(path: str, maps: CrissCrossMaps, limit: int) -> dict[str, Any]:
     height, width = maps.weights[0].shape[1:3]
     factor = reduction_factor((height, width), limit)
     weights = [reduced_weights(each[0], factor) for each in maps.weights]
-    relative = maps.contribution_norm / maps.input_norms[0].clamp_min(1e-12)
+    # Not the mean of ratios, because activation functions make some inputs 0.
+    relative = maps.contribution_norm.mean() / maps.input_norms[0].mean().clamp_min(1e-12)
     return {
         "path": path,
         "size": list(weights[0].shape[:2]),
@@ -150,7 +150,7 @@ def _block(path: str, maps: CrissCrossMaps, limit: int) -> dict[str, Any]:
         "gamma": maps.gamma,
         "weights": [encoded_weights(each) for each in weights],
         "contribution": encoded_map(reduced_map(maps.contribution_norm[0], factor)),
-        "relative": float(torch.mean(relative)),
+        "relative": float(relative),
     }
 
 

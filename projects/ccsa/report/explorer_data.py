@@ -39,8 +39,8 @@ def encoded_weights(weights: Tensor) -> str:
     values = weights.detach().double().cpu().numpy()
     if not ((values >= 0) & (values <= 1 + 1e-5)).all():  # NaN fails too
         raise UserError(
-            "attention weights must be between 0 and 1, and some are not; the model computes values "
-            "that are not finite, so check its weights"
+            "attention weights must be between 0 and 1, and some are not; check the weights of the "
+            "model, which may have diverged"
         )
     steps = np.rint(values.clip(0, 1) * STEPS).astype("<u2").reshape(-1)
     planes = np.concatenate([steps >> 8, steps & 255]).astype(np.uint8)

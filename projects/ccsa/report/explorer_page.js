@@ -15,7 +15,11 @@ function node(tag, parent, className = "", text = "") {
   return made;
 }
 
-const short = (value) => (value === 0 ? "0" : value.toPrecision(2));
+// Two digits that count, without exponents for large numbers: 0.034, 1.2, 240.
+const short = (value) => {
+  if (Math.abs(value) >= 100) return String(Math.round(value));
+  return value === 0 ? "0" : String(Number(value.toPrecision(2)));
+};
 const percent = (value) => `${short(100 * value)} %`;
 
 // Describe in words how much a block adds, or why its attention does not reach the output.
@@ -26,7 +30,7 @@ function gammaInWords(block) {
   }
   const sizes = [[0.05, "little"], [0.5, "a moderate amount"], [Infinity, "much"]];
   const amount = sizes.find(([limit]) => block.relative < limit)[1];
-  return `${gamma}: the block adds ${amount}; what it adds has on average ` +
+  return `${gamma}: the block adds ${amount}; on average, the norm of what it adds is ` +
     `${percent(block.relative)} of the norm of its input.`;
 }
 
@@ -48,7 +52,7 @@ function panelsOf(block) {
     attention: true,
   }));
   const composed = {
-    name: "Composed over all applications",
+    name: "Composed attention",
     values: (position, reverse) => apply(matrices, position, reverse),
     attention: true,
   };

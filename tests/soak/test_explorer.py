@@ -1,0 +1,67 @@
+"""The size of the attention explorer's page, and how fast it follows the mouse.
+
+python -m pytest tests/soak/test_explorer.py -s    prints the table of docs/EXPLORER.md
+"""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from selenium.webdriver.support.ui import WebDriverWait
+from support.browser import open_page
+from support.tiny_runs import SEMANTIC, write_run
+
+from ccsa.prediction import Predictor
+from ccsa.report.explorer import explore, write_page
+
+HOVERS = """
+const view = explorer.views[0];
+const canvas = view.panels[0].canvas;
+const box = canvas.getBoundingClientRect();
+const times = [];
+for (let i = 0; i < 60; i++) {
+  const x = box.left + box.width * ((i * 37) % 60) / 60;
+  const y = box.top + box.height * i / 60;
+  canvas.dispatchEvent(new PointerEvent("pointermove", {clientX: x, clientY: y}));
+  canvas.getContext("2d").getImageData(0, 0, 1, 1);
+  if (i >= 10) times.push(explorer.milliseconds);
+}
+return times;
+"""
+
+
+@pytest.mark.parametrize(
+    ("size", "largest_mb"), [((32, 32), 5), ((50, 84), 20), ((97, 97), 60)], ids=str
+)
+@pytest.mark.parametrize("sharpness", [0.1, 0.03])
+def test_size_and_speed(root, tmp_path, size, largest_mb, sharpness):
+    config = copy.deepcopy(SEMANTIC)
+    config["MODEL"]["SEM_SEG_HEAD"]["BLOCKS"] = [{"block": "CrissCross", "recurrence": 2}] * 2
+    run = write_run(tmp_path / "run", config)
+    state = torch.load(run / "model_final.pth")
+    for name, value in state["model"].items():
+        if name.endswith("gamma"):
+            value.fill_(0.5)
+        elif "query_conv.weight" in name or "key_conv.weight" in name:
+            value.mul_(sharpness)
+    torch.save(state, run / "model_final.pth")
+    height, width = (4 * n for n in size)
+    scenes = np.asarray(Image.open(root / "docs" / "digits.jpg").convert("RGB"))
+    files = []
+    for index in range(3):
+        top, left = 20 * index, 40 * index
+        files.append(tmp_path / f"{index}.png")
+        Image.fromarray(scenes[top : top + height, left : left + width]).save(files[-1])
+    page = tmp_path / "page.html"
+    data = explore("model", Predictor.from_run(run), files)
+    write_page([data], page)
+    assert [b["size"] for b in data["images"][0]["blocks"]] == [list(size)] * 2
+    mb = page.stat().st_size / 1e6
+    with open_page(page) as driver:
+        WebDriverWait(driver, 60).until(lambda d: d.execute_script("return explorer.ready"))
+        times = driver.execute_script(HOVERS)
+    median, worst = np.median(times), max(times)
+    print(f"\n{size} sharpness {sharpness}: {mb:.1f} MB, {median:.1f} ms, {worst:.1f} ms at most")
+    assert mb <= largest_mb and median <= 16
