@@ -2,6 +2,7 @@
 # make train      trains and evaluates the demonstration model
 # make nuclei     trains Mask R-CNN on your own data: a microscopy image, as in docs/OWN_DATA.md
 # make far-cue    measures how far criss-cross attention sees, as a table and a picture
+# make explore    writes pages that show where the models of make train and make far-cue attend
 # make benchmark  measures the time and memory of criss-cross attention next to other implementations
 # make docs       builds the documentation as a site, in site/
 # make test       runs lint and all tests but those of tests/soak
@@ -9,9 +10,10 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/ready
+DATASETS := $(or $(DETECTRON2_DATASETS),datasets)
 CONFIG := configs/digits/ccnet_mask_rcnn.yaml
 
-.PHONY: setup train nuclei far-cue benchmark docs test lint format clean
+.PHONY: setup train nuclei far-cue explore benchmark docs test lint format clean
 
 setup: $(READY)
 
@@ -29,6 +31,16 @@ nuclei: setup
 
 far-cue: setup
 	@$(PYTHON) -m experiments.far_cue
+
+# The last run of each: the folders are numbered.
+explore: setup
+	@run=$$(ls -d output/digits/ccnet_mask_rcnn/[0-9]* 2>/dev/null | sort -V | tail -n 1); \
+	test -n "$$run" || { echo "error: there is no trained model; run make train first" >&2; exit 2; }; \
+	$(PYTHON) tools/explore.py --weights $$run --input $(DATASETS)/digits/val/00000[1-3].jpg --output $$run/explorer.html
+	@study=$$(ls -d output/far_cue/[0-9]* 2>/dev/null | sort -V | tail -n 1); \
+	test -n "$$study" || { echo "error: there are no networks of far_cue; run make far-cue first" >&2; exit 2; }; \
+	$(PYTHON) tools/explore.py --weights $$study/any_ccnet_R1 --weights $$study/any_ccnet_R2 \
+		--input $(DATASETS)/far_cue/any_val/000[1-3].png --output $$study/explorer.html
 
 benchmark: setup
 	@$(PYTHON) -m benchmarks

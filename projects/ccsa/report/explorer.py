@@ -99,17 +99,18 @@ def _text(folder: Any, name: str) -> str:
 
 def _explore_image(predictor: Predictor, file: Path, limit: int) -> dict[str, Any]:
     inputs = predictor.prepare(file)
-    covered: list[tuple[int, int]] = []
+    height, width = inputs["image"].shape[-2:]
+    covered: tuple[int, int] = (height, width)
 
     def record(module: nn.Module, args: tuple[Any, ...]) -> None:
-        covered.append(tuple(args[0].shape[-2:]))
+        nonlocal covered
+        covered = args[0].shape[-2:]
 
-    handle = predictor.model.backbone.register_forward_pre_hook(record)
+    handle = predictor.model.get_submodule("backbone").register_forward_pre_hook(record)
     try:
         maps = attention_maps(predictor.model, [inputs])
     finally:
         handle.remove()
-    height, width = inputs["image"].shape[-2:]
     regions = _region_blocks(predictor.model)
     calls = [
         (path if len(found) == 1 else f"{path}, call {index}", each)
@@ -125,7 +126,7 @@ def _explore_image(predictor: Predictor, file: Path, limit: int) -> dict[str, An
         "height": found.image.shape[0],
         "width": found.image.shape[1],
         # The model pads images at the bottom and on the right; feature maps cover the padding too.
-        "covered": [covered[0][0] / height, covered[0][1] / width],
+        "covered": [covered[0] / height, covered[1] / width],
         "blocks": [_block(path, each, limit) for path, each in calls if each.weights],
         "hidden": sorted(path for path in maps.criss_cross if path.startswith(regions)),
     }
