@@ -4,7 +4,8 @@
     python -m experiments.tiles memory --height 6000 --width 8000
 
 ``seams`` predicts the validation images of a run and counts objects that are found more than once:
-objects (score at least 0.5) of which at least half lies inside another one with a higher score.
+objects (score at least 0.5) of which at least half lies inside another one of the same class with a
+higher score, at seams (where tiles overlap) and elsewhere.
 ``memory`` predicts a random image with Mask R-CNN of random weights (configs/mask_rcnn.yaml,
 ResNet-50, tiles of 1,024 pixels), and prints the largest memory of the process.
 """
@@ -12,13 +13,14 @@ ResNet-50, tiles of 1,024 pixels), and prints the largest memory of the process.
 import argparse
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pycocotools.mask as coco_mask
 from detectron2.data import DatasetCatalog
 
 from ccsa import Predictor
+from ccsa.data.tile_grid import tile_areas
 from ccsa.engine import setup_cfg
 from ccsa.errors import UserError, reports_user_errors
 from ccsa.utils.memory import peak_memory
@@ -31,45 +33,73 @@ MEMORY_OPTIONS = [
 ]
 
 
-def duplicates(entries: Sequence[dict[str, Any]]) -> int:
-    """Return how many of the objects of an image repeat another one, whatever their classes are.
+def duplicates(entries: Sequence[dict[str, Any]]) -> np.ndarray:
+    """Return which of the objects of an image (N,) repeat another one of their class.
 
     Args:
         entries: of :meth:`ccsa.prediction.Prediction.to_coco`, with masks.
 
     Example:
-        >>> rle = {"size": [1, 3], "counts": "02"}  # the first pixel
-        >>> duplicates([{"score": 0.9, "segmentation": rle}, {"score": 0.6, "segmentation": rle}])
-        1
+        >>> entry = {"category_id": 1, "segmentation": {"size": [1, 3], "counts": "02"}}
+        >>> duplicates([{**entry, "score": 0.9}, {**entry, "score": 0.6}]).tolist()
+        [False, True]
     """
     masks = [entry["segmentation"] for entry in entries]
     if not masks:
-        return 0
+        return np.zeros(0, bool)
     scores = np.array([entry["score"] for entry in entries])
+    classes = np.array([entry["category_id"] for entry in entries])
     # With "crowd", the intersection is divided by the area of the first mask.
-    inside = coco_mask.iou(masks, masks, [1] * len(masks))
+    inside = coco_mask.iou(masks, masks, [1] * len(masks)) >= INSIDE
     higher = scores[None, :] > scores[:, None]
     ties = np.triu(scores[None, :] == scores[:, None], 1).T
-    return int(((inside >= INSIDE) & (higher | ties)).any(1).sum())
+    return (inside & (higher | ties) & (classes[None, :] == classes[:, None])).any(1)
 
 
-def seams(run: str, options: Sequence[str] = ()) -> tuple[int, int]:
-    """Return the number of objects that a run finds in its validation images, and how many of them
-    are duplicates.
+def at_seams(entries: Sequence[dict[str, Any]], shared: np.ndarray) -> np.ndarray:
+    """Return which objects (N,) have a box that reaches pixels (H, W) of several tiles."""
+    found = []
+    for entry in entries:
+        left, top, width, height = entry["bbox"]
+        rows = slice(int(top), int(np.ceil(top + height)))
+        found.append(shared[rows, int(left) : int(np.ceil(left + width))].any())
+    return np.array(found, bool)
+
+
+class Counts(NamedTuple):
+    """Objects, and duplicates among them, at seams and elsewhere."""
+
+    at_seams: int
+    repeated_at_seams: int
+    elsewhere: int
+    repeated_elsewhere: int
+
+
+def seams(run: str, options: Sequence[str] = ()) -> Counts:
+    """Return how many objects a run finds in its validation images, and how many are duplicates.
 
     Raises:
         UserError: the run has no tiles or no masks.
     """
     predictor = Predictor.from_run(run, options=options)
     cfg = predictor.cfg
-    if not cfg.TEST.TILES.ENABLED or not cfg.MODEL.MASK_ON:
-        raise UserError(f"{run} does not use TEST.TILES with a model of masks; name such a run")
-    found = repeated = 0
+    if not cfg.TEST.TILES.ENABLED or not cfg.MODEL.MASK_ON or cfg.INPUT.MIN_SIZE_TEST:
+        raise UserError(
+            f"{run} does not use TEST.TILES with a model of masks and INPUT.MIN_SIZE_TEST 0; name "
+            "such a run"
+        )
+    total = np.zeros(4, int)
     for record in DatasetCatalog.get(cfg.DATASETS.TEST[0]):
         entries = predictor(record["file_name"]).to_coco()
-        found += len(entries)
-        repeated += duplicates(entries)
-    return found, repeated
+        tiles = np.zeros((record["height"], record["width"]), np.uint8)
+        for area in tile_areas(tiles.shape, cfg.TEST.TILES.SIZE, cfg.TEST.TILES.OVERLAP):
+            tiles[area.selector] += 1
+        seam, repeated = at_seams(entries, tiles > 1), duplicates(entries)
+        total += [
+            *(seam.sum(), (repeated & seam).sum()),
+            *((~seam).sum(), (repeated & ~seam).sum()),
+        ]
+    return Counts(*total.tolist())
 
 
 def memory(config_file: str, height: int, width: int, options: Sequence[str]) -> tuple[int, float]:
@@ -100,8 +130,9 @@ def main() -> None:
     command.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     args = parser.parse_args()
     if args.command == "seams":
-        found, repeated = seams(args.run, args.opts)
-        print(f"{repeated} of {found} objects are duplicates ({repeated / max(1, found):.2%})")
+        counts = seams(args.run, args.opts)
+        print(f"at seams: {counts.repeated_at_seams} of {counts.at_seams} objects are duplicates")
+        print(f"elsewhere: {counts.repeated_elsewhere} of {counts.elsewhere}")
         return
     found, seconds = memory(args.config_file, args.height, args.width, args.opts)
     peak = (peak_memory() or 0) / 2**30

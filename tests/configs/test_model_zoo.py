@@ -87,7 +87,7 @@ def test_bases_without_a_score_are_bases_or_have_a_name_that_others_rely_on(root
     assert not names & set(PUBLISHED)
     assert names and all(
         "digits/" in name
-        or name.startswith(("own/", "small_objects/"))
+        or name.startswith("own/")
         or name in ("sa_mask_rcnn", "se_mask_rcnn")
         or name.endswith("panoptic_fpn")
         or "_R_50_" in name

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,7 +17,10 @@ def entries(*boxes):
     for mask, (x0, x1, _) in zip(masks, boxes, strict=True):
         mask[5:10, x0:x1] = True
     rles = masks_to_rle(masks)
-    return [{"score": s, "segmentation": r} for (*_, s), r in zip(boxes, rles, strict=True)]
+    return [
+        {"score": s, "segmentation": r, "category_id": 1, "bbox": [x0, 5, x1 - x0, 5]}
+        for (x0, x1, s), r in zip(boxes, rles, strict=True)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -32,7 +36,17 @@ def entries(*boxes):
     ],
 )
 def test_duplicates(boxes, expected):
-    assert tiles.duplicates(entries(*boxes)) == expected
+    found = entries(*boxes)
+    assert tiles.duplicates(found).sum() == expected
+    others = [{**entry, "category_id": index} for index, entry in enumerate(found)]
+    assert not tiles.duplicates(others).any()
+
+
+def test_objects_at_seams():
+    shared = np.zeros((20, 30), bool)
+    shared[:, 10:12] = True
+    found = tiles.at_seams(entries((0, 10, 0.9), (0, 11, 0.9), (12, 15, 0.9)), shared)
+    assert found.tolist() == [False, True, False]
 
 
 def test_the_memory_is_measured(tmp_path, run_tool):
