@@ -28,6 +28,7 @@ from ccsa.data.video.clips import with_clips
 from ccsa.data.video.mapper import ClipMapper
 from ccsa.errors import UserError
 from ccsa.modeling.clip import Clip, takes_clips
+from ccsa.utils.parent_process import end_worker_with_parent
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,9 @@ def build_test_loader(cfg: CfgNode, name: str) -> Iterable[list[dict[str, Any]]]
     """
     clips = clip_records(cfg, [name])
     dataset = {} if clips is None else {"dataset": clips}
-    return build_detection_test_loader(cfg, name, mapper=build_test_mapper(cfg), **dataset)
+    loader = build_detection_test_loader(cfg, name, mapper=build_test_mapper(cfg), **dataset)
+    loader.worker_init_fn = end_worker_with_parent
+    return loader
 
 
 def build_train_mapper(cfg: CfgNode) -> DatasetMapper:

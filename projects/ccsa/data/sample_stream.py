@@ -18,6 +18,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
 from ccsa.data.records import image_header
+from ccsa.utils.parent_process import end_worker_with_parent
 from ccsa.utils.random_states import preserved_random_states, seed_random_states
 
 Sample = tuple[int, int]  # position in the stream, index of the record
@@ -85,6 +86,7 @@ class TrainLoader(IterableDataset):
             num_workers=self.num_workers,
             collate_fn=_unchanged,
             generator=torch.Generator().manual_seed(self.seed),
+            worker_init_fn=end_worker_with_parent,
         )
         return iter(loader)
 

@@ -6,7 +6,6 @@ terminated, and which ends without a message if one of them is killed.
 
 import argparse
 import contextlib
-import ctypes
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -24,6 +23,7 @@ import torch
 from ccsa.engine.heartbeat import AFTER_ERROR, CONNECTION_LOST, Place
 from ccsa.engine.process_group import run_in_job
 from ccsa.errors import reports_user_errors
+from ccsa.utils.parent_process import end_after, end_with_parent
 
 # Signals that stop a job; the parent passes them on. Windows does not have all of them.
 _STOPPING = [
@@ -200,22 +200,6 @@ def _run(function: Callable[..., None], arguments: tuple, place: Place, device: 
     run_in_job(function, arguments, place, device, explain=place.world_size > place.local_size)
 
 
-def end_with_parent() -> None:
-    """Make this process, which multiprocessing has started, end with its parent.
-
-    A thread watches a pipe to the parent. On Linux the system kills this process as well, also
-    while it computes without running Python code.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # a C library without prctl
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    sentinel = parent.sentinel  # it also tells that the parent has ended before
-    _end_after(lambda: multiprocessing.connection.wait([sentinel]))
-
-
 def end_with_launcher() -> None:
     """Make this process end within seconds of the one that has started it, such as torchrun, which
     may start other processes for the same run when it is started again."""
@@ -225,14 +209,4 @@ def end_with_launcher() -> None:
         while os.getppid() == started_by:
             time.sleep(1.0)
 
-    _end_after(wait)
-
-
-def _end_after(wait: Callable[[], object]) -> None:
-    """End this process, without any further action of it, when a function returns."""
-
-    def run() -> None:
-        wait()
-        os._exit(128 + getattr(signal, "SIGKILL", 9))
-
-    threading.Thread(target=run, name="watch the parent process", daemon=True).start()
+    end_after(wait)
