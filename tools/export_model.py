@@ -3,10 +3,11 @@
 
     python tools/export_model.py --weights output/digits/ccnet/1 --format onnx --output ccnet.onnx
     python tools/export_model.py --config-file configs/ccnet_mask_rcnn.yaml --weights model.pth \\
-        --format torchscript --output backbone.pt --check
+        --format torchscript --output detector.pt --check
 
-A semantic model is exported completely, from the image to its logits; of a detector, the backbone
-with its context blocks is exported. docs/EXPORT.md describes inputs and outputs, and how to run the
+A semantic model is exported completely, from the image to its logits, and a detector from an image
+of any size to boxes, scores, classes and masks. Of a panoptic model, the backbone with its context
+blocks is exported. docs/EXPORT.md describes inputs and outputs, and how to run the
 program.
 """
 
@@ -24,8 +25,10 @@ from ccsa.engine.trained_model import add_trained_model_arguments
 from ccsa.errors import UserError, reports_user_errors
 from ccsa.export import (
     FORMATS,
+    InstancePart,
     Part,
     check_packages,
+    detection_differences,
     difference,
     export,
     exported_part,
@@ -72,6 +75,30 @@ def check(part: Part, name: str, file: Path) -> str:
     )
 
 
+def check_detector(model: Any, part: InstancePart, name: str, file: Path) -> str:
+    """Compare the detections of the program with those of the model; return a sentence.
+
+    Raises:
+        UserError: they differ at one of the sizes.
+    """
+    differences = detection_differences(model, part, file)
+    for size, found in differences.items():
+        if not found.agrees:
+            raise UserError(
+                f"the {name} program differs from the model on an image ({size}): of "
+                f"{found.expected} detections, {found.unmatched} have no counterpart; boxes differ "
+                f"by {found.box:.1e} pixels, scores by {found.score:.1e}, and the smallest mask "
+                f"IoU is {found.iou:.4f}; try another --format, or omit --check"
+            )
+    every = differences.values()
+    return (
+        f"checked in a process without ccsa, on {', '.join(differences)}: the same "
+        f"{sum(x.expected for x in every)} detections as the model; boxes within "
+        f"{max(x.box for x in every):.1e} pixels, scores within {max(x.score for x in every):.1e}, "
+        f"mask IoU at least {min(x.iou for x in every):.4f}"
+    )
+
+
 def describe(metadata: Mapping[str, Any]) -> list[str]:
     """Return lines about the classes and intensities in the metadata of a program."""
     lines = []
@@ -104,18 +131,26 @@ def main() -> None:
     checkpointer.load(cfg.MODEL.WEIGHTS)
     if checkpointer.report:
         print(*checkpointer.report.lines, sep="\n")
-    part = exported_part(model)
-    metadata = program_metadata(cfg, *known_classes(cfg))
+    part = exported_part(model, cfg)
+    detector = part if isinstance(part, InstancePart) else None
+    metadata = program_metadata(cfg, *known_classes(cfg), part=detector)
     with atomic_write(output) as partial:
         export(part, args.format, partial, metadata)
-        checked = check(part, args.format, partial) if args.check else "not checked: add --check"
+        checked = "not checked: add --check"
+        if args.check and isinstance(part, InstancePart):
+            checked = check_detector(model, part, args.format, partial)
+        elif args.check and isinstance(part, Part):
+            checked = check(part, args.format, partial)
         size = partial.stat().st_size / 2**20
     print(f"written: {output} ({size:.1f} MiB), image -> {', '.join(part.outputs)}")
     inputs = "one image" if part.frames == 1 else f"a clip of {part.frames} frames"
-    print(
-        f"sizes: {inputs}, height and width in multiples of {part.multiple} "
-        f"from {2 * part.multiple} up"
-    )
+    if detector:
+        print("sizes: one image, uint8 RGB (height, width, 3) of any height and width")
+    else:
+        print(
+            f"sizes: {inputs}, height and width in multiples of {part.multiple} "
+            f"from {2 * part.multiple} up"
+        )
     for line in describe(metadata):
         print(line)
     print(checked)

@@ -9,12 +9,18 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
+import ccsa
 from ccsa.data.image_reader import intensity_range
+from ccsa.export.rcnn import InstancePart
 
 EXTRA_FILE = "metadata.json"  # in torch.export and TorchScript
 _READING = (
     "float32 values from 0 to 255 in the order of 'channels'; gray images are repeated in every "
     "channel"
+)
+_ANY_SIZE = (
+    "uint8 of shape (height, width, 3) in the order of 'input_channels', of any height and width; "
+    "the program resizes and normalizes it"
 )
 _DEEP = (
     "; images of more than 8 bits are mapped linearly, so that intensity_range becomes 0 and 255, "
@@ -23,7 +29,10 @@ _DEEP = (
 
 
 def program_metadata(
-    cfg: CfgNode, things: Sequence[str] = (), stuff: Sequence[str] = ()
+    cfg: CfgNode,
+    things: Sequence[str] = (),
+    stuff: Sequence[str] = (),
+    part: InstancePart | None = None,
 ) -> dict[str, Any]:
     """Return the metadata of an exported program, as JSON values.
 
@@ -31,6 +40,7 @@ def program_metadata(
         cfg: the configuration of the model.
         things: its classes of objects.
         stuff: its classes of pixels; those of a semantic model are the axis 1 of its logits.
+        part: the exported detector, if it is one.
 
     Example:
         >>> from detectron2.config import get_cfg
@@ -43,6 +53,15 @@ def program_metadata(
         (['background', 'cell'], 'BGR', [0.0, 4000.0])
     """
     known = intensity_range(cfg.INPUT.INTENSITY_RANGE)
+    detector: dict[str, Any] = {}
+    if part is not None:
+        detector = {
+            "image": _ANY_SIZE + _DEEP * (known is not None),
+            "input_channels": "RGB",
+            "outputs": part.outputs,
+            "score_threshold": part.threshold,
+            "most_detections": part.most,
+        }
     return {
         "thing_classes": list(things),
         "stuff_classes": list(stuff),
@@ -51,4 +70,8 @@ def program_metadata(
         "image": _READING + _DEEP * (known is not None),
         "shorter_side": cfg.INPUT.MIN_SIZE_TEST,
         "longer_side_at_most": cfg.INPUT.MAX_SIZE_TEST,
+        "version": ccsa.__version__,
+        "model": cfg.MODEL.CONTEXT.META_ARCHITECTURE,
+        "blocks": [dict(block) for block in cfg.MODEL.CONTEXT.BLOCKS],
+        **detector,
     }

@@ -1,6 +1,7 @@
 """Export to torch.export, TorchScript and ONNX, and comparison of the program with the model.
 
-Height and width are free, in multiples of the part's ``multiple``. Only then is the size of every
+A detector takes an image of any height and width. Of the other parts,
+height and width are free, in multiples of the part's ``multiple``. Only then is the size of every
 feature map one formula of the image size, whatever its parity, and torch.export can prove that the
 program is valid for every size. The batch is one image, as in inference, or the frames of one clip.
 """
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from ccsa.errors import MissingPackageError, UserError
 from ccsa.export.metadata import EXTRA_FILE
+from ccsa.export.rcnn import InstancePart
 from ccsa.export.wrappers import Part
 from ccsa.ops.criss_cross import use_backend
 
@@ -24,6 +26,7 @@ MAX_SIZE = 8192  # the largest height and width, in pixels
 OPSET = 18
 Program = Callable[[Tensor], tuple[Tensor, ...]]
 Metadata = Mapping[str, Any]
+AnyPart = Part | InstancePart
 
 
 class Format(NamedTuple):
@@ -38,13 +41,17 @@ class Format(NamedTuple):
     """
 
     suffix: str
-    write: Callable[[Part, Tensor, Path, Metadata], None]
+    write: Callable[[AnyPart, Tensor, Path, Metadata], None]
     load: Callable[[Path], Program]
     metadata: Callable[[Path], Metadata]
     packages: Mapping[str, Sequence[str]] = {"write": (), "run": ()}
 
 
-def _exported_program(part: Part, image: Tensor) -> Any:
+def _exported_program(part: AnyPart, image: Tensor) -> Any:
+    if isinstance(part, InstancePart):
+        names = enumerate(("height", "width"))
+        free = ({axis: torch.export.Dim(name, min=1, max=MAX_SIZE) for axis, name in names},)
+        return torch.export.export(part, (image,), dynamic_shapes=free, strict=False)
     # At least 2 multiples, because torch.export treats a feature map of size 1 as a constant size.
     largest = MAX_SIZE // part.multiple
     height, width = (
@@ -54,7 +61,7 @@ def _exported_program(part: Part, image: Tensor) -> Any:
     return torch.export.export(part, (image,), dynamic_shapes=sizes, strict=False)
 
 
-def _write_exported_program(part: Part, image: Tensor, file: Path, metadata: Metadata) -> None:
+def _write_exported_program(part: AnyPart, image: Tensor, file: Path, metadata: Metadata) -> None:
     extra = {EXTRA_FILE: json.dumps(metadata)}
     torch.export.save(_exported_program(part, image), file, extra_files=extra)
 
@@ -73,7 +80,7 @@ def _exported_program_metadata(file: Path) -> Metadata:
     return json.loads(extra[EXTRA_FILE])
 
 
-def _write_torchscript(part: Part, image: Tensor, file: Path, metadata: Metadata) -> None:
+def _write_torchscript(part: AnyPart, image: Tensor, file: Path, metadata: Metadata) -> None:
     # torch's own check uses the size of the example; `difference` compares another size.
     program = torch.jit.trace(part, image, check_trace=False)
     torch.jit.save(program, file, _extra_files={EXTRA_FILE: json.dumps(metadata)})
@@ -85,7 +92,10 @@ def _torchscript_metadata(file: Path) -> Metadata:
     return json.loads(extra[EXTRA_FILE])
 
 
-def _write_onnx(part: Part, image: Tensor, file: Path, metadata: Metadata) -> None:
+def _write_onnx(part: AnyPart, image: Tensor, file: Path, metadata: Metadata) -> None:
+    if isinstance(part, InstancePart):
+        _write_traced_onnx(part, image, file, metadata)
+        return
     program = torch.onnx.export(
         _exported_program(part, image),
         (),
@@ -99,6 +109,29 @@ def _write_onnx(part: Part, image: Tensor, file: Path, metadata: Metadata) -> No
     for key, value in metadata.items():
         program.model.metadata_props[key] = json.dumps(value)
     program.save(file, external_data=False)  # a single file
+
+
+def _write_traced_onnx(part: InstancePart, image: Tensor, file: Path, metadata: Metadata) -> None:
+    # This exporter takes the trace as it is; the newer one has to prove every size, which takes
+    # minutes for a detector.
+    import onnx
+
+    axes = {name: {0: "detections"} for name in part.outputs}
+    if "masks" in axes:
+        axes["masks"] |= {1: "height", 2: "width"}
+    torch.onnx.export(
+        part,
+        (image,),
+        file,
+        dynamo=False,
+        opset_version=OPSET,
+        input_names=["image"],
+        output_names=part.outputs,
+        dynamic_axes={"image": {0: "height", 1: "width"}, **axes},
+    )
+    program = onnx.load(file)
+    onnx.helper.set_model_props(program, {k: json.dumps(v) for k, v in metadata.items()})
+    onnx.save(program, file)
 
 
 def _load_onnx(file: Path) -> Program:
@@ -163,7 +196,7 @@ def _is_installed(package: str) -> bool:
         return False
 
 
-def export(part: Part, name: str, file: Path, metadata: Metadata | None = None) -> None:
+def export(part: AnyPart, name: str, file: Path, metadata: Metadata | None = None) -> None:
     """Write a part of a model as a program.
 
     Args:
@@ -224,16 +257,23 @@ def difference(part: Part, name: str, file: Path) -> tuple[tuple[int, int], floa
     return (height, width), max(differences)
 
 
-def example_image(part: Part, rows: int, columns: int) -> Tensor:
-    """Return uniform noise that is the same in every call, on the device of the part.
+def example_image(part: AnyPart, rows: int, columns: int) -> Tensor:
+    """Return noise that is the same in every call, on the device of the part.
 
     Args:
         part: the part that takes the image.
-        rows, columns: height and width, in multiples of ``part.multiple``.
+        rows, columns: height and width, in multiples of ``part.multiple``; of 61 and 67 pixels for
+            a detector.
 
     Returns:
-        Shape (1, C, H, W), or (T, C, H, W) for a clip; values from 0 to 255.
+        Shape (1, C, H, W), or (T, C, H, W) for a clip; values from 0 to 255. For a detector, uint8
+        of shape (H, W, 3).
     """
+    if isinstance(part, InstancePart):
+        generator = torch.Generator().manual_seed(0)
+        shape = (61 * rows, 67 * columns, 3)
+        noise = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+        return noise.to(part.preparation.mean.device)
     channels, device = part.pixel_mean.shape[0], part.pixel_mean.device
     generator = torch.Generator().manual_seed(0)
     size = (part.frames, channels, rows * part.multiple, columns * part.multiple)

@@ -1,17 +1,19 @@
 """The parts of models that can be exported: modules from tensors to tensors.
 
-A semantic model is exported completely, from the image to its logits. Of a detector, the backbone
-with its context blocks is exported: everything after it (proposals, boxes, masks) works on lists of
-varying length.
+A semantic model is exported completely, from the image to its logits, and a detector as
+:mod:`ccsa.export.rcnn` describes. Of a panoptic model, the backbone with its context blocks is
+exported.
 """
 
 import copy
 from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
 from ccsa.errors import UserError
+from ccsa.export.rcnn import InstancePart, instance_part
 from ccsa.modeling.layers import at_least_float32, resize
 
 
@@ -110,15 +112,21 @@ def with_constant_padding(module: nn.Module) -> nn.Module:
     return module
 
 
-def exported_part(model: Any) -> Part:
+def exported_part(model: Any, cfg: CfgNode | None = None) -> Part | InstancePart:
     """Return the part of a model that can be exported, in evaluation mode.
 
     Args:
         model: a semantic model, or a model with the structure of GeneralizedRCNN.
+        cfg: its configuration. A detector is then exported completely, from an image of any size
+            to its detections; without it, its backbone is exported.
 
     Raises:
-        UserError: the model has no ``backbone``, ``pixel_mean`` or ``pixel_std``.
+        UserError: the model has no ``backbone``, ``pixel_mean`` or ``pixel_std``, or its heads are
+            of a kind that cannot be exported.
     """
+    whole = instance_part(cfg, model) if cfg is not None else None
+    if whole is not None:
+        return whole
     names = ("backbone", "pixel_mean", "pixel_std")
     if not all(hasattr(model, name) for name in names):
         raise UserError(
