@@ -43,6 +43,12 @@ def parse_args() -> argparse.Namespace:
         help=f"reduce larger feature maps to at most N rows and columns (default: {LARGEST})",
     )
     parser.add_argument(
+        "--no-check",
+        action="store_true",
+        help="do not measure whether predictions depend on the attended positions, which takes 22 "
+        "predictions for each image and block",
+    )
+    parser.add_argument(
         "--opts",
         nargs=argparse.REMAINDER,
         default=[],
@@ -75,7 +81,8 @@ def main() -> None:
     runs = []
     for run in args.weights:
         cfg = trained_cfg(argparse.Namespace(weights=run, config_file="", opts=args.opts))
-        runs.append(explore(run, Predictor.of(cfg), inputs, args.largest))
+        predictor = Predictor.of(cfg)
+        runs.append(explore(run, predictor, inputs, args.largest, check=not args.no_check))
     write_page(runs, args.output)
     size = args.output.stat().st_size / 1e6
     print(f"written: {args.output} ({size:.1f} MB, {len(inputs)} images)")

@@ -71,6 +71,17 @@ def test_the_data_of_the_page_composes_to_the_attention_of_the_model(page, truth
     assert block["relative"] == pytest.approx(float(relative), rel=1e-4)
 
 
+def test_the_page_states_the_faithfulness_check(page, explorer_runs):
+    checks = [r["images"][0]["blocks"][0]["check"] for r in data_of(page)["runs"]]
+    assert all(0 < check[key] < 1 for check in checks for key in ("score", "attended", "random"))
+    with open_page(page) as driver:
+        wait(driver)
+        found = [e.text for e in driver.find_elements(By.CSS_SELECTOR, "p.check")]
+    for text, check in zip(found, checks, strict=True):
+        for key in ("score", "attended", "random"):
+            assert f"{check[key]:.3f}" in text
+
+
 def test_feature_maps_above_the_limit_are_reduced(explorer_runs, explorer_images):
     predictor = Predictor.from_run(explorer_runs[1])
     (image,) = explore("run", predictor, explorer_images[:1], limit=9)["images"]

@@ -29,6 +29,7 @@ from torch import nn
 from ccsa.analysis import CrissCrossMaps, attention_maps
 from ccsa.errors import UserError
 from ccsa.prediction import Predictor
+from ccsa.report.explorer_check import check_faithfulness, find_region, on_cpu
 from ccsa.report.explorer_data import (
     encoded_map,
     encoded_weights,
@@ -45,7 +46,12 @@ PARTS = ("explorer_math.js", "explorer_page.js")
 
 
 def explore(
-    name: str, predictor: Predictor, files: Sequence[str | Path], limit: int = LARGEST
+    name: str,
+    predictor: Predictor,
+    files: Sequence[str | Path],
+    limit: int = LARGEST,
+    *,
+    check: bool = True,
 ) -> dict[str, Any]:
     """Return what the page shows of one model, ready for JSON.
 
@@ -55,6 +61,8 @@ def explore(
             windows.
         files: images.
         limit: larger feature maps are reduced to at most this many rows and columns.
+        check: also measure whether the prediction depends on the attended positions, which takes 22
+            predictions for each image and block; see :mod:`ccsa.report.explorer_check`.
 
     Raises:
         UserError: the model takes clips, it has no criss-cross block that runs on the whole image,
@@ -65,7 +73,7 @@ def explore(
             f"{name} takes clips, and the attention explorer shows models of single images; use "
             "ccsa.analysis.attention_maps for the attention of clips"
         )
-    images = [_explore_image(predictor, Path(file), limit) for file in files]
+    images = [_explore_image(predictor, Path(file), limit, check) for file in files]
     if not all(image["blocks"] for image in images):
         raise UserError(
             f"{name} has no criss-cross block that runs on the whole image, so there is no "
@@ -97,7 +105,7 @@ def _text(folder: Any, name: str) -> str:
     return (folder / name).read_text(encoding="utf-8")
 
 
-def _explore_image(predictor: Predictor, file: Path, limit: int) -> dict[str, Any]:
+def _explore_image(predictor: Predictor, file: Path, limit: int, check: bool) -> dict[str, Any]:
     inputs = predictor.prepare(file)
     height, width = inputs["image"].shape[-2:]
     covered: tuple[int, int] = (height, width)
@@ -117,8 +125,15 @@ def _explore_image(predictor: Predictor, file: Path, limit: int) -> dict[str, An
         for path, found in maps.criss_cross.items()
         if not path.startswith(regions)
         for index, each in enumerate(found, 1)
+        if each.weights  # R = 0 has none
     ]
     found = predictor(file)
+    names = found.names.things, found.names.stuff
+    region = find_region(on_cpu(maps.outputs[0]), *names) if check else None
+    blocks = [_block(path, each, limit) for path, each in calls]
+    if region is not None:
+        for block, (_, each) in zip(blocks, calls, strict=True):
+            block["check"] = check_faithfulness(predictor, inputs, region, each, covered)
     return {
         "name": file.name,
         "picture": _picture(found.image),
@@ -127,7 +142,7 @@ def _explore_image(predictor: Predictor, file: Path, limit: int) -> dict[str, An
         "width": found.image.shape[1],
         # The model pads images at the bottom and on the right; feature maps cover the padding too.
         "covered": [covered[0] / height, covered[1] / width],
-        "blocks": [_block(path, each, limit) for path, each in calls if each.weights],
+        "blocks": blocks,
         "hidden": sorted(path for path in maps.criss_cross if path.startswith(regions)),
     }
 

@@ -44,6 +44,16 @@ function sizeInWords(block) {
     `${height} x ${width}; attention composed over reduced positions is an approximation.`;
 }
 
+// Describe how the score of a region changes when attended or random positions are replaced.
+function checkInWords(check) {
+  if (!check) return "";
+  const score = (value) => value.toFixed(3);
+  return `Does it matter? For ${check.region} (${check.pixels} pixels), the score is ` +
+    `${score(check.score)}. It becomes ${score(check.attended)} if the 5 % of the input that the ` +
+    `region attends to most are replaced by the mean color, and ${score(check.random)} for a ` +
+    `random 5 % (mean of 20 draws): ${short(check.ratio)} times the effect.`;
+}
+
 function panelsOf(block) {
   const {matrices, gamma} = block;
   const steps = matrices.map((matrix, index) => ({
@@ -101,6 +111,7 @@ async function build() {
     const section = node("section", element("runs"));
     node("h2", section, "", `${view.run.name}: ${view.block.path}`);
     node("p", section, "words", `${gammaInWords(view.block)} ${sizeInWords(view.block)}`);
+    if (view.block.check) node("p", section, "check", checkInWords(view.block.check));
     if (view.image.hidden.length) {
       node("p", section, "", `Not shown, because they run on regions of objects: ${view.image.hidden.join(", ")}.`);
     }
