@@ -48,7 +48,7 @@ function sizeInWords(block) {
 function checkInWords(check) {
   if (!check) return "";
   const score = (value) => value.toFixed(3);
-  return `Does it matter? For ${check.region} (${check.pixels} pixels), the score is ` +
+  return `Does it matter? For "${check.region}" (${check.pixels} pixels), the score is ` +
     `${score(check.score)}. It becomes ${score(check.attended)} if the 5 % of the input that the ` +
     `region attends to most are replaced by the mean color, and ${score(check.random)} for a ` +
     `random 5 % (mean of 20 draws): ${short(check.ratio)} times the effect.`;
