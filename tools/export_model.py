@@ -5,8 +5,8 @@
     python tools/export_model.py --config-file configs/ccnet_mask_rcnn.yaml --weights model.pth \\
         --format torchscript --output detector.pt --check
 
-A semantic model is exported completely, from the image to its logits, and a detector from an image
-of any size to boxes, scores, classes and masks. Of a panoptic model, the backbone with its context
+A semantic model is exported completely, from an image of any size to its classes, and a detector
+to boxes, scores, classes and masks. Of a panoptic model, the backbone with its context
 blocks is exported. docs/EXPORT.md describes inputs and outputs, and how to run the
 program.
 """
@@ -27,12 +27,15 @@ from ccsa.export import (
     FORMATS,
     InstancePart,
     Part,
+    SemanticProgram,
+    WholePart,
     check_packages,
     detection_differences,
     difference,
     export,
     exported_part,
     program_metadata,
+    semantic_differences,
 )
 from ccsa.utils.files import atomic_write, check_new_file
 
@@ -99,6 +102,23 @@ def check_detector(model: Any, part: InstancePart, name: str, file: Path) -> str
     )
 
 
+def check_semantic(model: Any, part: SemanticProgram, name: str, file: Path) -> str:
+    """Compare the classes of the program with those of the model; return a sentence.
+
+    Raises:
+        UserError: they differ at one of the sizes.
+    """
+    differences = semantic_differences(model, part, file)
+    size, worst = max(differences.items(), key=lambda item: item[1])
+    if worst > 0:
+        raise UserError(
+            f"the {name} program differs from the model on an image ({size}) in the class of "
+            f"{worst:.2%} of the pixels; try another --format, or omit --check"
+        )
+    sizes = ", ".join(differences)
+    return f"checked in a process without ccsa, on {sizes}: the same classes as the model"
+
+
 def describe(metadata: Mapping[str, Any]) -> list[str]:
     """Return lines about the classes and intensities in the metadata of a program."""
     lines = []
@@ -132,20 +152,25 @@ def main() -> None:
     if checkpointer.report:
         print(*checkpointer.report.lines, sep="\n")
     part = exported_part(model, cfg)
-    detector = part if isinstance(part, InstancePart) else None
-    metadata = program_metadata(cfg, *known_classes(cfg), part=detector)
+    if isinstance(part, SemanticProgram) and args.format == "torch.export":
+        # torch.export cannot prove that a bilinear resize to every size is valid.
+        part = exported_part(model)
+    whole = part if isinstance(part, WholePart) else None
+    metadata = program_metadata(cfg, *known_classes(cfg), part=whole)
     with atomic_write(output) as partial:
         export(part, args.format, partial, metadata)
         checked = "not checked: add --check"
         if args.check and isinstance(part, InstancePart):
             checked = check_detector(model, part, args.format, partial)
+        elif args.check and isinstance(part, SemanticProgram):
+            checked = check_semantic(model, part, args.format, partial)
         elif args.check and isinstance(part, Part):
             checked = check(part, args.format, partial)
         size = partial.stat().st_size / 2**20
     print(f"written: {output} ({size:.1f} MiB), image -> {', '.join(part.outputs)}")
     inputs = "one image" if part.frames == 1 else f"a clip of {part.frames} frames"
-    if detector:
-        print("sizes: one image, uint8 RGB (height, width, 3) of any height and width")
+    if whole:
+        print(f"sizes: {inputs}, uint8 RGB (height, width, 3) of any height and width")
     else:
         print(
             f"sizes: {inputs}, height and width in multiples of {part.multiple} "

@@ -45,11 +45,12 @@ def test_a_run_becomes_a_program_that_is_checked(export, run, tmp_path):
     status, printed, _ = export("--weights", run, "--format", "torchscript", "--output", file,
                                 "--check")  # fmt: skip
     assert status == 0
-    assert f"written: {file}" in printed and "image -> logits" in printed
+    assert f"written: {file}" in printed and "image -> semantic" in printed
     assert re.search(r"^weights: (\d+) of the model's \1 tensors loaded$", printed, re.MULTILINE)
-    assert "multiples of 32" in printed and "checked at 160x128" in printed
+    assert "any height and width" in printed
+    assert "checked in a process without ccsa, on 120x150, 77x203" in printed
     program = torch.jit.load(file)
-    assert program(torch.zeros(1, 3, 64, 32))[0].shape[2:] == (64, 32)
+    assert program(torch.zeros(64, 33, 3, dtype=torch.uint8))[0].shape == (64, 33)
     state = torch.load(run / "model_final.pth")["model"]
     assert torch.equal(program.state_dict()["head.fcn.predictor.weight"],
                        state["sem_seg_head.fcn.predictor.weight"])  # fmt: skip
@@ -80,15 +81,19 @@ def test_a_video_model_takes_clips(export, root, tmp_path):
     config = root / "configs/moving_cue/T5.yaml"
     status, printed, _ = export("--config-file", config, "--format", "torchscript", "--output",
                                 tmp_path / "model.pt", "--check", "MODEL.WEIGHTS", "")  # fmt: skip
-    assert status == 0 and "sizes: a clip of 5 frames" in printed and "checked at" in printed
+    assert status == 0 and "sizes: a clip of 5 frames" in printed and "checked in" in printed
 
 
 def test_a_program_that_differs_is_not_left(export, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(tool, "difference", lambda *args: ((5, 4), float("inf")))
+    monkeypatch.setattr(tool, "semantic_differences", lambda *args: {"77x203": 0.5, "1x1": 0.0})
     file = tmp_path / "model.pt"
     arguments = ["--weights", run, "--format", "torchscript", "--output", file]
     status, _, errors = export(*arguments, "--check")
-    assert status == 2 and "differs from the model by inf" in errors and not file.exists()
+    assert (
+        status == 2
+        and "(77x203) in the class of 50.00% of the pixels" in errors
+        and not file.exists()
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
     status, printed, _ = export(*arguments)
     assert status == 0 and file.exists() and "not checked: add --check" in printed

@@ -18,6 +18,7 @@ from ccsa.errors import UserError
 from ccsa.export import alone
 from ccsa.export.canvas import eager_inputs
 from ccsa.export.rcnn import InstancePart
+from ccsa.export.semantic import SemanticProgram
 
 BOX, SCORE, IOU = 0.01, 1e-4, 0.999
 """The largest differences: boxes in pixels, scores, and the smallest IoU of two masks."""
@@ -116,6 +117,39 @@ def detection_differences(
         if "masks" in part.outputs:
             expected["masks"] = instances.pred_masks.cpu().numpy()
         differences[name] = compare(found[name], expected, part.threshold, part.most)
+    return differences
+
+
+def semantic_differences(model: Any, part: SemanticProgram, file: Path) -> dict[str, float]:
+    """Return the fraction of pixels whose class differs from the model's, by name of the image.
+
+    Pixels whose two best logits are within a thousandth of the largest logit are not counted. A
+    result of another size counts completely.
+
+    Args:
+        model: the model in evaluation mode.
+        part: its exported form.
+        file: the program.
+
+    Raises:
+        UserError: the program failed.
+    """
+    images = test_images()
+    if part.frames > 1:  # each frame is another one, so that their order matters
+        clips = {k: [np.roll(x, i, (0, 1)) for i in range(part.frames)] for k, x in images.items()}
+        images = {key: np.stack(clip) for key, clip in clips.items()}
+    found = run_alone(file, images)
+    differences = {}
+    for name, image in images.items():
+        with torch.no_grad():
+            logits = model(eager_inputs(part, [torch.from_numpy(image)]))[0]["sem_seg"].cpu()
+        classes, expected = found[name]["semantic"], logits.argmax(0).numpy()
+        if classes.shape != expected.shape:
+            differences[name] = 1.0
+            continue
+        best = logits.topk(2, dim=0).values
+        clear = (best[0] - best[1] > 1e-3 * logits.abs().max()).numpy()
+        differences[name] = float(((classes != expected) & clear).mean())
     return differences
 
 

@@ -12,6 +12,7 @@ from detectron2.config import CfgNode
 import ccsa
 from ccsa.data.image_reader import intensity_range
 from ccsa.export.rcnn import InstancePart
+from ccsa.export.whole import WholePart
 
 EXTRA_FILE = "metadata.json"  # in torch.export and TorchScript
 _READING = (
@@ -32,7 +33,7 @@ def program_metadata(
     cfg: CfgNode,
     things: Sequence[str] = (),
     stuff: Sequence[str] = (),
-    part: InstancePart | None = None,
+    part: WholePart | None = None,
 ) -> dict[str, Any]:
     """Return the metadata of an exported program, as JSON values.
 
@@ -40,7 +41,7 @@ def program_metadata(
         cfg: the configuration of the model.
         things: its classes of objects.
         stuff: its classes of pixels; those of a semantic model are the axis 1 of its logits.
-        part: the exported detector, if it is one.
+        part: the exported model, if it takes images of any size.
 
     Example:
         >>> from detectron2.config import get_cfg
@@ -53,15 +54,16 @@ def program_metadata(
         (['background', 'cell'], 'BGR', [0.0, 4000.0])
     """
     known = intensity_range(cfg.INPUT.INTENSITY_RANGE)
-    detector: dict[str, Any] = {}
+    more: dict[str, Any] = {}
     if part is not None:
-        detector = {
+        more = {
             "image": _ANY_SIZE + _DEEP * (known is not None),
             "input_channels": "RGB",
             "outputs": part.outputs,
-            "score_threshold": part.threshold,
-            "most_detections": part.most,
+            "frames": part.frames,
         }
+    if isinstance(part, InstancePart):
+        more |= {"score_threshold": part.threshold, "most_detections": part.most}
     return {
         "thing_classes": list(things),
         "stuff_classes": list(stuff),
@@ -73,5 +75,5 @@ def program_metadata(
         "version": ccsa.__version__,
         "model": cfg.MODEL.CONTEXT.META_ARCHITECTURE,
         "blocks": [dict(block) for block in cfg.MODEL.CONTEXT.BLOCKS],
-        **detector,
+        **more,
     }

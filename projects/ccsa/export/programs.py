@@ -1,6 +1,6 @@
 """Export to torch.export, TorchScript and ONNX, and comparison of the program with the model.
 
-A detector takes an image of any height and width. Of the other parts,
+A :class:`WholePart` takes an image of any height and width. Of the other parts,
 height and width are free, in multiples of the part's ``multiple``. Only then is the size of every
 feature map one formula of the image size, whatever its parity, and torch.export can prove that the
 program is valid for every size. The batch is one image, as in inference, or the frames of one clip.
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ccsa.errors import MissingPackageError, UserError
 from ccsa.export.metadata import EXTRA_FILE
-from ccsa.export.rcnn import InstancePart
+from ccsa.export.whole import WholePart
 from ccsa.export.wrappers import Part
 from ccsa.ops.criss_cross import use_backend
 
@@ -26,7 +26,7 @@ MAX_SIZE = 8192  # the largest height and width, in pixels
 OPSET = 18
 Program = Callable[[Tensor], tuple[Tensor, ...]]
 Metadata = Mapping[str, Any]
-AnyPart = Part | InstancePart
+AnyPart = Part | WholePart
 
 
 class Format(NamedTuple):
@@ -48,7 +48,7 @@ class Format(NamedTuple):
 
 
 def _exported_program(part: AnyPart, image: Tensor) -> Any:
-    if isinstance(part, InstancePart):
+    if isinstance(part, WholePart):
         names = enumerate(("height", "width"))
         free = ({axis: torch.export.Dim(name, min=1, max=MAX_SIZE) for axis, name in names},)
         return torch.export.export(part, (image,), dynamic_shapes=free, strict=False)
@@ -93,7 +93,7 @@ def _torchscript_metadata(file: Path) -> Metadata:
 
 
 def _write_onnx(part: AnyPart, image: Tensor, file: Path, metadata: Metadata) -> None:
-    if isinstance(part, InstancePart):
+    if isinstance(part, WholePart):
         _write_traced_onnx(part, image, file, metadata)
         return
     program = torch.onnx.export(
@@ -111,12 +111,15 @@ def _write_onnx(part: AnyPart, image: Tensor, file: Path, metadata: Metadata) ->
     program.save(file, external_data=False)  # a single file
 
 
-def _write_traced_onnx(part: InstancePart, image: Tensor, file: Path, metadata: Metadata) -> None:
+def _write_traced_onnx(part: WholePart, image: Tensor, file: Path, metadata: Metadata) -> None:
     # This exporter takes the trace as it is; the newer one has to prove every size, which takes
     # minutes for a detector.
     import onnx
 
+    first = image.dim() - 3  # the axis of the height; 1 for a clip
+    size = {first: "height", first + 1: "width"}
     axes = {name: {0: "detections"} for name in part.outputs}
+    axes |= {"semantic": {0: "height", 1: "width"}} if "semantic" in axes else {}
     if "masks" in axes:
         axes["masks"] |= {1: "height", 2: "width"}
     torch.onnx.export(
@@ -127,7 +130,7 @@ def _write_traced_onnx(part: InstancePart, image: Tensor, file: Path, metadata: 
         opset_version=OPSET,
         input_names=["image"],
         output_names=part.outputs,
-        dynamic_axes={"image": {0: "height", 1: "width"}, **axes},
+        dynamic_axes={"image": size, **axes},
     )
     program = onnx.load(file)
     onnx.helper.set_model_props(program, {k: json.dumps(v) for k, v in metadata.items()})
@@ -263,15 +266,16 @@ def example_image(part: AnyPart, rows: int, columns: int) -> Tensor:
     Args:
         part: the part that takes the image.
         rows, columns: height and width, in multiples of ``part.multiple``; of 61 and 67 pixels for
-            a detector.
+            a :class:`WholePart`.
 
     Returns:
-        Shape (1, C, H, W), or (T, C, H, W) for a clip; values from 0 to 255. For a detector, uint8
-        of shape (H, W, 3).
+        Shape (1, C, H, W), or (T, C, H, W) for a clip; values from 0 to 255. For a
+        :class:`WholePart`, uint8 of shape (H, W, 3) or (T, H, W, 3).
     """
-    if isinstance(part, InstancePart):
+    if isinstance(part, WholePart):
         generator = torch.Generator().manual_seed(0)
-        shape = (61 * rows, 67 * columns, 3)
+        clip = (part.frames,) if part.frames > 1 else ()
+        shape = (*clip, 61 * rows, 67 * columns, 3)
         noise = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
         return noise.to(part.preparation.mean.device)
     channels, device = part.pixel_mean.shape[0], part.pixel_mean.device

@@ -14,16 +14,17 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.modeling.roi_heads import CascadeROIHeads, StandardROIHeads
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
-from torch import Tensor, nn
+from torch import Tensor
 
 from ccsa.errors import UserError
 from ccsa.export import detections as d
-from ccsa.export.canvas import Canvas, Preparation
+from ccsa.export.canvas import Canvas
+from ccsa.export.whole import WholePart
 
 Features = Mapping[str, Tensor]
 
 
-class InstancePart(nn.Module):
+class InstancePart(WholePart):
     """Base class: from a uint8 RGB image (H, W, 3) to detections in pixels of that image.
 
     Attributes:
@@ -31,19 +32,13 @@ class InstancePart(nn.Module):
             int64; and with masks, masks (N, H, W), bool.
         threshold: every score is higher.
         most: the largest number of detections; negative for no limit.
-        frames, multiple: as of :class:`ccsa.export.wrappers.Part`: one image of any size.
     """
 
-    outputs: list[str]
     threshold: float
     most: int
-    frames: int = 1
-    multiple: int = 1
 
     def __init__(self, cfg: CfgNode, model: Any):
-        super().__init__()
-        self.preparation = Preparation(cfg, model)
-        self.backbone = model.backbone
+        super().__init__(cfg, model)
         self.outputs = ["boxes", "scores", "classes"]
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:

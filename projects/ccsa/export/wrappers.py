@@ -13,7 +13,9 @@ from detectron2.modeling import Backbone
 from torch import Tensor, nn
 
 from ccsa.errors import UserError
-from ccsa.export.rcnn import InstancePart, instance_part
+from ccsa.export.rcnn import instance_part
+from ccsa.export.semantic import SemanticProgram
+from ccsa.export.whole import WholePart
 from ccsa.modeling.layers import at_least_float32, resize
 
 
@@ -112,13 +114,14 @@ def with_constant_padding(module: nn.Module) -> nn.Module:
     return module
 
 
-def exported_part(model: Any, cfg: CfgNode | None = None) -> Part | InstancePart:
+def exported_part(model: Any, cfg: CfgNode | None = None) -> Part | WholePart:
     """Return the part of a model that can be exported, in evaluation mode.
 
     Args:
         model: a semantic model, or a model with the structure of GeneralizedRCNN.
-        cfg: its configuration. A detector is then exported completely, from an image of any size
-            to its detections; without it, its backbone is exported.
+        cfg: its configuration. A detector or a semantic model is then exported completely, from an
+            image of any size to its results. Without it, the part takes float32 images whose size
+            is a multiple: of a detector, its backbone is exported.
 
     Raises:
         UserError: the model has no ``backbone``, ``pixel_mean`` or ``pixel_std``, or its heads are
@@ -135,4 +138,6 @@ def exported_part(model: Any, cfg: CfgNode | None = None) -> Part | InstancePart
         )
     head = getattr(model, "sem_seg_head", None)
     semantic = hasattr(head, "layers") and not hasattr(model, "roi_heads")
+    if semantic and cfg is not None:
+        return SemanticProgram(cfg, model).eval()
     return (SemanticPart if semantic else BackbonePart)(model).eval()

@@ -84,7 +84,8 @@ class VideoCCNetHead(CCNetHead):
 
     def _split_clips(self, x: Tensor) -> Tensor:
         """Return (B * T, C, h, w) as (B, T, C, h, w)."""
-        return x.unflatten(0, (-1, self.frames))
+        # A trace takes the sizes of unflatten to be constants.
+        return x.reshape(x.shape[0] // self.frames, self.frames, *x.shape[1:])
 
 
 def _three_dimensional(spec: BlockSpec) -> BlockSpec:
