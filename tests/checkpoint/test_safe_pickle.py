@@ -118,14 +118,14 @@ def test_raw_bytes_are_never_taken_for_objects():
     assert found.dtype == np.float64 and found.tolist() == [0]
 
 
-@pytest.mark.parametrize("name", sorted(set(safe_pickle._REPLACEMENTS) - {"numpy.ndarray"}))
+@pytest.mark.parametrize("name", sorted(set(safe_pickle.REPLACEMENTS) - {"numpy.ndarray"}))
 @pytest.mark.parametrize("state", [b"}S'_call'\nI1\ns", b"N}S'_call'\nI1\ns\x86", b"I1\n"])
 def test_a_pickle_leaves_no_trace_on_what_it_names(name, state):
-    before = repr(vars(safe_pickle._REPLACEMENTS[name]))
+    before = repr(vars(safe_pickle.REPLACEMENTS[name]))
     module, _, leaf = name.rpartition(".")
     with pytest.raises((pickle.UnpicklingError, TypeError, AttributeError)):
         load(b"\x80\x02c" + f"{module}\n{leaf}\n".encode() + state + b"b.")
-    assert repr(vars(safe_pickle._REPLACEMENTS[name])) == before
+    assert repr(vars(safe_pickle.REPLACEMENTS[name])) == before
 
 
 def test_a_damaged_pickle_raises():

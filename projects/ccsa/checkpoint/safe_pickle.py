@@ -6,17 +6,16 @@ replacements defined below. numpy's own functions are not among them, because th
 bytes as such. Only arrays of numbers are accepted.
 """
 
-import os
 import pickle
-import pickletools
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-_PUT = ("PUT", "BINPUT", "LONG_BINPUT")
+from ccsa.checkpoint.bounded_pickle import BoundedUnpickler, check_keys
+
 _NUMBERS = re.compile(r"b1|[iufc]\d+|[?bBhHiIlLqQefdFD]")
 
 
@@ -46,35 +45,18 @@ def load(file: BinaryIO) -> Any:
             numbers, ``OrderedDict``, ``set`` and ``frozenset``.
         Exception: a damaged pickle can raise errors of any type.
     """
-    _check_memo(file)
-    return _Unpickler(file, encoding="latin1").load()
-
-
-def _check_memo(file: BinaryIO) -> None:
-    """Reject a pickle whose memo would be larger than the file: the unpickler would allocate it.
-
-    Raises:
-        pickle.UnpicklingError: an index of the memo is larger than the file.
-    """
-    start = file.tell()
-    size = file.seek(0, os.SEEK_END) - start
-    file.seek(start)
     try:
-        indices = (arg for op, arg, _ in pickletools.genops(file) if op.name in _PUT)
-        too_large = any((index or 0) > size for index in indices)
-    except (ValueError, UnicodeError, IndexError):
-        too_large = False  # a damaged file, which the unpickler reports
-    file.seek(start)
-    if too_large:
-        raise pickle.UnpicklingError("the memo of the pickle is larger than the file")
+        return _Unpickler(file).load()
+    except IndexError as error:  # an instruction without its arguments
+        raise pickle.UnpicklingError("the pickle is damaged") from error
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(BoundedUnpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Return the replacement of a global; ``numpy.core`` was renamed ``numpy._core``."""
         full = f"{module}.{name}".replace("__builtin__.", "builtins.")
         try:
-            return _REPLACEMENTS[full.replace("numpy.core.", "numpy._core.")]
+            return REPLACEMENTS[full.replace("numpy.core.", "numpy._core.")]
         except KeyError:
             raise ForbiddenGlobal(full) from None
 
@@ -137,7 +119,18 @@ def _bytes(text: bytes | str = b"", *_: Any) -> bytes:
     return text if isinstance(text, bytes) else text.encode("latin1")
 
 
-_REPLACEMENTS = {
+def _checked(kind: Callable) -> _Function:
+    """Return a container's class for pickles; its keys must be text or numbers."""
+
+    def build(items: Iterable[Any] = (), *_: Any) -> Any:
+        items = list(items)
+        check_keys([item[0] for item in items] if kind is OrderedDict else items)
+        return kind(items)
+
+    return _Function(build)
+
+
+REPLACEMENTS = {
     "numpy.ndarray": None,  # only passed to _reconstruct, never called
     "numpy.dtype": _Dtype,
     "numpy._core.multiarray._reconstruct": _empty,
@@ -145,7 +138,7 @@ _REPLACEMENTS = {
     "numpy._core.numeric._frombuffer": _from_buffer,
     "_codecs.encode": _bytes,  # Python 3 writes bytes this way for Python 2
     "builtins.bytes": _bytes,  # empty bytes
-    "collections.OrderedDict": OrderedDict,
-    "builtins.set": set,
-    "builtins.frozenset": frozenset,
+    "collections.OrderedDict": _checked(OrderedDict),
+    "builtins.set": _checked(set),
+    "builtins.frozenset": _checked(frozenset),
 }

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ccsa.checkpoint import safe_pickle
+from ccsa.checkpoint.archive_checks import legacy_problem, open_entry, pickle_problem
 from ccsa.errors import UserError
 from ccsa.utils.files import atomic_write
 
@@ -80,12 +81,17 @@ def read_weights(path: str | Path, source: WeightsSource | None = None) -> Mappi
         UserError: the file does not exist, is damaged, references code, or is not a mapping.
     """
     source = WeightsSource(path) if source is None else source
+    if Path(path).exists() and not Path(path).is_file():
+        kind = "folder" if Path(path).is_dir() else "device or a pipe"
+        raise source.error(f"it is a {kind}, not a file")
     with loading_errors(source), open(path, "rb") as file:
         start = file.read(len(_LEGACY_MAGIC))
         file.seek(0)
         if start.startswith(_ZIP_MAGIC):
             _check_archive(file, source)
             _check_checksums(file, source)
+        elif start.startswith(_LEGACY_MAGIC):
+            _reject(legacy_problem(file, Path(path).stat().st_size), source)
         if start.startswith((_ZIP_MAGIC, _LEGACY_MAGIC)):
             content = torch.load(path, map_location="cpu", weights_only=True)
             _check_sizes(content, source)
@@ -98,6 +104,12 @@ def read_weights(path: str | Path, source: WeightsSource | None = None) -> Mappi
     if contains_itself(content):
         raise source.error("it contains itself, which no state dict does")
     return content
+
+
+def _reject(problem: str, source: WeightsSource) -> None:
+    """Raise an error if there is a problem."""
+    if problem:
+        raise source.error(problem)
 
 
 def read_entry(path: str | Path, name: str) -> Any:
@@ -132,16 +144,14 @@ def _check_archive(file: BinaryIO, source: WeightsSource) -> None:
     if "constants.pkl" in names or "data.pkl" not in names:
         kind = "a TorchScript program" if "constants.pkl" in names else "an archive"
         raise source.error(f"it is {kind}, not a weight file; name the file it was made from")
-    entry = archive.getinfo(names["data.pkl"])
-    if not entry.CRC:  # a missing checksum, which must not be compared
-        del entry.CRC
-    with archive.open(entry) as pickled:
+    with open_entry(archive, names["data.pkl"]) as pickled:
         protocol = pickled.read(2)[1:]
     if protocol > b"\x03":
         raise source.error(
             f"it was written with pickle protocol {protocol[0]}, but torch reads only protocol 2 "
             "safely; have the program that wrote it call torch.save without pickle_protocol"
         )
+    _reject(pickle_problem(names, archive), source)
 
 
 def _check_checksums(file: BinaryIO, source: WeightsSource) -> None:
