@@ -7,10 +7,7 @@ import explore as tool
 import numpy as np
 import pytest
 import torch
-from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
-from support.browser import console_errors, open_page, requested_urls
+from support.browser import By, Keys, WebDriverWait, console_errors, open_page, requested_urls
 
 from ccsa.analysis import attended_by, attending_to, attention_maps
 from ccsa.prediction import Predictor

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from selenium.webdriver.support.ui import WebDriverWait
-from support.browser import open_page
+from support.browser import WebDriverWait, open_page
 from support.tiny_runs import SEMANTIC, write_run
 
 from ccsa.prediction import Predictor

@@ -19,6 +19,7 @@ from support.resumed_runs import differences
 from ccsa.data.synthetic.moving_cue import write_moving_cue
 
 KILLS = 50
+PATIENCE = 600.0  # seconds; on a busy machine, four workers in each process start slowly
 MODELS = {
     "Mask R-CNN, moving average": (
         "own/mask_rcnn",
@@ -55,7 +56,9 @@ class Runs:
     def duration(self) -> float:
         """Return how long the undisturbed run takes."""
         start = time.monotonic()
-        assert self.start("whole", 0).wait() == 0, (self.place / "whole.txt").read_text()[-3000:]
+        assert self.start("whole", 0).wait(PATIENCE) == 0, (self.place / "whole.txt").read_text()[
+            -3000:
+        ]
         return time.monotonic() - start
 
     def killed(self, folder: str, kills: int, duration: float, generator: random.Random) -> int:
@@ -73,7 +76,7 @@ class Runs:
             process.wait()
             done += 1
         process = self.start(folder, generator.choice((0, 2, 4)), "--resume")
-        assert process.wait() == 0, (self.place / f"{folder}.txt").read_text()[-3000:]
+        assert process.wait(PATIENCE) == 0, (self.place / f"{folder}.txt").read_text()[-3000:]
         return done
 
 

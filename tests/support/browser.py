@@ -11,6 +11,14 @@ from pathlib import Path
 
 import pytest
 
+try:
+    from selenium import webdriver
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+except ImportError:  # reported where a page is opened
+    webdriver = By = Keys = WebDriverWait = None
+
 REQUIRED = os.environ.get("CCSA_REQUIRE_BROWSER") == "1"
 
 
@@ -19,11 +27,7 @@ def _missing():
     programs = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
     if programs:
         return f"{' and '.join(programs)} not found: apt-get install chromium chromium-driver"
-    try:
-        import selenium  # noqa: F401
-    except ImportError:
-        return "selenium not found: pip install selenium"
-    return ""
+    return "" if webdriver else "selenium not found: pip install selenium"
 
 
 def require_browser():
@@ -39,8 +43,6 @@ def require_browser():
 def open_page(path: Path, width: int = 1600, height: int = 900):
     """Yield a Selenium driver that shows a file in a window of the given width in pixels."""
     require_browser()
-    from selenium import webdriver
-
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
     for word in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
