@@ -51,7 +51,7 @@ _DETECTRON2_SIDE = {"Predictor": "ccsa.prediction", "add_ccsa_config": "ccsa.con
 _TORCH_ONLY_MODULES = ("blocks", "errors", "insertion", "ops")
 _DETECTRON2_SIDE_MODULES = (
     *("analysis", "checkpoint", "config", "data", "engine", "evaluation", "export", "inference"),
-    *("modeling", "prediction", "utils", "visualization"),
+    *("modeling", "prediction", "report", "utils", "visualization"),
 )
 _DETECTRON2_SIDE_NAMES = {*_DETECTRON2_SIDE, *_DETECTRON2_SIDE_MODULES}
 
