@@ -81,13 +81,13 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         [{'block': 'CrissCross', 'recurrence': 3}]
     """
     args.imports = import_user_code(getattr(args, "imports", None) or ())
-    cfg = merged_cfg(args)
+    cfg = _file_cfg(args)
+    configured = cfg.SOLVER.IMS_PER_BATCH if "SOLVER.IMS_PER_BATCH" in _option_keys(args) else 0
+    _merge_options(cfg, args)
     written = _written_keys(args)
     # A run's own configuration has all keys, which says nothing about what its user wrote.
     from_run = bool(args.config_file) and is_run_config(args.config_file)
     args.written = sorted(_option_keys(args) if from_run else written)
-    batch = "SOLVER.IMS_PER_BATCH" in _option_keys(args)
-    configured = merged_cfg(_without_options(args)).SOLVER.IMS_PER_BATCH if batch else 0
     apply_own_data(cfg, args, written, configured_batch=configured)
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
     _unfreeze_random_weights(cfg)
@@ -108,22 +108,28 @@ def merged_cfg(args: argparse.Namespace) -> CfgNode:
     Raises:
         UserError: see :func:`setup_cfg`.
     """
+    cfg = _file_cfg(args)
+    _merge_options(cfg, args)
+    return cfg
+
+
+def _file_cfg(args: argparse.Namespace) -> CfgNode:
+    """Return what the files of a command line say."""
     cfg = get_cfg()
     add_ccsa_config(cfg)
     _merge_file(cfg, args.config_file)
     convert_former_keys(cfg)
-    cfg = apply_overlays(cfg, overlay_names(args), args.config_file)
+    return apply_overlays(cfg, overlay_names(args), args.config_file)
+
+
+def _merge_options(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Put the KEY VALUE pairs of a command line into a configuration."""
     merge_options(cfg, _options(args))
     convert_former_keys(cfg)
-    return cfg
 
 
 def _options(args: argparse.Namespace) -> list[str]:
     return list(getattr(args, "opts", None) or [])
-
-
-def _without_options(args: argparse.Namespace) -> argparse.Namespace:
-    return argparse.Namespace(**{**vars(args), "opts": []})
 
 
 def _option_keys(args: argparse.Namespace) -> set[str]:
