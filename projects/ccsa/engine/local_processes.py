@@ -22,15 +22,12 @@ import torch
 
 from ccsa.engine.heartbeat import AFTER_ERROR, CONNECTION_LOST, Place
 from ccsa.engine.process_group import run_in_job
+from ccsa.engine.stop_signals import STOPPING
 from ccsa.errors import reports_user_errors
 from ccsa.utils.parent_process import end_after, end_with_parent
 
-# Signals that stop a job; the parent passes them on. Windows does not have all of them.
-_STOPPING = [
-    getattr(signal, name)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
-    if hasattr(signal, name)
-]
+# Signals that the parent passes on; Windows has no SIGHUP.
+_STOPPING = [*STOPPING, *filter(None, [getattr(signal, "SIGHUP", None)])]
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 AFTER_SIGNAL = 5.0  # seconds that the other processes have to end by themselves
 

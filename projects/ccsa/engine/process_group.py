@@ -18,8 +18,8 @@ from ccsa.engine.stop_signals import RunStopped
 from ccsa.errors import UserError, reports_user_errors
 
 _LINGERING = 2.0  # seconds
-# How long a process waits for another one in a collective operation. One of them may evaluate alone
-# for a long time.
+# How long a process waits for another one in a collective operation. The others may wait for one
+# that evaluates, for a long time.
 _TIMEOUT = datetime.timedelta(hours=2)
 # What gloo and NCCL say if a connection or its other end is gone. The type is only RuntimeError.
 _LOST = re.compile(
