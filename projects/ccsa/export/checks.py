@@ -1,7 +1,7 @@
 """Comparison of a detection program with its model, at sizes that were not traced.
 
-The program runs in a process of its own (:mod:`ccsa.export.alone`). The model runs in eager mode on
-the image as the program resizes it.
+The program runs in a process of its own (:mod:`ccsa.export.run_program`). The model runs in eager
+mode on the image as the program resizes it.
 """
 
 import subprocess
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ccsa.errors import UserError
-from ccsa.export import alone
+from ccsa.export import run_program
 from ccsa.export.canvas import eager_inputs
 from ccsa.export.rcnn import InstancePart
 from ccsa.export.semantic import SemanticProgram
@@ -76,7 +76,7 @@ def run_alone(file: Path, images: Mapping[str, np.ndarray]) -> dict[str, dict[st
         given, results = Path(folder, "images.npz"), Path(folder, "outputs.npz")
         np.savez(given, **images)  # type: ignore[arg-type]  # the stubs take any to be a flag
         # -I: neither the current folder nor PYTHONPATH is searched for modules.
-        command = [sys.executable, "-I", alone.__file__, str(file), str(given), str(results)]
+        command = [sys.executable, "-I", run_program.__file__, str(file), str(given), str(results)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -170,25 +170,25 @@ def compare(
     """
     free = set(range(len(found["scores"])))
     box = score = 0.0
-    iou, alone = 1.0, []
+    iou, single = 1.0, []
     for i, value in enumerate(expected["scores"]):
         near = [j for j in free if found["classes"][j] == expected["classes"][i]]
         gaps = {j: _gap(found["boxes"][j], expected["boxes"][i]) for j in near}
         best = min(near, key=gaps.__getitem__, default=None)
         if best is None or gaps[best] > 1.0:  # another detection
-            alone.append(float(value))
+            single.append(float(value))
             continue
         free.remove(best)
         box = max(box, gaps[best])
         score = max(score, abs(float(found["scores"][best]) - float(value)))
         if "masks" in expected:
             iou = min(iou, _iou(found["masks"][best], expected["masks"][i]))
-    alone += [float(found["scores"][j]) for j in free]
+    single += [float(found["scores"][j]) for j in free]
     limits = [threshold]
     for side in (found["scores"], expected["scores"]):
         if len(side) == most:
             limits.append(float(side.min()))
-    unmatched = sum(all(abs(x - limit) > SCORE for limit in limits) for x in alone)
+    unmatched = sum(all(abs(x - limit) > SCORE for limit in limits) for x in single)
     return Difference(len(expected["scores"]), box, score, iou, unmatched)
 
 

@@ -1,6 +1,6 @@
 """Runs a program on images, in a process without ccsa and Detectron2.
 
-    python alone.py PROGRAM IMAGES.npz OUTPUTS.npz
+    python run_program.py PROGRAM IMAGES.npz OUTPUTS.npz
 
 ``--check`` starts this file as a script. It imports only the standard library, NumPy, and what runs
 the program: onnxruntime, or for TorchScript torch and torchvision, whose operators the program
