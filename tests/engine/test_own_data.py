@@ -24,16 +24,7 @@ from ccsa.engine.own_data import add_data_arguments, data_table
 from ccsa.errors import UserError
 
 CLASSES = own_scenes.CLASSES
-
-
-@pytest.fixture(autouse=True)
-def separate():
-    """Remove the datasets that a test has registered."""
-    names = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - names:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+pytestmark = pytest.mark.usefixtures("separate_datasets")
 
 
 @pytest.fixture(scope="module")

@@ -5,21 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from support import own_scenes
 
 from ccsa.engine import setup_cfg
 
-
-@pytest.fixture(autouse=True)
-def separate():
-    """Remove the datasets that a test has registered."""
-    names = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - names:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
+pytestmark = pytest.mark.usefixtures("separate_datasets")
 
 
 def configure(root, data):

@@ -5,6 +5,7 @@ import importlib.util
 import pytest
 import torch
 from detectron2.config import get_cfg
+from support.tiny_segmentors import BLOCK, semantic, video
 from torch import nn
 
 from ccsa.config import add_ccsa_config
@@ -22,18 +23,6 @@ from ccsa.export import (
 from ccsa.export.programs import check_packages, example_image
 from ccsa.modeling import TimmBackbone
 
-BLOCK = {"block": "CrissCross", "recurrence": 1}  # torch.export needs seconds for each recurrence
-
-
-def semantic(cfg):
-    """Configure CCNet's head on two convolutions."""
-    cfg.MODEL.CONTEXT.META_ARCHITECTURE = "DenseSegmentor"
-    cfg.MODEL.BACKBONE.NAME = "PlainBackbone"
-    cfg.MODEL.PLAIN.CHANNELS, cfg.MODEL.PLAIN.STRIDES = [4, 8], [2, 2]
-    head = cfg.MODEL.SEM_SEG_HEAD
-    head.NAME, head.IN_FEATURES, head.NUM_CLASSES, head.CONVS_DIM = "CCNetHead", ["conv2"], 5, 8
-    head.NORM, head.AUX.WEIGHT, head.BLOCKS, head.ALIGN_CORNERS = "BN", 0.0, [BLOCK], True
-
 
 def plain(cfg):
     """Configure a head without a block, which torch.export exports fastest."""
@@ -49,14 +38,6 @@ def resnet(cfg):
     resnet.DEPTH, resnet.RES2_OUT_CHANNELS, resnet.NORM = 18, 64, "BN"
     resnet.OUT_FEATURES, cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = levels, levels
     cfg.MODEL.SEM_SEG_HEAD.NAME, cfg.MODEL.SEM_SEG_HEAD.SANET.CHANNELS = "SANetHead", 8
-
-
-def video(cfg):
-    """Configure 3D criss-cross attention on clips of three frames, the middle one labeled."""
-    semantic(cfg)
-    cfg.MODEL.CONTEXT.META_ARCHITECTURE = "VideoSemanticSegmentor"
-    cfg.MODEL.SEM_SEG_HEAD.NAME = "VideoCCNetHead"
-    cfg.INPUT.CLIP.FRAMES, cfg.INPUT.CLIP.LABELLED = 3, "middle"
 
 
 def detector(cfg):

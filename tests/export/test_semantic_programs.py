@@ -5,6 +5,7 @@ import importlib.util
 import pytest
 import torch
 from detectron2.config import get_cfg
+from support.tiny_segmentors import semantic, video
 from torch import nn
 
 from ccsa.config import add_ccsa_config
@@ -12,25 +13,6 @@ from ccsa.engine import Trainer
 from ccsa.export import SemanticProgram, export, exported_part, semantic_differences
 from ccsa.export.canvas import eager_inputs
 from ccsa.export.metadata import program_metadata
-
-
-def image(cfg):
-    """Configure CCNet's head on two convolutions."""
-    cfg.MODEL.CONTEXT.META_ARCHITECTURE = "DenseSegmentor"
-    cfg.MODEL.BACKBONE.NAME = "PlainBackbone"
-    cfg.MODEL.PLAIN.CHANNELS, cfg.MODEL.PLAIN.STRIDES = [4, 8], [2, 2]
-    head = cfg.MODEL.SEM_SEG_HEAD
-    head.NAME, head.IN_FEATURES, head.NUM_CLASSES, head.CONVS_DIM = "CCNetHead", ["conv2"], 5, 8
-    head.NORM, head.AUX.WEIGHT, head.ALIGN_CORNERS = "BN", 0.0, True
-    head.BLOCKS = [{"block": "CrissCross", "recurrence": 1}]
-
-
-def video(cfg):
-    """Configure 3D criss-cross attention on clips of three frames, the middle one labeled."""
-    image(cfg)
-    cfg.MODEL.CONTEXT.META_ARCHITECTURE = "VideoSemanticSegmentor"
-    cfg.MODEL.SEM_SEG_HEAD.NAME = "VideoCCNetHead"
-    cfg.INPUT.CLIP.FRAMES, cfg.INPUT.CLIP.LABELLED = 3, "middle"
 
 
 def whole(kind):
@@ -50,7 +32,7 @@ def whole(kind):
     return cfg, model, part
 
 
-@pytest.mark.parametrize("kind", [image, video])
+@pytest.mark.parametrize("kind", [semantic, video])
 @pytest.mark.parametrize("name", ["torchscript", "onnx"])
 def test_a_program_gives_the_classes_of_the_model(tmp_path, kind, name):
     if name == "onnx" and not importlib.util.find_spec("onnxruntime"):
@@ -65,7 +47,7 @@ def test_a_program_gives_the_classes_of_the_model(tmp_path, kind, name):
     assert min(semantic_differences(model, part, file).values()) > 0.1
 
 
-@pytest.mark.parametrize(("kind", "shape"), [(image, (77, 203, 3)), (video, (3, 77, 203, 3))])
+@pytest.mark.parametrize(("kind", "shape"), [(semantic, (77, 203, 3)), (video, (3, 77, 203, 3))])
 def test_the_logits_are_those_of_the_model(kind, shape):
     _, model, part = whole(kind)
     pixels = torch.randint(256, shape, dtype=torch.uint8)

@@ -41,3 +41,16 @@ SEMANTIC = {
     "DATASETS": {"TRAIN": ["digits_train_sem_seg"], "TEST": ["digits_val_sem_seg"]},
     "INPUT": {"MIN_SIZE_TEST": 0},
 }
+VIDEO = {
+    "MODEL": {
+        **SEMANTIC["MODEL"],
+        "META_ARCHITECTURE": "VideoSemanticSegmentor",
+        "SEM_SEG_HEAD": {
+            **SEMANTIC["MODEL"]["SEM_SEG_HEAD"],
+            "NAME": "VideoCCNetHead",
+            "NUM_CLASSES": 5,
+        },
+    },
+    "DATASETS": {"TEST": ["moving_cue_val"]},
+    "INPUT": {"MIN_SIZE_TEST": 0, "CLIP": {"FRAMES": 3}},
+}

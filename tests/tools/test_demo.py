@@ -17,6 +17,7 @@ from detectron2.modeling import build_model
 from PIL import Image
 from sklearn.datasets import load_sample_image
 from support import tiny_models
+from support.tiny_runs import VIDEO, write_run
 
 from ccsa.data.folder import read_coco_files
 from ccsa.data.synthetic.digits import write_digits
@@ -159,31 +160,7 @@ def test_a_video_keeps_frames_rate_and_size(demo, tmp_path, option):
 @pytest.fixture
 def video_run(tmp_path):
     """Return the folder of a run of a tiny video model with random weights."""
-    folder = tmp_path / "video_run"
-    folder.mkdir()
-    config = {
-        "MODEL": {
-            "META_ARCHITECTURE": "VideoSemanticSegmentor",
-            "DEVICE": "cpu",
-            "WEIGHTS": "",
-            "BACKBONE": {"NAME": "PlainBackbone"},
-            "PLAIN": {"CHANNELS": [8], "STRIDES": [4]},
-            "SEM_SEG_HEAD": {
-                "NAME": "VideoCCNetHead",
-                "IN_FEATURES": ["conv1"],
-                "CONVS_DIM": 8,
-                "NORM": "BN",
-                "NUM_CLASSES": 5,
-                "AUX": {"WEIGHT": 0.0},
-            },
-        },
-        "DATASETS": {"TEST": ["moving_cue_val"]},
-        "INPUT": {"MIN_SIZE_TEST": 0, "CLIP": {"FRAMES": 3}},
-    }
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    model = build_model(setup_cfg(Namespace(folder / "config.yaml")))
-    torch.save({"model": model.state_dict()}, folder / "model_final.pth")
-    return folder
+    return write_run(tmp_path / "video_run", VIDEO)
 
 
 def test_a_video_model_sees_the_frames_before(demo, video_run, tmp_path, monkeypatch):
