@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from support import mutations_config as mutations
+from support.fuzz import settings as mutations
 from support.refusals import message
 
 from ccsa.analysis.results import read_results

@@ -313,11 +313,36 @@ def test_values_that_are_not_finite_are_rejected(tmp_path, name, value):
     Checkpointer(model).load(str(file))
     state[name].flatten()[0] = value
     torch.save({"model": state}, file)
-    with pytest.raises(UserError, match=f"1 of its tensors have NaN or infinity: {name}"):
+    with pytest.raises(UserError, match=f"1 of its tensors has NaN or infinity: {name}"):
         Checkpointer(model).load(str(file))
     state.pop("mask")
-    with pytest.raises(UserError, match=f"NaN or infinity in {name}"):
+    with pytest.raises(UserError, match=f"1 of its tensors has NaN or infinity: {name}"):
         convert_state_dict(state, "ccsa")
+
+
+def test_negative_variances_are_rejected(tmp_path):
+    model, file = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), tmp_path / "w.pth"
+    state = model.state_dict() | {"1.running_var": torch.tensor([1.0, -1e-9])}
+    torch.save({"model": state}, file)
+    with pytest.raises(UserError, match=r"1 of its tensors has negative variances: 1.running_var"):
+        Checkpointer(model).load(str(file))
+    with pytest.raises(UserError, match=r"negative variances: 1.running_var"):
+        convert_state_dict(state, "ccsa")
+    torch.save({"model": state | {"1.running_var": torch.zeros(2)}}, file)
+    Checkpointer(model).load(str(file))
+
+
+@pytest.mark.parametrize("kind", ["sparse", "quantized"])
+def test_sparse_and_quantized_tensors_are_rejected(tmp_path, kind):
+    model, file = nn.Linear(2, 2), tmp_path / "w.pth"
+    weight = torch.eye(2)
+    if kind == "sparse":
+        weight = weight.to_sparse()
+    else:
+        weight = torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8)
+    torch.save({"model": {"weight": weight, "bias": torch.zeros(2)}}, file)
+    with pytest.raises(UserError, match=f"weight is {kind}; save it as an ordinary tensor"):
+        Checkpointer(model).load(str(file))
 
 
 @pytest.mark.parametrize("suffix", ["pth", "pkl", "safetensors"])

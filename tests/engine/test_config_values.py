@@ -5,7 +5,7 @@ import math
 
 import pytest
 from detectron2.config import get_cfg
-from support import mutations_config as mutations
+from support.fuzz import settings as mutations
 from support.refusals import message
 
 from ccsa import add_ccsa_config

@@ -260,7 +260,18 @@ def _(folder: Path) -> None:
     edit(folder, lambda c: c["categories"].append({"id": 9, "name": "star"}), "val.json")
 
 
+@fault("thing_or_stuff", "coco_panoptic", "panoptic_val.json")
+def _(folder: Path) -> None:
+    edit(folder, lambda c: c["categories"][0].update(isthing=0), "panoptic_val.json")
+
+
+@fault("unknown_image", "coco_panoptic", "panoptic_train.json")
+def _(folder: Path) -> None:
+    edit(folder, lambda c: c["images"].pop(0), "panoptic_train.json")
+
+
 # Boxes and masks
+fault("box_mask_mismatch", "coco_polygons", FIRST)(annotation(bbox=[8, 8, 27, 1]))
 fault("invalid_box", "coco", JSON)(annotation(bbox=["8", "8", "20", "24"]))
 fault("invalid_box", "coco", JSON)(annotation(bbox=[1, 2, 3]))
 fault("empty_box", "coco", JSON)(annotation(bbox=[8, 8, 0, 4], segmentation=None))

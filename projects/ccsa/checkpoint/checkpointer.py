@@ -10,16 +10,15 @@ from torch import Tensor, nn
 
 from ccsa.checkpoint.checkpoint_files import remove_old, shared_newest_valid, write_checkpoint
 from ccsa.checkpoint.conversion import source_of
-from ccsa.checkpoint.load_report import BATCH_COUNTER, LoadReport, grouped
+from ccsa.checkpoint.load_report import BATCH_COUNTER, LoadReport
 from ccsa.checkpoint.timm_weights import load_timm_weights
+from ccsa.checkpoint.values import trained_values, value_problem
 from ccsa.checkpoint.weight_files import (
     WeightsSource,
     loading_errors,
-    not_finite,
     read_weights,
     state_problem,
     state_within,
-    trained_values,
 )
 from ccsa.modeling.backbones.timm_backbone import TimmBackbone
 from ccsa.modeling.backbones.timm_models import SCHEME
@@ -139,8 +138,9 @@ class Checkpointer(DetectionCheckpointer):
             The entries of the checkpoint that were not loaded, such as ``iteration``.
 
         Raises:
-            UserError: the file cannot be read, references code, has values that are not finite, or
-                does not contain enough tensors; see :meth:`LoadReport.problem`.
+            UserError: the file cannot be read, references code, has values that cannot be
+                right, see :func:`ccsa.checkpoint.values.value_problem`, or does not contain enough
+                tensors, see :meth:`LoadReport.problem`.
         """
         self._source = WeightsSource(path, self._option)
         try:
@@ -150,9 +150,8 @@ class Checkpointer(DetectionCheckpointer):
             else:
                 with loading_errors(self._source):
                     others = super().load(path, checkpointables)
-            if path and (names := not_finite(trained_values(self.model))):
-                count, listed = len(names), ", ".join(grouped(names, most=3))
-                raise self._source.error(f"{count} of its tensors have NaN or infinity: {listed}")
+            if path and (problem := value_problem(trained_values(self.model))):
+                raise self._source.error(problem)
             return others
         finally:
             self._parsed_url_during_load = None  # Detectron2 does not reset it after an error

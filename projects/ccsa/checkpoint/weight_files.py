@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from ccsa.checkpoint import safe_pickle
 from ccsa.checkpoint.archive_checks import legacy_problem, open_entry, pickle_problem
@@ -30,7 +30,6 @@ SUFFIX = ".safetensors"
 # First bytes of files written by torch.save, since torch 1.6 and before.
 _ZIP_MAGIC, _LEGACY_MAGIC = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
-_STATISTICS = ("running_mean", "running_var", "weight", "bias")  # the last two of FrozenBN
 _BLOCK = 2**20  # bytes that are read at a time
 _CONTAINERS = (Mapping, list, tuple, set, frozenset)
 _LARGEST_EXPANDED = 2**28  # bytes of a tensor whose elements share memory
@@ -265,31 +264,12 @@ def state_problem(data: Any) -> str:
     for key, value in data.items():
         if not isinstance(value, Tensor | np.ndarray):
             return f"it does not contain only weights: {key} is a {type(value).__name__}"
+        if isinstance(value, Tensor) and (value.is_quantized or value.layout != torch.strided):
+            kind = "quantized" if value.is_quantized else "sparse"
+            return f"{key} is {kind}; save it as an ordinary tensor"
         if value.dtype.is_complex if isinstance(value, Tensor) else np.iscomplexobj(value):
             return f"{key} has complex numbers, whose imaginary parts would be lost"
     return ""
-
-
-def not_finite(tensors: Mapping[str, Tensor | np.ndarray]) -> list[str]:
-    """Return the names of tensors or arrays that contain NaN or infinity.
-
-    Example:
-        >>> not_finite({"weight": torch.ones(2), "bias": torch.tensor([1, float("nan")])})
-        ['bias']
-    """
-    given = {name: torch.as_tensor(value) for name, value in tensors.items()}
-    # Tensors on the device meta have no values.
-    return [name for name, t in given.items() if not t.is_meta and not t.isfinite().all()]
-
-
-def trained_values(model: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters of a model and the statistics of its norms, by name. Other buffers,
-    such as masks, may be infinite."""
-    values = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    for name, buffer in model.named_buffers():
-        if name.rpartition(".")[2] in _STATISTICS:
-            values[name] = buffer
-    return values
 
 
 @contextlib.contextmanager

@@ -190,6 +190,7 @@ def _assemble(root: Path, name: str, splits: list[Split], problems: Problems) ->
             f"{', it has ' + found if found else ''}); docs/OWN_DATA.md shows the layout"
         )
     classes = _merge_classes(splits, problems)
+    _check_things(splits, problems)
     stuff = [c for c in classes if any(c in split.stuff for split in splits)]
     created = not any(split.name == "val" for split in splits)
     if created:
@@ -241,6 +242,18 @@ def _merge_classes(splits: Sequence[Split], problems: Problems) -> list[str]:
             if "sem_seg_file_name" in record and index != list(range(len(index))):
                 record["label_mapping"] = dict(enumerate(index))
     return classes
+
+
+def _check_things(splits: Sequence[Split], problems: Problems) -> None:
+    """Report classes that are things in one split and stuff in another."""
+    for split in splits[1:]:
+        first = splits[0]
+        both = [c for c in split.classes if c in first.classes]
+        for name in both:
+            if (name in split.stuff) != (name in first.stuff):
+                thing, stuff = (first, split) if name in split.stuff else (split, first)
+                text = f"{name} is a thing in {thing.name} and stuff in {stuff.name}"
+                problems.add("thing_or_stuff", split.source, text)
 
 
 def _create_validation_split(train: Split, problems: Problems) -> Split:

@@ -24,6 +24,7 @@ from ccsa.data.image_reader import intensity_range, read_image
 from ccsa.data.records import rle_of_polygons
 from ccsa.data.tasks import check_label, has_label, semantic_label
 from ccsa.data.tile_records import cut_annotations
+from ccsa.data.transforms.resize import for_any_shape
 from ccsa.data.transforms.semantic import semantic_augmentations
 from ccsa.errors import UserError
 from ccsa.utils.user_code import import_user_code, imported_user_code
@@ -62,6 +63,7 @@ class ReportingMapper(DatasetMapper):
         min_visible: float = 0.0,
         **arguments: Any,
     ):
+        arguments["augmentations"] = for_any_shape(arguments["augmentations"])
         super().__init__(is_train, **arguments)
         self.intensity_range = intensity_range
         self.label_classes, self.ignore_label = label_classes, ignore_label

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import transforms as T
 from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.structures import Boxes, Instances
 from PIL import Image
 from torch import Tensor, nn
 
 from ccsa.data.image_reader import intensity_range, to_uint8
+from ccsa.data.transforms.resize import ResizeShortestEdge
 from ccsa.errors import UserError
 from ccsa.inference.precision import autocast
 from ccsa.modeling.clip import Clip, takes_clips
@@ -44,7 +44,7 @@ class ModelPredictor:
         self.model = model
         self.format = cfg.INPUT.FORMAT
         self.clip = Clip.of(cfg) if takes_clips(cfg) else None
-        self.resize = T.ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
+        self.resize = ResizeShortestEdge([cfg.INPUT.MIN_SIZE_TEST] * 2, cfg.INPUT.MAX_SIZE_TEST)
         self.cfg = cfg
 
     def __call__(self, image: np.ndarray, size: tuple[int, int] | None = None) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from ccsa.checkpoint.conversion.rules import AUXILIARY, HEAD, RULES, to_ccsa_key
 from ccsa.checkpoint.conversion.validation import check_complete, model_options
-from ccsa.checkpoint.load_report import grouped
-from ccsa.checkpoint.weight_files import not_finite, state_problem, state_within
+from ccsa.checkpoint.values import value_problem
+from ccsa.checkpoint.weight_files import state_problem, state_within
 from ccsa.errors import UserError, one_of
 
 __all__ = ["CCSA", "SOURCES", "convert_state_dict", "model_options", "source_of"]
@@ -79,7 +79,7 @@ def convert_state_dict(
         converted = {
             key.removeprefix("module."): torch.as_tensor(value) for key, value in state_dict.items()
         }
-        _check_finite(converted, label, advice)
+        _check_values(converted, label, advice)
         return converted
     converted, unknown = _rename_all(state_dict, source)
     if not converted:
@@ -92,14 +92,14 @@ def convert_state_dict(
     else:
         _adapt_ccnet(converted)
     check_complete(converted, source, unknown, label=label, advice=advice)
-    _check_finite(converted, label, advice)
+    _check_values(converted, label, advice)
     return converted
 
 
-def _check_finite(converted: Mapping[str, torch.Tensor], label: str, advice: str) -> None:
-    names = not_finite(converted)
-    if names:
-        raise UserError(f"{label}: NaN or infinity in {', '.join(grouped(names))}{advice}")
+def _check_values(converted: Mapping[str, torch.Tensor], label: str, advice: str) -> None:
+    problem = value_problem(converted)
+    if problem:
+        raise UserError(f"{label}: {problem}{advice}")
 
 
 def source_of(keys: Collection[str]) -> str | None:

@@ -17,7 +17,6 @@ _TOLERANCE = 1.0  # pixels by which a box or a polygon may exceed its image
 _OVERLAP = 0.25  # a box and its mask overlap less than that only if one of them is wrong
 _AREA_FACTOR = 2  # between the area of an annotation and that of its mask
 _SMALL = 16  # pixels; outlines of smaller masks differ much from their pixels
-_FEW = 5  # annotations that must disagree, and at least a tenth of all
 
 
 def check_annotations(split: str, records: Records, problems: Problems) -> None:
@@ -30,7 +29,6 @@ def check_annotations(split: str, records: Records, problems: Problems) -> None:
     """
     mismatches: list[tuple[str, str]] = []
     areas: list[tuple[str, str] | None] = []
-    count = 0
     for record in records:
         if "annotations" not in record:
             continue
@@ -39,7 +37,6 @@ def check_annotations(split: str, records: Records, problems: Problems) -> None:
         for number, annotation in enumerate(annotations, 1):
             if annotation.get("iscrowd"):
                 continue
-            count += 1
             where = f"annotation {number} of the image"
             box = _corners(annotation)
             _check_box(box, record, file, where, problems)
@@ -58,9 +55,8 @@ def check_annotations(split: str, records: Records, problems: Problems) -> None:
                 areas.append((file, f"{where}: {text}") if text else None)
         if annotations and all(a.get("iscrowd") for a in annotations):
             problems.add("crowd_only_image", file, f"{split}: all annotations are crowd regions")
-    if len(mismatches) >= max(_FEW, count / 10) or 0 < count == len(mismatches):
-        for file, text in mismatches:
-            problems.add("box_mask_mismatch", file, text)
+    for file, text in mismatches:
+        problems.add("box_mask_mismatch", file, text)
     wrong = [found for found in areas if found]
     if 2 * len(wrong) > len(areas):
         for file, text in wrong:

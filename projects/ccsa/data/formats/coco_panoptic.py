@@ -70,6 +70,9 @@ def _split(folder: Path, name: str, file: Path, problems: Problems) -> Split:
         problems.add("unlisted_image", file, text)
     for annotation in content.annotations.values():
         where = f"image {shown(annotation.image_id)}"
+        if names and annotation.image_id not in names:
+            problems.add("unknown_image", file, f"{where} is not among 'images'")
+            continue
         png = pngs / annotation.file_name
         name = names.get(annotation.image_id, annotation.file_name)
         path = images.find(name) or images.same_stem(Path(name).stem)

@@ -29,6 +29,11 @@ ANNOTATIONS: dict[str, Kind] = {
         "splits have different class names; the union is used",
         "use one list of categories for all splits",
     ),
+    "thing_or_stuff": Kind(
+        ERROR,
+        "a class is a thing in one split and stuff in another",
+        "write the same 'isthing' in the categories of all splits",
+    ),
     # Boxes
     "normalized_coordinates": Kind(
         ERROR,

@@ -10,7 +10,7 @@ or files in its scratch folder. All cases are deterministic for a seed::
         outcome = run_forked(train_net, call.words, call.folder)
         assert case.allows(outcome.kind), (case.name, outcome.text)
 
-``damaged`` bytes and single lists of mutations are in :mod:`support.mutations_config`.
+``damaged`` bytes and single lists of mutations are in :mod:`support.fuzz.settings`.
 """
 
 import random
@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from support import mutations_config as config
 from support.forked import OK, REJECT
+from support.fuzz import settings as config
 
 
 class Call:

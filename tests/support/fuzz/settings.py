@@ -5,11 +5,17 @@ and exit status 2), ``accept``, or ``any`` of both; a traceback, a hang and a cr
 wrong.
 """
 
+import functools
 import itertools
 import json
 import random
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+
+from detectron2.config import get_cfg
+
+from ccsa import add_ccsa_config
+from ccsa.engine.model_parts import all_values
 
 REJECT, ACCEPT, ANY = "reject", "accept", "any"
 
@@ -328,3 +334,11 @@ def results_files(seed: int = 0, flips: int = 20) -> Iterator[tuple[str, bytes, 
     generator = random.Random(seed)
     for number in range(flips):
         yield f"random damage {number}", damaged(good, generator), ANY
+
+
+@functools.cache
+def all_keys() -> dict[str, Any]:
+    """Return the default value of every configuration key."""
+    cfg = get_cfg()
+    add_ccsa_config(cfg)
+    return all_values(cfg)
