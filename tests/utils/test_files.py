@@ -3,7 +3,7 @@
 import pytest
 
 from ccsa.errors import UserError
-from ccsa.utils.files import atomic_write, inside, write_text
+from ccsa.utils.files import atomic_write, inside, real_path, write_text
 
 
 def test_the_file_appears_at_the_end(tmp_path):
@@ -74,3 +74,12 @@ def test_names_that_stay_inside(tmp_path):
     (tmp_path / "real" / "c").symlink_to(tmp_path / "real" / "b")
     for name in ("a.png", "b/../a.png", "../link/a.png", "c/a.png"):
         assert inside(tmp_path / "link", name) == tmp_path / "link" / name
+
+
+def test_a_link_that_leads_to_itself_stays_as_it_is(tmp_path):
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    assert real_path(loop) == tmp_path / "loop"
+    (tmp_path / "file").touch()
+    (tmp_path / "to_file").symlink_to("file")
+    assert real_path(str(tmp_path / "to_file")) == (tmp_path / "file").resolve()

@@ -17,6 +17,7 @@ from ccsa.engine.config_values import find_value
 from ccsa.engine.setup import setup_cfg
 from ccsa.errors import UserError
 from ccsa.evaluation import main_metric
+from ccsa.utils.files import real_path
 from ccsa.utils.run_folders import CONFIG, RESULTS, holds_run
 
 # The keys that may differ between two runs of one group. Data may have moved between two runs.
@@ -111,7 +112,7 @@ def find_runs(folders: Sequence[str | Path]) -> tuple[list[Path], list[Path]]:
                 f"{folder} contains no finished run of tools/train_net.py "
                 f"({CONFIG} and {RESULTS}); name folders of runs, e.g. output/digits/fcn/1"
             )
-        found.update((p.resolve(), p) for p in below)
+        found.update((real_path(p), p) for p in below)
     return list(found.values()), unfinished
 
 
@@ -162,8 +163,8 @@ def differences(groups: Sequence[Group]) -> list[str]:
     first: dict[Path, Group] = {}
     sentences = []
     for group in groups:
-        other = first.setdefault(group.runs[0].folder.resolve().parent, group)
-        folders = [g.runs[0].folder.resolve() for g in (other, group)]
+        other = first.setdefault(real_path(group.runs[0].folder).parent, group)
+        folders = [real_path(g.runs[0].folder) for g in (other, group)]
         if other is not group and all(folder.name.isdigit() for folder in folders):
             before, after = other.runs[0].cfg, group.runs[0].cfg
             keys = sorted({*flat_keys(before), *flat_keys(after)} - set(_RUN_KEYS))
@@ -253,7 +254,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
     A name has as few levels of the path as possible, and the number of the run only if nothing else
     distinguishes two folders.
     """
-    full = [folder.resolve().parts for folder in folders]
+    full = [real_path(folder).parts for folder in folders]
     stems = [p[:-1] if p[-1].isdigit() and len(p) > 2 else p for p in full]
     for parts in (stems, full):
         for depth in range(1, max(map(len, parts)) + 1):

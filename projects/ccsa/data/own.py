@@ -28,6 +28,7 @@ from ccsa.data.tasks import (
     derive,
 )
 from ccsa.errors import UserError
+from ccsa.utils.files import real_path
 
 EVALUATORS = {DETECTION: "coco", SEMANTIC: "sem_seg", PANOPTIC: "coco_panoptic_seg"}
 
@@ -116,7 +117,7 @@ def dataset_name(data: FolderDataset) -> str:
             file = Path(record["file_name"])
             size = file.stat().st_size if file.is_file() else -1  # the checks report a missing one
             digest.update(f"{split}/{file.name}/{size}".encode())
-    stem = data.root.resolve().name
+    stem = real_path(data.root).name
     return f"{re.sub(r'[^A-Za-z0-9]+', '_', stem).strip('_') or 'data'}_{digest.hexdigest()[:6]}"
 
 

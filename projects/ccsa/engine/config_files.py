@@ -17,6 +17,7 @@ from detectron2.utils.file_io import PathManager
 import ccsa.utils.downloads  # noqa: F401, replaces the handler of web addresses
 from ccsa.config import RENAMED_KEYS
 from ccsa.errors import UserError, shown, suggestion
+from ccsa.utils.files import real_path
 from ccsa.utils.run_folders import is_run_config
 from ccsa.utils.yaml_files import read_yaml
 
@@ -209,7 +210,7 @@ def user_keys(file: str, known: set[str] | None = None) -> set[str]:
         set()
     """
     known = set() if known is None else known
-    if file in known or Path(file).resolve().is_relative_to(PROJECT_CONFIGS):
+    if file in known or real_path(file).is_relative_to(PROJECT_CONFIGS):
         return set()
     known.add(file)
     content = _read(file)

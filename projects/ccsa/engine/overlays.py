@@ -39,6 +39,7 @@ from ccsa.engine.model_parts import (
     used_values,
 )
 from ccsa.errors import UserError, shown, suggestion
+from ccsa.utils.files import real_path
 from ccsa.utils.run_folders import is_overlay_path
 
 _FIELDS = {"description": str, "for": str, "fits": dict, "kind": str, "edit_blocks": dict}
@@ -110,7 +111,7 @@ def overlay_folder(config_file: str) -> Path:
 
     A file elsewhere uses the overlays of this project.
     """
-    for parent in Path(config_file).resolve().parents:
+    for parent in real_path(config_file).parents:
         if parent.name == "configs" and (parent / "overlays").is_dir():
             return parent / "overlays"
     return Path(__file__).resolve().parents[3] / "configs" / "overlays"

@@ -73,6 +73,15 @@ def _flush(path: Path) -> None:
         os.close(number)
 
 
+def real_path(path: str | Path) -> Path:
+    """Return the absolute path with all links followed.
+
+    ``Path.resolve`` raises an error for a link that leads to itself. Here such a link stays as it
+    is, so that whatever opens the file reports it.
+    """
+    return Path(os.path.realpath(path))
+
+
 def inside(folder: Path, name: str) -> Path:
     """Return the path of a file by its name relative to a folder, from which it must not lead out.
 
@@ -92,7 +101,7 @@ def inside(folder: Path, name: str) -> Path:
         ccsa.errors.UserError: '../c.png' leads outside the folder a; name a file inside it
     """
     path = folder / name
-    if "\0" in name or not path.resolve().is_relative_to(folder.resolve()):
+    if "\0" in name or not real_path(path).is_relative_to(real_path(folder)):
         raise UserError(f"{shown(name)} leads outside the folder {folder}; name a file inside it")
     return path
 

@@ -12,6 +12,7 @@ import yaml
 from detectron2.config import CfgNode
 
 from ccsa.errors import UserError, shown, suggestion
+from ccsa.utils.files import real_path
 from ccsa.utils.yaml_files import read_yaml
 
 CONFIG = "config.yaml"
@@ -61,7 +62,7 @@ def config_name(file: str, overlays: Sequence[str] = ()) -> Path:
         >>> config_name("configs/digits/ccnet.yaml", ["r3", "ccl"]).as_posix()
         'digits/ccnet+r3+ccl'
     """
-    path = Path(file).resolve().with_suffix("")
+    path = real_path(file).with_suffix("")
     parts = path.parts
     if "configs" in parts[:-1]:
         last = len(parts) - 1 - parts[::-1].index("configs")

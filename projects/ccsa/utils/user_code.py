@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ccsa.errors import UserError
+from ccsa.utils.files import real_path
 
 _imported: dict[str, str] = {}  # module name by what was given
 
@@ -44,7 +45,7 @@ def _import(name: str) -> str:
     if is_file:
         if not path.is_file():
             raise UserError(f"--import {name} does not exist; name a Python file or a module")
-        path = path.resolve()
+        path = real_path(path)
         name, module = str(path), path.stem
         if not module.isidentifier():
             raise UserError(f"--import {name}: '{module}' is not a module name; rename the file")
@@ -68,13 +69,13 @@ def _check_not_taken(path: Path, module: str) -> None:
     """Reject a file whose name already belongs to another module."""
     known = sys.modules.get(module)
     origin = getattr(known, "__file__", None)
-    if known is not None and (origin is None or Path(origin).resolve() != path):
+    if known is not None and (origin is None or real_path(origin) != path):
         raise UserError(
             f"--import {path}: a module named '{module}' is loaded already ({origin or 'built in'}"
             "); rename the file"
         )
     spec = None if known is not None else importlib.util.find_spec(module)
-    if spec is not None and spec.origin and Path(spec.origin).resolve() != path:
+    if spec is not None and spec.origin and real_path(spec.origin) != path:
         raise UserError(
             f"--import {path}: there is another module named '{module}' ({spec.origin}); rename "
             "the file"

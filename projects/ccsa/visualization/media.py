@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from ccsa.errors import UserError
+from ccsa.utils.files import real_path
 from ccsa.visualization.videos import (
     VIDEO_SUFFIXES,
     WRITABLE_VIDEO_SUFFIXES,
@@ -92,8 +93,8 @@ def choose_targets(inputs: Sequence[str], output: str, *, overwrite: bool = Fals
                 f"--output {output}: {inputs[0]} can be written as {', '.join(formats)}"
             )
     existing = [target for target in targets if target.exists()]
-    sources = {Path(file).resolve() for file in inputs if "://" not in file}
-    replaced = [t for t in existing if not overwrite or t.resolve() in sources]
+    sources = {real_path(file) for file in inputs if "://" not in file}
+    replaced = [t for t in existing if not overwrite or real_path(t) in sources]
     if replaced:
         names = ", ".join(map(str, replaced[:3]))
         more = f" and {len(replaced) - 3} more" if len(replaced) > 3 else ""

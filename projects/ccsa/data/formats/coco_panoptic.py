@@ -14,6 +14,7 @@ from ccsa.data.image_reader import is_file
 from ccsa.data.problems import Problems
 from ccsa.data.records import Split, image_header, make_annotation, rles_of_labels
 from ccsa.errors import UserError
+from ccsa.utils.files import real_path
 
 _LOOKED_AT = 20  # JSON files of a folder
 
@@ -87,8 +88,8 @@ def _split(folder: Path, name: str, file: Path, problems: Problems) -> Split:
         if not is_file(png) or not ImageIndex([pngs]).is_usable(png):
             problems.add("missing_label", file, f"{where}: no file {shown(str(png), 200)}")
             continue
-        if not png.resolve().is_relative_to(folder.resolve()):
-            problems.add("outside", file, f"{png} is a link to {png.resolve()}")
+        if not real_path(png).is_relative_to(real_path(folder)):
+            problems.add("outside", file, f"{png} is a link to {real_path(png)}")
         unknown = [s.category_id for s in annotation.segments if s.category_id not in index]
         if unknown:
             problems.add("unknown_category", file, f"{where}: category {shown(unknown[0])}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from ccsa.data.image_reader import is_file
 from ccsa.data.problems import Problems
 from ccsa.data.records import IMAGE_SUFFIXES
+from ccsa.utils.files import real_path
 
 _PREFIX = re.compile(r"[0-9a-f]{8}-")  # that Label Studio puts before the name of an uploaded file
 _LONGEST_NAME = 1024
@@ -35,7 +36,7 @@ class ImageIndex:
     def __init__(self, folders: Sequence[Path], root: Path | None = None):
         self.folders = list(folders)
         self.exact = [*self.folders, root] if root else self.folders
-        self.roots = [folder.resolve() for folder in self.exact]
+        self.roots = [real_path(folder) for folder in self.exact]
         self._listed: list[Path] | None = None
         self._by_key: dict[str, dict[str, list[Path]]] = {}
 
@@ -85,13 +86,13 @@ class ImageIndex:
 
     def is_inside(self, path: Path) -> bool:
         """Whether the file, links followed, is inside the root."""
-        resolved = path.resolve()
+        resolved = real_path(path)
         return any(resolved.is_relative_to(root) for root in self.roots)
 
     def report_outside(self, path: Path, file: Path, problems: Problems) -> None:
         """Report an image that is found but is a link to a file outside the folders."""
         if not self.is_inside(path):
-            problems.add("outside", file, f"the image {path} is a link to {path.resolve()}")
+            problems.add("outside", file, f"the image {path} is a link to {real_path(path)}")
 
     def is_usable(self, path: Path) -> bool:
         """Whether the file is inside the root, links followed or not."""
@@ -138,14 +139,14 @@ def usable_images(folder: Path, root: Path, problems: Problems) -> list[Path]:
         root: the folder of the dataset.
         problems: where problems are reported.
     """
-    inside = root.resolve()
+    inside = real_path(root)
     usable = []
     for path in images_below(folder):
         if not is_file(path):
             problems.add("not_a_file", path, "the image is not a regular file")
             continue
-        if path.is_symlink() and not path.resolve().is_relative_to(inside):
-            problems.add("outside", path, f"the image is a link to {path.resolve()}")
+        if path.is_symlink() and not real_path(path).is_relative_to(inside):
+            problems.add("outside", path, f"the image is a link to {real_path(path)}")
         usable.append(path)
     return usable
 
