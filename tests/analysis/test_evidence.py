@@ -8,7 +8,7 @@ from support.coco_data import CASES, dataset
 
 from ccsa.analysis.detections import match_images
 from ccsa.analysis.evidence import bootstrap_weights, difference, interval
-from ccsa.analysis.image_metrics import AveragePrecision, MeanIoU, MeanQuality
+from ccsa.analysis.image_metrics import AveragePrecision, MeanQuality, PixelMetric
 from ccsa.errors import UserError
 from ccsa.evaluation.coco_metrics import REFERENCE, evaluate_coco
 from ccsa.evaluation.panoptic_quality import PanopticQuality
@@ -76,7 +76,9 @@ def test_miou_and_panoptic_quality_of_weighted_images():
     weights = np.array([[2, 0, 1, 1, 0, 3]])
     sums = (counts * weights[0][:, None, None]).sum(0)
     ious = [sums[0, k] / (sums[1, k] + sums[2, k] - sums[0, k]) for k in range(2)]
-    assert MeanIoU(range(6), counts).values(weights) == pytest.approx(100 * np.mean(ious))
+    assert PixelMetric("mIoU", range(6), counts).values(weights) == pytest.approx(
+        100 * np.mean(ious)
+    )
 
     images = {
         i: {k: [float(rng.random() * n), n, int(rng.integers(3)), 1] for k, n in ((1, 3), (7, 2))}

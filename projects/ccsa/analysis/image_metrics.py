@@ -18,13 +18,11 @@ _ROWS = 200  # weightings that are evaluated at once
 
 
 class ImageMetric(Protocol):
-    """A metric in percent whose images have weights.
+    """A metric in percent whose images have weights."""
 
-    Attributes:
-        images: the ids of the M images.
-    """
-
-    images: Sequence[int | str]
+    @property
+    def images(self) -> Sequence[int | str]:
+        """The ids of the M images."""
 
     def values(self, weights: np.ndarray) -> np.ndarray:
         """Return the metric (R,) for weights (R, M); nan if it is not defined."""
@@ -110,28 +108,70 @@ def _mean_of_defined(values: np.ndarray) -> np.ndarray:
     return np.divide(total, valid.sum(1), out=np.full(len(values), np.nan), where=valid.any(1))
 
 
-class MeanIoU:
-    """mIoU of a semantic segmentation.
+class PixelMetric:
+    """A metric of a semantic segmentation, see
+    :func:`ccsa.evaluation.semantic_metrics.semantic_metrics`.
 
     Args:
+        name: one of ``NAMES``.
         images: the ids of the M images.
-        counts: (M, 3, K), pixels that are correct, labelled and predicted, of each class.
+        pixels: (M, 3, K), pixels that are correct, labelled and predicted, of each class.
+        boundary: (M, 3, K), the same of boundaries: on both, predicted and labelled.
+        classes: the indices of the classes that count; the default is all.
     """
 
-    def __init__(self, images: Sequence[int | str], counts: np.ndarray):
-        self.images, self.counts = list(images), counts
+    NAMES = ("mIoU", "IoU", "fwIoU", "BoundaryIoU", "mACC", "ACC", "pACC")
+
+    def __init__(
+        self,
+        name: str,
+        images: Sequence[int | str],
+        pixels: np.ndarray,
+        boundary: np.ndarray | None = None,
+        classes: Sequence[int] | None = None,
+    ):
+        self.name, self.images = name, list(images)
+        self.pixels, self.boundary = pixels, boundary
+        self.all = classes is None
+        self.classes = range(pixels.shape[2]) if classes is None else classes
 
     def values(self, weights: np.ndarray) -> np.ndarray:
-        return _mean_of_defined(self.class_values(weights))
+        if self.name not in ("fwIoU", "pACC"):
+            return _mean_of_defined(self.class_values(weights))
+        correct, labelled, predicted = _sums(weights, self.pixels)
+        total = labelled.sum(1)
+        out = np.full(len(total), np.nan)
+        if self.name == "pACC":
+            return 100 * np.divide(correct.sum(1), total, out=out, where=total > 0)
+        iou = _quotient(correct, labelled + predicted - correct, labelled > 0)
+        part = np.where(labelled > 0, iou * labelled, 0).sum(1)
+        return 100 * np.divide(part, total, out=out, where=total > 0)
 
     def class_values(self, weights: np.ndarray) -> np.ndarray:
-        """Return the IoU of each class, (R, K); nan for one that is not labelled."""
-        weights = np.atleast_2d(weights).astype(float)
-        sums = np.tensordot(weights, self.counts.astype(float), 1)  # (R, 3, K)
-        correct, labelled, predicted = sums[:, 0], sums[:, 1], sums[:, 2]
-        out = np.full(correct.shape, np.nan)
-        union = labelled + predicted - correct
-        return 100 * np.divide(correct, union, out=out, where=labelled > 0)
+        """Return the value of each class, (R, K); nan for one that is not labelled."""
+        correct, labelled, predicted = _sums(weights, self.pixels)
+        occurs = labelled > 0
+        if self.name in ("mACC", "ACC"):
+            found = _quotient(correct, labelled, occurs)
+        elif self.name == "BoundaryIoU":
+            assert self.boundary is not None
+            common, edge, true = _sums(weights, self.boundary)
+            union = edge + true - common
+            # The mean is over the classes that are labelled.
+            found = _quotient(common, union, (union > 0) & (occurs if self.all else True))
+        else:
+            found = _quotient(correct, labelled + predicted - correct, occurs)
+        return 100 * found[:, list(self.classes)]
+
+
+def _sums(weights: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the three weighted sums (R, K) of counts (M, 3, K)."""
+    sums = np.tensordot(np.atleast_2d(weights).astype(float), counts.astype(float), 1)
+    return sums[:, 0], sums[:, 1], sums[:, 2]
+
+
+def _quotient(part: np.ndarray, whole: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=valid)
 
 
 class MeanQuality:

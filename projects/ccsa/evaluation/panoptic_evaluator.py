@@ -15,6 +15,7 @@ from detectron2.utils import comm
 
 from ccsa.data.panoptic import Segment, segment_problems, write_segment_ids
 from ccsa.errors import UserError
+from ccsa.evaluation.image_counts import PanopticCounts, write_panoptic_counts
 from ccsa.evaluation.panoptic_files import check_segments, check_sizes
 from ccsa.evaluation.panoptic_quality import Counts, PanopticQuality, count_matches, count_overlaps
 from ccsa.evaluation.panoptic_tables import class_table, in_percent, panoptic_table
@@ -68,7 +69,8 @@ class PanopticQualityEvaluator(DatasetEvaluator):
         if self._metadata.get("built_in", False):
             DatasetCatalog.get(dataset_name)  # writes the dataset on first use
         self._truth, self._read_ids = panoptic_truth(dataset_name)
-        self._files = Path(output_dir) if write_files and output_dir is not None else None
+        self._folder = None if output_dir is None else Path(output_dir)
+        self._files = self._folder if write_files else None
         self._things = _invert(self._metadata.thing_dataset_id_to_contiguous_id)
         self._stuff = _invert(self._metadata.stuff_dataset_id_to_contiguous_id)
         self.reset()
@@ -137,6 +139,8 @@ class PanopticQualityEvaluator(DatasetEvaluator):
         """Return the results as ``{"panoptic_seg": {metric: value}}``, or None outside the main
         process.
 
+        With ``output_dir``, the counts of each image are written to panoptic_counts.json.
+
         Images that were not processed count as images without any prediction, and a warning reports
         their number.
         """
@@ -150,9 +154,12 @@ class PanopticQualityEvaluator(DatasetEvaluator):
         written = {image: entry for _, part in parts for image, entry in part.items()}
         quality = PanopticQuality(self._truth.isthing)
         # The order of the ground truth makes the sums reproducible.
+        images: dict[str, Counts] = {}
         for image_id, annotation in self._truth.annotations.items():
             found = counts.get(image_id)
-            quality.add(count_matches({}, annotation.segments, []) if found is None else found)
+            found = count_matches({}, annotation.segments, []) if found is None else found
+            quality.add(found)
+            images[str(image_id)] = found
         if len(counts) < len(self._truth.annotations):
             logger.warning(
                 "%d of %d images were not predicted: all their segments count as missed",
@@ -168,6 +175,9 @@ class PanopticQualityEvaluator(DatasetEvaluator):
             for number, c in self._truth.categories.items()
         }
         logger.info("Panoptic quality of each class:\n%s", class_table(results, names))
+        if self._folder:
+            things = [number for number, isthing in self._truth.isthing.items() if isthing]
+            write_panoptic_counts(self._folder, PanopticCounts(names, things, images))
         return OrderedDict(panoptic_seg=in_percent(results, names))
 
     def _to_coco(

@@ -29,6 +29,7 @@ from detectron2.utils import comm
 
 from ccsa.data.tasks import check_label, semantic_label
 from ccsa.errors import UserError
+from ccsa.evaluation.image_counts import SemanticCounts, write_semantic_counts
 from ccsa.evaluation.semantic_metrics import BOUNDARY_WIDTH, semantic_metrics
 from ccsa.evaluation.tables import class_table, metric_table
 from ccsa.utils.files import atomic_write
@@ -77,7 +78,8 @@ class SemanticEvaluator(SemSegEvaluator):
         """Discard the counts of all images."""
         size = self._num_classes + 1
         self._conf_matrix = np.zeros((size, size), np.int64)
-        self._boundary = np.zeros((3, self._num_classes), np.int64)
+        # {name of the image: (pixels, boundary)}, see SemanticCounts
+        self._counts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         # The metrics do not need the predictions, so they wait on the disk.
         self._written = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
 
@@ -100,8 +102,12 @@ class SemanticEvaluator(SemSegEvaluator):
                 )
             predicted = scores.argmax(dim=0).to(self._cpu_device).numpy().astype(int)
             label = self._label(item["file_name"], predicted.shape)
-            self._conf_matrix += self._counted(predicted, label)
-            self._boundary += boundary_counts(predicted, label, self._num_classes)
+            confusion = self._counted(predicted, label)
+            self._conf_matrix += confusion
+            counts = confusion[:-1, :-1]
+            pixels = np.stack([counts.diagonal(), counts.sum(0), counts.sum(1)])
+            boundary = boundary_counts(predicted, label, self._num_classes)
+            self._counts[item["file_name"]] = pixels, boundary
             if self._output_dir:
                 for entry in self.encode_json_sem_seg(predicted, item["file_name"]):
                     self._written.write(
@@ -112,17 +118,27 @@ class SemanticEvaluator(SemSegEvaluator):
         """Return ``{"sem_seg": {metric: value in percent}}``, or None outside the main process.
 
         With ``output_dir``, the predictions are written to sem_seg_predictions.json in COCO's
-        format.
+        format, and the counts of each image to sem_seg_counts.npz.
         """
         comm.synchronize()
-        gathered = comm.gather((self._conf_matrix, self._boundary))
+        gathered = comm.gather((self._conf_matrix, self._counts))
         if comm.get_world_size() > 1 and self._output_dir:
             self._gather_predictions()
         if not comm.is_main_process():
             return None
-        confusion, boundary = (sum(parts) for parts in zip(*gathered, strict=True))
+        confusion = sum(part for part, _ in gathered)
+        found = {name: counts for _, part in gathered for name, counts in part.items()}
+        images = [name for name in self._records if name in found]  # in the order of the dataset
+        shape = (0, 3, self._num_classes)
+        pixels, boundaries = (
+            np.stack([found[name][i] for name in images]) if images else np.zeros(shape, np.int64)
+            for i in range(2)
+        )
+        boundary = boundaries.sum(0)
         if self._output_dir:
             self._write_predictions(Path(self._output_dir) / PREDICTIONS)
+            stored = (images, self._class_names, pixels, boundaries, confusion[:-1, :-1])
+            write_semantic_counts(Path(self._output_dir), SemanticCounts(*stored))
         overall, by_class = semantic_metrics(confusion, boundary, self._class_names)
         logger.info("Semantic segmentation:\n%s", metric_table(overall))
         logger.info("Semantic segmentation of each class:\n%s", class_table(by_class))
