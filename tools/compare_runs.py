@@ -7,9 +7,11 @@
     done
     python tools/compare_runs.py output/digits/fcn output/digits/sanet --output comparison/
 
-A folder is a run, or contains runs at any depth. Runs that differ only in SEED form one row. The
-cost is measured on this machine, with the first run of each row on the first test image, so nothing
-else should run at the same time. --output writes table.md and chart.png.
+A folder is a run, or contains runs at any depth. Runs that differ only in SEED form one row. Each
+row is compared with the first one, or with --baseline NAME: the difference has a 95 % interval over
+images and seeds, and a sentence states whether there is a difference. The cost is measured on this
+machine, with the first run of each row on the first test image, so nothing else should run at the
+same time. --output writes table.md and chart.png, and --html a page.
 """
 
 import argparse
@@ -18,10 +20,12 @@ from pathlib import Path
 
 from ccsa.analysis.chart import draw_chart
 from ccsa.analysis.comparison import compare
+from ccsa.analysis.group_evidence import with_evidence
 from ccsa.analysis.runs import choose_metric, find_runs, group_runs, read_run
 from ccsa.engine.own_data import add_data_arguments, data_options
-from ccsa.errors import UserError, reports_user_errors
-from ccsa.utils.files import atomic_write, check_writable
+from ccsa.errors import UserError, one_of, reports_user_errors
+from ccsa.report.comparison import comparison_page
+from ccsa.utils.files import atomic_write, check_new_file, check_writable, write_text
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,6 +38,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--metric", metavar="NAME", help="e.g. mIoU or segm/AP50; by default the main metric"
     )
+    parser.add_argument(
+        "--baseline", metavar="NAME", help="the row to compare with (default: the first one)"
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the comparison as a page")
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="write table.md and chart.png to it"
     )
@@ -69,18 +77,28 @@ def main() -> None:
     folders, unfinished = find_runs(args.runs)
     data = data_options(args)
     groups = group_runs([read_run(folder, **data) for folder in folders])
-    metric, values = choose_metric(groups, args.metric)
+    metric = choose_metric(groups, args.metric)
+    if args.baseline is not None:
+        one_of([group.name for group in groups], args.baseline, "--baseline")
     files = [] if args.output is None else new_files(args.output)
-    comparison = compare(groups, metric, values, costs=not args.no_cost)
+    if args.html is not None:
+        check_new_file(args.html, "--html")
+    comparison = compare(groups, metric, costs=not args.no_cost)
+    comparison = with_evidence(comparison, groups, metric, args.baseline)
     comparison.notes.extend(f"{run} is not finished and is left out" for run in unfinished)
     print(comparison.table())
     print()
+    for sentence in comparison.sentences:
+        print(sentence)
     for note in comparison.notes:
         print(f"note: {note}")
     if files:
         with atomic_write(files[0]) as table, atomic_write(files[1]) as chart:
             table.write_text(comparison.markdown(), encoding="utf-8")
             draw_chart(comparison, chart)
+    if args.html is not None:
+        write_text(args.html, comparison_page(comparison))
+        files.append(args.html)
     for file in files:
         print(f"written: {file}")
 

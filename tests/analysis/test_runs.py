@@ -17,6 +17,11 @@ def semantic(value, **more):
     return {"sem_seg": {"mIoU": value, "pACC": value + 1, "IoU-sand": 9.0, **more}}
 
 
+def label_and_values(*args):
+    metric = choose_metric(*args)
+    return metric.label, metric.values
+
+
 def read(*folders):
     return group_runs([read_run(folder) for folder in folders])
 
@@ -32,16 +37,16 @@ def test_seeds_of_one_configuration_are_one_group(make_run):
         ("fcn", [folders[0], folders[2]]),
         ("wide", [folders[1]]),
     ]
-    label, values = choose_metric(groups)
-    assert label == "mIoU"
-    assert values == [(10.0, 13.0), (70.0,)]
+    metric = choose_metric(groups)
+    assert metric[:3] == ("mIoU", "sem_seg", "mIoU")
+    assert metric.values == [(10.0, 13.0), (70.0,)]
 
 
 @pytest.mark.parametrize(
     ("folders", "names"),
     [
         (["a/x/1", "b/x/1"], ["a/x", "b/x"]),
-        (["x/1", "x/2"], ["1", "2"]),  # one name for two configurations
+        (["x/1", "x/2"], ["x, MAX_ITER 10", "x, MAX_ITER 11"]),
         (["first", "second"], ["first", "second"]),
     ],
 )
@@ -107,8 +112,8 @@ def test_the_main_metric_is_one_that_all_have(make_run):
     keys = {"config": "digits/mask_rcnn.yaml"}
     both = make_run("mask/1", {"bbox": box, "segm": mask}, **keys)
     boxes = make_run("box/1", {"bbox": {"AP": 40.0}}, **keys, options=["MODEL.MASK_ON", False])
-    assert choose_metric(read(both)) == ("mask AP", [(60.0,)])
-    assert choose_metric(read(both, boxes)) == ("box AP", [(50.0,), (40.0,)])
+    assert label_and_values(read(both)) == ("mask AP", [(60.0,)])
+    assert label_and_values(read(both, boxes)) == ("box AP", [(50.0,), (40.0,)])
     with pytest.raises(UserError, match=r"segm/AP50 is not a metric of all runs.*bbox/AP$"):
         choose_metric(read(both, boxes), "segm/AP50")
 
@@ -116,9 +121,9 @@ def test_the_main_metric_is_one_that_all_have(make_run):
 def test_any_metric_can_be_chosen(make_run):
     results = {"bbox": {"AP": 50.0, "AP-3": 1.0}, "segm": {"AP": 60.0, "AP50": 80.0}}
     groups = read(make_run("mask/1", results, config="digits/mask_rcnn.yaml"))
-    assert choose_metric(groups, "bbox/AP") == ("bbox/AP", [(50.0,)])
-    assert choose_metric(groups, "AP50") == ("AP50", [(80.0,)])
-    assert choose_metric(groups, "AP-3") == ("AP-3", [(1.0,)])
+    assert label_and_values(groups, "bbox/AP") == ("bbox/AP", [(50.0,)])
+    assert label_and_values(groups, "AP50") == ("AP50", [(80.0,)])
+    assert label_and_values(groups, "AP-3") == ("AP-3", [(1.0,)])
     with pytest.raises(UserError, match="AP is in several tasks; available: bbox/AP, segm/AP"):
         choose_metric(groups, "AP")
     known = "bbox/AP, segm/AP, segm/AP50, and for each class e.g. bbox/AP-3"

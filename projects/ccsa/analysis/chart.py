@@ -17,7 +17,7 @@ _DPI = 110
 
 
 def draw_chart(comparison: Comparison, path: Path) -> None:
-    """Write a chart as PNG.
+    """Write a chart as PNG, or as another format that the suffix of the path names.
 
     A bar shows the mean of the metric, an error bar its standard deviation, and points the runs.
     Parameters, FLOPs and time are shown next to it if all of them are known. The first row is on

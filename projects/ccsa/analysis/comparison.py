@@ -9,8 +9,9 @@ import torch
 from detectron2.data import DatasetCatalog
 from tabulate import tabulate
 
+from ccsa.analysis.evidence import Difference, Interval
 from ccsa.analysis.measure import Cost, measure
-from ccsa.analysis.runs import Group, Spread, differences
+from ccsa.analysis.runs import Group, Metric, Spread
 from ccsa.checkpoint import Checkpointer
 from ccsa.data.image_reader import intensity_range, read_image
 from ccsa.engine.checks import check_dataset, check_model
@@ -22,6 +23,7 @@ from ccsa.utils.run_folders import last_weights
 ABSENT = "-"
 
 _MEASURED = ("parameters", "FLOPs", "ms per image", "memory, image")
+_EVIDENCE = ("95 % interval", "difference")
 _COST_HEADERS = ("parameters", "FLOPs", "ms per image", "memory, run", "memory, image")
 
 
@@ -34,6 +36,9 @@ class Row(NamedTuple):
         values: the values of the metric, one for each run.
         memory: the highest peak in bytes that a run recorded.
         cost: the cost of one image, measured on this machine; None if it was not measured.
+        interval: the mean of the metric with its 95 % interval; None if it is not known.
+        difference: the difference to the baseline; None for the baseline itself, or if it is not
+            known.
     """
 
     name: str
@@ -41,6 +46,8 @@ class Row(NamedTuple):
     values: Spread
     memory: int | None
     cost: Cost | None
+    interval: Interval | None = None
+    difference: Difference | None = None
 
 
 class Comparison(NamedTuple):
@@ -51,45 +58,63 @@ class Comparison(NamedTuple):
         rows: one row for each group.
         notes: sentences that explain the rows.
         costs: whether the costs of one image were requested.
+        baseline: the name of the row that the others are compared with.
     """
 
     metric: str
     rows: list[Row]
     notes: list[str]
     costs: bool = True
+    baseline: str = ""
+
+    @property
+    def sentences(self) -> list[str]:
+        """What follows from the differences to the baseline, one sentence for each row."""
+        return [
+            f"{row.name} compared with {self.baseline}: {row.difference.sentence}"
+            for row in self.rows
+            if row.difference
+        ]
 
     def table(self, style: str = "simple") -> str:
         """Return the table as text in a format of tabulate, e.g. ``simple`` or ``github``.
 
         Without costs, the table has no columns for them.
         """
-        headers = ["", "runs", self.metric, "std", "min to max", *_COST_HEADERS]
-        cells = [_cells(row) for row in self.rows]
-        if not self.costs:
-            kept = [i for i, name in enumerate(headers) if name not in _MEASURED]
-            headers, *cells = ([row[i] for i in kept] for row in (headers, *cells))
+        headers, cells = self.cells()
         align = ["left", *["right"] * (len(headers) - 1)]
         return tabulate(cells, headers, style, colalign=align, disable_numparse=True)
 
+    def cells(self) -> tuple[list[str], list[list[str]]]:
+        """Return the headers and the rows of the table as text."""
+        headers = ["", "runs", self.metric, "std", "min to max", *_EVIDENCE, *_COST_HEADERS]
+        rows = [_cells(row) for row in self.rows]
+        left_out = set() if self.costs else set(_MEASURED)
+        for name in _EVIDENCE:
+            column = headers.index(name)
+            if all(row[column] == ABSENT for row in rows):
+                left_out.add(name)
+        kept = [i for i, name in enumerate(headers) if name not in left_out]
+        headers, *rows = ([row[i] for i in kept] for row in (headers, *rows))
+        return headers, rows
+
     def markdown(self) -> str:
-        """Return the table and its notes as Markdown."""
-        notes = "\n".join(f"* {note}" for note in self.notes)
+        """Return the table, its sentences and its notes as Markdown."""
+        notes = "\n".join(f"* {note}" for note in (*self.sentences, *self.notes))
         return f"{self.table('github')}\n\n{notes}\n"
 
 
-def compare(
-    groups: Sequence[Group], metric: str, values: Sequence[Spread], costs: bool = True
-) -> Comparison:
+def compare(groups: Sequence[Group], metric: Metric, costs: bool = True) -> Comparison:
     """Compare groups of runs.
 
     Args:
         groups: the groups, see :func:`ccsa.analysis.runs.group_runs`.
-        metric, values: the metric and its values, see :func:`ccsa.analysis.runs.choose_metric`.
+        metric: see :func:`ccsa.analysis.runs.choose_metric`.
         costs: measure the cost of each group's first run on this machine; otherwise only values
             that the runs recorded are shown.
     """
     rows, notes = [], ["std is the standard deviation over runs (n - 1)"]
-    for group, spread in zip(groups, values, strict=True):
+    for group, spread in zip(groups, metric.values, strict=True):
         cost = None
         if costs:
             try:
@@ -104,9 +129,10 @@ def compare(
             )
         peaks = [run.memory for run in group.runs if run.memory]
         rows.append(Row(group.name, len(group.runs), spread, max(peaks, default=None), cost))
-    if not any(values):
-        notes.append(f"no run has a value of {metric}, because its results are nan in every run")
-    notes += differences(groups)
+    if not any(metric.values):
+        notes.append(
+            f"no run has a value of {metric.label}, because its results are nan in every run"
+        )
     if any(row.memory for row in rows):
         notes.append(
             "memory, run: the highest peak that a run recorded in training and evaluation (on a "
@@ -121,7 +147,7 @@ def compare(
             f"measured on {describe_device(cfg.MODEL.DEVICE).removeprefix('device: ')}, "
             f"{platform.machine()}, {os.cpu_count()} CPU cores, torch {torch.__version__}",
         ]
-    return Comparison(metric, rows, notes, costs)
+    return Comparison(metric.label, rows, notes, costs)
 
 
 def measure_group(group: Group) -> Cost:
@@ -156,12 +182,24 @@ def _cells(row: Row) -> list[str]:
         _number(values.mean, "{:.1f}"),
         _number(values.deviation, "{:.1f}"),
         f"{min(values):.1f} to {max(values):.1f}" if len(values) > 1 else ABSENT,
+        _interval(row.interval),
+        _difference(row.difference),
         f"{three_digits(cost.parameters / 1e6)} M" if cost else ABSENT,
         f"{three_digits(cost.flops / 1e9)} G" if cost else ABSENT,
         three_digits(cost.seconds * 1e3) if cost else ABSENT,
         _number(row.memory, "{:.2f} GiB", 2**30),
         _number(cost and cost.memory, "{:.1f} MiB", 2**20),
     ]
+
+
+def _interval(found: Interval | None) -> str:
+    return ABSENT if found is None else f"{found.low:.1f} to {found.high:.1f}"
+
+
+def _difference(found: Difference | None) -> str:
+    if found is None:
+        return ABSENT
+    return f"{found.value:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
 
 
 def three_digits(value: float) -> str:

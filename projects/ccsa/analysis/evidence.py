@@ -86,6 +86,27 @@ def interval(metric: ImageMetric, samples: int = SAMPLES) -> Interval:
     return Interval(value, float(low), float(high))
 
 
+def interval_of_runs(runs: Sequence[ImageMetric], samples: int = SAMPLES) -> Interval:
+    """Return the mean of a metric over the runs of one configuration, with its interval.
+
+    With one run, this is :func:`interval`. With several, the interval covers seeds as well: it is
+    symmetric, and its square is the sum of the squares for seeds and images.
+
+    Raises:
+        UserError: the runs were evaluated on different images.
+    """
+    if len(runs) == 1:
+        return interval(runs[0], samples)
+    count = _common_images(runs)
+    values = _values(runs)
+    square = _quantile(len(runs) - 1) ** 2 * float(np.var(values, ddof=1)) / len(runs)
+    if count > 1:
+        means = _resampled(runs, count, samples)
+        square += _quantile(count - 1) ** 2 * _variance(means)
+    value, half = float(values.mean()), math.sqrt(square)
+    return Interval(value, value - half, value + half)
+
+
 def difference(
     first: Sequence[ImageMetric],
     second: Sequence[ImageMetric],
@@ -103,14 +124,8 @@ def difference(
     Raises:
         UserError: the runs were evaluated on different images.
     """
-    runs = [*first, *second]
-    images = list(runs[0].images)
-    if any(list(run.images) != images for run in runs):
-        raise UserError(
-            "the runs were evaluated on different images; evaluate all of them on one dataset"
-        )
-    plain = np.ones((1, len(images)))
-    values = [np.array([float(run.values(plain)[0]) for run in part]) for part in (first, second)]
+    count = _common_images([*first, *second])
+    values = [_values(part) for part in (first, second)]
     value = float(values[1].mean() - values[0].mean())
     paired = seeds is not None and _same(*seeds)
     if seeds is not None and paired:
@@ -124,21 +139,48 @@ def difference(
     # Satterthwaite's degrees of freedom of a sum of variances, as in Welch's t-test.
     parts = sum(v**2 / n for v, n in zip(spread, freedom, strict=True))
     over_images = 0.0
-    if len(images) > 1:
-        weights = bootstrap_weights(len(images), samples)
-        means = [np.mean([run.values(weights) for run in part], axis=0) for part in (first, second)]
-        changes = means[1] - means[0]
-        over_images = float(np.var(changes[~np.isnan(changes)], ddof=1))
+    if count > 1:
+        over_images = _variance(
+            _resampled(second, count, samples) - _resampled(first, count, samples)
+        )
     # Each part has its own quantile: one for their sum would be too small with two seeds.
     square = _quantile(over_seeds**2 / parts) ** 2 * over_seeds if parts > 0 else 0.0
-    square += _quantile(max(len(images) - 1, 1)) ** 2 * over_images
+    square += _quantile(max(count - 1, 1)) ** 2 * over_images
     low, high = value - math.sqrt(square), value + math.sqrt(square)
     known = all(len(v) > 1 for v in values)
     total = over_seeds + over_images
     between = over_seeds / total if known and total else None
     counts = len(first), len(second)
-    words = _sentence(value, low, high, counts, len(images), known)
-    return Difference(value, low, high, counts, len(images), paired, between, words)
+    words = _sentence(value, low, high, counts, count, known)
+    return Difference(value, low, high, counts, count, paired, between, words)
+
+
+def _common_images(runs: Sequence[ImageMetric]) -> int:
+    """Return the number of the images, which must be the same for all runs."""
+    images = list(runs[0].images)
+    if any(list(run.images) != images for run in runs):
+        raise UserError(
+            "the runs were evaluated on different images; evaluate all of them on one dataset"
+        )
+    return len(images)
+
+
+def _values(runs: Sequence[ImageMetric]) -> np.ndarray:
+    """Return the metric of each run on all images."""
+    plain = np.ones((1, len(runs[0].images)))
+    return np.array([float(run.values(plain)[0]) for run in runs])
+
+
+def _resampled(runs: Sequence[ImageMetric], count: int, samples: int) -> np.ndarray:
+    """Return the mean over the runs on each resampled validation set."""
+    weights = bootstrap_weights(count, samples)
+    return np.mean([run.values(weights) for run in runs], axis=0)
+
+
+def _variance(values: np.ndarray) -> float:
+    """Return the variance of the values that are defined; 0 for fewer than two."""
+    values = values[~np.isnan(values)]
+    return float(np.var(values, ddof=1)) if len(values) > 1 else 0.0
 
 
 def _quantile(freedom: float) -> float:

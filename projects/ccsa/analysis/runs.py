@@ -7,22 +7,18 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode
 
 from ccsa.analysis.results import read_results
-from ccsa.engine.config_files import flat_keys
-from ccsa.engine.config_values import find_value
+from ccsa.analysis.run_names import LOCATION_KEYS, RUN_KEYS, group_names
 from ccsa.engine.setup import setup_cfg
 from ccsa.errors import UserError
-from ccsa.evaluation import main_metric
+from ccsa.evaluation.build import main_metric_key
 from ccsa.utils.files import real_path
 from ccsa.utils.run_folders import CONFIG, RESULTS, holds_run
 
-# The keys that may differ between two runs of one group. Data may have moved between two runs.
-_RUN_KEYS = ("SEED", "OUTPUT_DIR")
-_LOCATION_KEYS = ("ROOT", "IMAGES", "VAL", "VAL_IMAGES")
 _MOST_NAMES = 20  # of metrics in a message
 
 
@@ -79,6 +75,21 @@ class Spread(tuple[float, ...]):
     def deviation(self) -> float | None:
         """Return the sample standard deviation (n - 1), or None for fewer than two values."""
         return statistics.stdev(self) if len(self) > 1 else None
+
+
+class Metric(NamedTuple):
+    """A metric of groups of runs.
+
+    Attributes:
+        label: its name in tables.
+        task, key: its names in ``results.json``.
+        values: its values over the seeds of each group.
+    """
+
+    label: str
+    task: str
+    key: str
+    values: list[Spread]
 
 
 def find_runs(folders: Sequence[str | Path]) -> tuple[list[Path], list[Path]]:
@@ -151,43 +162,12 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
                 "compare runs on one dataset"
             )
         groups.setdefault(_without_seed(run.cfg), []).append(run)
-    names = _names([members[0].folder for members in groups.values()])
+    first_runs = [members[0] for members in groups.values()]
+    names = group_names([run.folder for run in first_runs], [run.cfg for run in first_runs])
     return [Group(name, members) for name, members in zip(names, groups.values(), strict=True)]
 
 
-def differences(groups: Sequence[Group]) -> list[str]:
-    """Return one sentence for each group of the same configuration file as an earlier group.
-
-    A sentence names the keys that differ between the two, which KEY VALUE pairs have changed.
-    """
-    first: dict[Path, Group] = {}
-    sentences = []
-    for group in groups:
-        other = first.setdefault(real_path(group.runs[0].folder).parent, group)
-        folders = [real_path(g.runs[0].folder) for g in (other, group)]
-        if other is not group and all(folder.name.isdigit() for folder in folders):
-            before, after = other.runs[0].cfg, group.runs[0].cfg
-            keys = sorted({*flat_keys(before), *flat_keys(after)} - set(_RUN_KEYS))
-            changed = [key for key in keys if _value(before, key) != _value(after, key)]
-            names = " and ".join("/".join(folder.parts[-2:]) for folder in folders)
-            sentences.append(f"{names} differ in {_listed(changed)}")
-    return sentences
-
-
-def _listed(keys: Sequence[str], most: int = 8) -> str:
-    more = len(keys) - most
-    return ", ".join(keys[:most]) + (f" and {more} more keys" if more > 0 else "")
-
-
-def _value(cfg: CfgNode, key: str) -> Any:
-    """Return the value of a dotted key, or None if ``cfg`` does not have it."""
-    try:
-        return find_value(cfg, key)
-    except KeyError:
-        return None
-
-
-def choose_metric(groups: Sequence[Group], name: str | None = None) -> tuple[str, list[Spread]]:
+def choose_metric(groups: Sequence[Group], name: str | None = None) -> Metric:
     """Return a metric and its values in each group.
 
     Args:
@@ -195,35 +175,30 @@ def choose_metric(groups: Sequence[Group], name: str | None = None) -> tuple[str
         name: ``task/metric``, or ``metric`` if only one task has it. The default is the main metric
             of the tasks that all runs have, see :func:`ccsa.evaluation.main_metric`.
 
-    Returns:
-        The name of the metric, and its values over the seeds of each group.
-
     Raises:
         UserError: the runs have no such metric, or no main metric in common.
     """
     runs = [run for group in groups for run in group.runs]
-    values: dict[int, float] = {}
     common = [t for t in runs[0].results if all(t in run.results for run in runs)]
     if name is None:
-        label = ""
-        for run in runs:
-            main = main_metric({t: run.results[t] for t in common})
-            if main is None:
-                raise UserError(
-                    "the runs have no main metric in common; choose one with --metric: "
-                    f"{_available(runs)}"
-                )
-            label = label or main[0]
-            values[id(run)] = main[1]
+        # A task can have no metrics in one of the runs, for example if nothing was detected.
+        mains = [main_metric_key({t: run.results[t] for t in common}) for run in runs]
+        if any(main is None or main != mains[0] for main in mains):
+            raise UserError(
+                "the runs have no main metric in common; choose one with --metric: "
+                f"{_available(runs)}"
+            )
+        assert mains[0] is not None
+        label, task, key = mains[0]
     else:
-        task, _, key = name.rpartition("/")
-        having = [t for t in common if (not task or t == task) and key in runs[0].results[t]]
+        named, _, key = name.rpartition("/")
+        having = [t for t in common if (not named or t == named) and key in runs[0].results[t]]
         if len(having) != 1 or not all(key in run.results[having[0]] for run in runs):
             problem = "in several tasks" if len(having) > 1 else "not a metric of all runs"
             raise UserError(f"--metric {name} is {problem}; available: {_available(runs)}")
-        label = name
-        values = {id(run): run.results[having[0]][key] for run in runs}
-    return label, [Spread(values[id(run)] for run in group.runs) for group in groups]
+        label, task = name, having[0]
+    values = [Spread(run.results[task][key] for run in group.runs) for group in groups]
+    return Metric(label, task, key, values)
 
 
 def _available(runs: Sequence[Run]) -> str:
@@ -241,27 +216,11 @@ def _available(runs: Sequence[Run]) -> str:
 def _without_seed(cfg: CfgNode) -> str:
     cfg = cfg.clone()
     cfg.defrost()
-    for key in _RUN_KEYS:
+    for key in RUN_KEYS:
         cfg.pop(key)
-    for key in _LOCATION_KEYS:
+    for key in LOCATION_KEYS:
         cfg.DATASETS.OWN.pop(key)
     return cfg.dump()
-
-
-def _names(folders: Sequence[Path]) -> list[str]:
-    """Return short names that distinguish the folders of runs.
-
-    A name has as few levels of the path as possible, and the number of the run only if nothing else
-    distinguishes two folders.
-    """
-    full = [real_path(folder).parts for folder in folders]
-    stems = [p[:-1] if p[-1].isdigit() and len(p) > 2 else p for p in full]
-    for parts in (stems, full):
-        for depth in range(1, max(map(len, parts)) + 1):
-            names = ["/".join(p[-depth:]) for p in parts]
-            if len(set(names)) == len(names):
-                return names
-    return ["/".join(p) for p in full]
 
 
 def _sort_key(path: Path) -> list[tuple[int, str]]:

@@ -97,9 +97,20 @@ def main_metric(results: Mapping[str, Mapping[str, float]]) -> tuple[str, float]
         >>> main_metric({"bbox": {"AP": 41.0}, "segm": {"AP": 38.6}})
         ('mask AP', 38.6)
     """
+    found = main_metric_key(results)
+    return None if found is None else (found[0], results[found[1]][found[2]])
+
+
+def main_metric_key(results: Mapping[str, Mapping[str, float]]) -> tuple[str, str, str] | None:
+    """Return the name of the main metric, its task and its key in the results, or None.
+
+    Example:
+        >>> main_metric_key({"bbox": {"AP": 41.0}, "segm": {"AP": 38.6}})
+        ('mask AP', 'segm', 'AP')
+    """
     for task, metric, name in _MAIN_METRICS:
         if metric in results.get(task, {}):
-            return name, results[task][metric]
+            return name, task, metric
     return None
 
 

@@ -152,7 +152,7 @@ def _are_sums(values: list[float]) -> bool:
 
 def _existing(file: Path) -> Path:
     if not file.is_file():
-        raise UserError(f"{file} does not exist, because an earlier version evaluated it; {_FIX}")
+        raise UserError(f"{file} does not exist; {_FIX}")
     return file
 
 
