@@ -275,6 +275,10 @@ def test_small_files_cannot_fill_the_memory(tmp_path):
     torch.save({"model": {"a": torch.zeros(1).expand(2**20, 2**14)}}, expanded)
     with pytest.raises(UserError, match=r"a has shape \(1048576, 16384\), but fewer values"):
         read_weights(expanded)
+    many = {str(i): torch.zeros(1).expand(2**12, 2**12) for i in range(10)}  # 640 MiB together
+    torch.save({"model": many}, expanded)
+    with pytest.raises(UserError, match=r"4 has shape \(4096, 4096\), but fewer values"):
+        read_weights(expanded)
 
 
 def flip(file, position):
@@ -317,6 +321,12 @@ def test_values_that_are_not_finite_are_rejected(tmp_path, name, value):
         Checkpointer(model).load(str(file))
     state.pop("mask")
     with pytest.raises(UserError, match=f"1 of its tensors has NaN or infinity: {name}"):
+        convert_state_dict(state, "ccsa")
+
+
+def test_values_beyond_float32_are_rejected():
+    state = {"weight": torch.full((2, 2), 1e300, dtype=torch.float64)}
+    with pytest.raises(UserError, match="1 of its tensors has NaN or infinity: weight"):
         convert_state_dict(state, "ccsa")
 
 

@@ -15,7 +15,7 @@ _VARIANCE = "running_var"
 def value_problem(tensors: Mapping[str, Tensor | np.ndarray]) -> str:
     """Return what is wrong with the values of trained tensors, or an empty string.
 
-    Values must be finite, and the running variances of batch norms must not be negative, because
+    Values must be finite as float32, and the running variances of batch norms must not be negative, because
     their square roots would be NaN.
 
     Example:
@@ -26,7 +26,7 @@ def value_problem(tensors: Mapping[str, Tensor | np.ndarray]) -> str:
     given = {name: torch.as_tensor(value) for name, value in tensors.items()}
     given = {name: tensor for name, tensor in given.items() if not tensor.is_meta}
     problems = {
-        "NaN or infinity": [name for name, t in given.items() if not t.isfinite().all()],
+        "NaN or infinity": [name for name, t in given.items() if not _single(t).isfinite().all()],
         "negative variances": [
             name for name, t in given.items() if name.endswith(_VARIANCE) and (t < 0).any()
         ],
@@ -37,6 +37,11 @@ def value_problem(tensors: Mapping[str, Tensor | np.ndarray]) -> str:
             listed = ", ".join(grouped(names, most=3))
             return f"{len(names)} of its tensors {verb} {what}: {listed}"
     return ""
+
+
+def _single(tensor: Tensor) -> Tensor:
+    """Return the values that a model in float32 would have."""
+    return tensor.float() if tensor.dtype == torch.float64 else tensor
 
 
 def trained_values(model: nn.Module) -> dict[str, Tensor]:

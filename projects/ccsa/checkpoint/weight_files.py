@@ -32,7 +32,7 @@ _ZIP_MAGIC, _LEGACY_MAGIC = b"PK\x03\x04", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P
 
 _BLOCK = 2**20  # bytes that are read at a time
 _CONTAINERS = (Mapping, list, tuple, set, frozenset)
-_LARGEST_EXPANDED = 2**28  # bytes of a tensor whose elements share memory
+_LARGEST_EXPANDED = 2**28  # bytes of all tensors beyond those that are stored
 
 # Raised for damaged files; their messages do not help a user.
 _DAMAGED_FILE_ERRORS = (
@@ -206,13 +206,14 @@ def contains_itself(content: Any) -> bool:
 
 
 def _check_sizes(content: Any, source: WeightsSource) -> None:
-    """Check that no large tensor has more elements than are stored, which would fill the memory
-    when it is copied.
+    """Check that tensors do not have many more elements than are stored, which would fill the
+    memory when they are copied.
 
     Raises:
         UserError: naming the tensor.
     """
     remaining, followed = [content], set()
+    excess = 0  # bytes
     while remaining:
         entries = remaining.pop()
         if not isinstance(entries, Mapping) or id(entries) in followed:
@@ -223,7 +224,8 @@ def _check_sizes(content: Any, source: WeightsSource) -> None:
                 remaining.append(value)
             elif isinstance(value, Tensor) and value.layout == torch.strided:
                 size = value.numel() * value.element_size()
-                if size > max(value.untyped_storage().nbytes(), _LARGEST_EXPANDED):
+                excess += max(size - value.untyped_storage().nbytes(), 0)
+                if excess > _LARGEST_EXPANDED:
                     raise source.error(f"{key} has shape {tuple(value.shape)}, but fewer values")
 
 
