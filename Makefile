@@ -2,7 +2,7 @@
 # make train      trains and evaluates the demonstration model
 # make nuclei     trains Mask R-CNN on your own data: a microscopy image, as in docs/OWN_DATA.md
 # make far-cue    measures how far criss-cross attention sees, as a table and a picture
-# make explore    writes pages that show where the models of make train and make far-cue attend
+# make explore    writes a report of the model of make train, and pages that show where it and those of make far-cue attend
 # make benchmark  measures the time and memory of criss-cross attention next to other implementations
 # make docs       builds the documentation as a site, in site/
 # make test       runs lint and all tests but those of tests/soak
@@ -36,6 +36,7 @@ far-cue: setup
 explore: setup
 	@run=$$(ls -d output/digits/ccnet_mask_rcnn/[0-9]* 2>/dev/null | sort -V | tail -n 1); \
 	test -n "$$run" || { echo "error: there is no trained model; run make train first" >&2; exit 2; }; \
+	$(PYTHON) tools/report.py $$run; \
 	$(PYTHON) tools/explore.py --weights $$run --input $(DATASETS)/digits/val/00000[1-3].jpg --output $$run/explorer.html
 	@study=$$(ls -d output/far_cue/[0-9]* 2>/dev/null | sort -V | tail -n 1); \
 	test -n "$$study" || { echo "error: there are no networks of far_cue; run make far-cue first" >&2; exit 2; }; \

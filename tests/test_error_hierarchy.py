@@ -17,6 +17,9 @@ ALLOWED_HANDLERS = {
     "projects/ccsa/engine/run_lifecycle.py::_draw": (
         "no error of a drawing may break a finished run; it is logged in one sentence"
     ),
+    "tools/train_net.py::report": (
+        "no error of the report may break a finished run; it is logged in one sentence"
+    ),
     "projects/ccsa/visualization/preview.py::_cell": (
         "the drawing of a damaged record is replaced by the message of the error"
     ),

@@ -23,6 +23,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 STARTED = time.perf_counter()  # before the imports, whose time counts as well
 
@@ -77,6 +78,32 @@ def work(cfg: CfgNode, args: argparse.Namespace) -> None:
         earlier_seconds = trainer.progress.earlier_seconds
     if comm.is_main_process():
         finish_run(cfg, model, results, earlier_seconds + time.perf_counter() - STARTED)
+        report(cfg)
+
+
+def report(cfg: CfgNode) -> None:
+    """Write the report of the run; a failure is reported in one sentence, because the run itself is
+    done."""
+    file = Path(cfg.OUTPUT_DIR) / "report.html"
+    if not cfg.TEST.REPORT or not cfg.DATASETS.TEST:
+        return
+    silenced = logging.root.manager.disable
+    logging.disable(logging.INFO)  # the weights are loaded again to measure their cost
+    try:
+        from ccsa.report.evaluation import report_data
+        from ccsa.report.page import write_report
+        from ccsa.report.run_files import run_of
+
+        write_report(report_data([run_of(cfg)]), file)
+        print(f"report:      {file}")
+        return
+    except UserError as error:
+        reason = str(error)
+    except Exception as error:  # whatever a file, a model or a library may cause
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    finally:
+        logging.disable(silenced)
+    logging.getLogger("ccsa").warning("The report was not written (%s).", reason)
 
 
 def parse_args() -> argparse.Namespace:

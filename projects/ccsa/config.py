@@ -346,6 +346,8 @@ def _add_inference_keys(cfg: CfgNode) -> None:
     # Whether the AP of mask boundaries is measured as well. This needs faster-coco-eval and, for
     # 36,000 objects, about 15 s.
     keys.BOUNDARY_AP = False
+    # Whether tools/train_net.py ends with report.html, a page that evaluates the run.
+    keys.REPORT = True
     # Whether the checkpoint with the best main metric is kept as model_best.pth. This needs
     # EVAL_PERIOD.
     keys.BEST_CHECKPOINT = True

@@ -4,20 +4,14 @@ import json
 
 import numpy as np
 import pytest
-import torch
-from detectron2.config import get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from support.panoptic_digits import perfect
+from support.panoptic_digits import NAME, noisy_run
 
 from ccsa.analysis.run_metrics import image_metric
 from ccsa.analysis.runs import Run
-from ccsa.data.synthetic import digits
 from ccsa.errors import UserError
-from ccsa.evaluation import build_evaluator
 from ccsa.evaluation.image_counts import PANOPTIC, SEMANTIC
 from ccsa.evaluation.instances import DETECTIONS
 
-NAME = "digits_val_panoptic_separated"
 METRICS = [
     *(("bbox", m) for m in ("AP", "AP50", "AP75", "AP-2")),
     *(("segm", m) for m in ("AP", "AP50", "AP75", "AP-2")),
@@ -26,39 +20,10 @@ METRICS = [
 ]
 
 
-def worse(item, output, rng):
-    """Change a prediction: objects are lost, found as another class, or moved."""
-    found, (ids, infos) = output["instances"], output["panoptic_seg"]
-    kept = torch.from_numpy(rng.random(len(found)) > 0.2)
-    found.scores = torch.from_numpy(rng.random(len(found)))
-    found.pred_boxes.tensor += torch.from_numpy(rng.normal(0, 1.5, (len(found), 4)))
-    found.pred_masks = found.pred_masks.roll(int(rng.integers(0, 4)), 2)
-    wrong = torch.from_numpy(rng.random(len(found)) < 0.1)
-    found.pred_classes[wrong] = 7
-    scores = output["sem_seg"].roll(int(rng.integers(0, 5)), 1)
-    ids = ids.roll(int(rng.integers(0, 25)), 0)
-    infos = [i | {"category_id": 7} if i["isthing"] and rng.random() < 0.2 else i for i in infos]
-    return item, {"instances": found[kept], "sem_seg": scores, "panoptic_seg": (ids, infos)}
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    root = tmp_path_factory.mktemp("run_metrics")
-    digits.write_digits(root / "digits", {"train": 1, "val": 6})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DatasetCatalog, "data", {})
-        patch.setattr(MetadataCatalog, "data", {})
-        digits.register_digits(root)
-        folder = root / "run"
-        evaluator = build_evaluator(NAME, folder / "inference" / NAME)
-        evaluator.reset()
-        rng = np.random.default_rng(0)
-        for item, output in perfect(root / "digits", evaluator):
-            item, output = worse(item, output, rng)
-            evaluator.process([item], [output])
-        cfg = get_cfg()
-        cfg.DATASETS.TEST = (NAME,)
-        yield Run(folder, cfg, evaluator.evaluate(), None)
+    with noisy_run(tmp_path_factory.mktemp("run_metrics")) as found:
+        yield found
 
 
 @pytest.mark.parametrize(("task", "metric"), METRICS)

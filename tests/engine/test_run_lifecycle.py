@@ -4,6 +4,7 @@ import argparse
 import json
 
 import pytest
+import torch
 from torch import nn
 
 from ccsa.engine import finish_run, record_config, run_lifecycle, setup_cfg, start_run
@@ -38,7 +39,11 @@ def test_the_main_metric_and_all_files_are_printed(cfg, tmp_path, capsys, monkey
         f"curves:      tensorboard --logdir {tmp_path}\n"
         f"log:         {tmp_path}/log.txt\n"
     )
-    assert json.loads((tmp_path / "results.json").read_text()) == {
+    record = json.loads((tmp_path / "results.json").read_text())
+    provenance = record.pop("provenance")
+    assert provenance["command"].startswith("python ")
+    assert provenance["versions"]["torch"] == torch.__version__
+    assert record == {
         "results": {"bbox": {"AP": 50.0}, "segm": {"AP": 62.34}},
         "seconds": 225.4,
         "peak_memory_bytes": round(1.3 * 2**30),

@@ -33,6 +33,7 @@ def call(root, folder, tool, *words, status=0):
     return done.stdout
 
 
-def train(root, folder, *words, config=CONFIG, **kwargs):
+def train(root, folder, *words, config=CONFIG, report=False, **kwargs):
     """Run tools/train_net.py in ``folder`` and return its output."""
+    words = [*words, "TEST.REPORT", report]
     return call(root, folder, "train_net.py", "--config-file", root / config, *words, **kwargs)

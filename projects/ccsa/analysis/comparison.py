@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from ccsa.analysis.evidence import Difference, Interval
 from ccsa.analysis.measure import Cost, measure
-from ccsa.analysis.runs import Group, Metric, Spread
+from ccsa.analysis.runs import Group, Metric, Run, Spread
 from ccsa.checkpoint import Checkpointer
 from ccsa.data.image_reader import intensity_range, read_image
 from ccsa.engine.checks import check_dataset, check_model
@@ -118,7 +118,7 @@ def compare(groups: Sequence[Group], metric: Metric, costs: bool = True) -> Comp
         cost = None
         if costs:
             try:
-                cost = measure_group(group)
+                cost = measure_run(group.runs[0])
             except UserError as error:
                 notes.append(f"{group.name} is not measured: {error}")
         seeds = [run.cfg.SEED for run in group.runs if run.cfg.SEED >= 0]
@@ -150,13 +150,16 @@ def compare(groups: Sequence[Group], metric: Metric, costs: bool = True) -> Comp
     return Comparison(metric.label, rows, notes, costs)
 
 
-def measure_group(group: Group) -> Cost:
-    """Return the cost of a group's first run, with its weights, for its first test image.
+def measure_run(run: Run, **repeats: int) -> Cost:
+    """Return the cost of a run's model, with its weights, for its first test image.
+
+    Args:
+        run: the run.
+        repeats: ``warmup`` and ``repeats`` of :func:`ccsa.analysis.measure.measure`.
 
     Raises:
         UserError: the run has no test dataset or no checkpoint, or a file cannot be read.
     """
-    run = group.runs[0]
     if not run.cfg.DATASETS.TEST:
         raise UserError(
             "its configuration has no test dataset to take an image from; set DATASETS.TEST"
@@ -171,7 +174,7 @@ def measure_group(group: Group) -> Cost:
     check_model(run.cfg)
     model = Trainer.build_model(run.cfg)
     Checkpointer(model).load(str(weights))
-    return measure(run.cfg, model, image)
+    return measure(run.cfg, model, image, **repeats)
 
 
 def _cells(row: Row) -> list[str]:

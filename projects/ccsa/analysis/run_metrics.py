@@ -17,7 +17,6 @@ from ccsa.analysis.image_metrics import (
     PixelMetric,
 )
 from ccsa.analysis.runs import Run
-from ccsa.data.formats.masks import MaskError, parse_segmentation
 from ccsa.errors import UserError, shown
 from ccsa.evaluation.image_counts import read_panoptic_counts, read_semantic_counts
 from ccsa.evaluation.instances import (
@@ -26,6 +25,7 @@ from ccsa.evaluation.instances import (
     complete_annotations,
     ignoring_boxes,
 )
+from ccsa.evaluation.rle import is_mask
 
 _FIX = "evaluate the run again with tools/train_net.py --eval-only"
 _TOLERANCE = 1e-6  # percent; results.json is written with all digits
@@ -141,7 +141,7 @@ def read_detections(run: Run) -> Detections:
     if metadata.get("built_in", False):
         DatasetCatalog.get(dataset)  # writes the dataset on first use
     file = stored if stored.is_file() else Path(metadata.get("json_file") or stored)
-    truth, results = _read(file), _read(folder / DETECTIONS)
+    truth, results = read_json(file), read_json(folder / DETECTIONS)
     try:
         sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
         complete_annotations(truth["annotations"])
@@ -156,8 +156,12 @@ def read_detections(run: Run) -> Detections:
     return Detections(truth, results)
 
 
-def _read(file: Path) -> Any:
-    """Return the content of a JSON file of a run."""
+def read_json(file: Path) -> Any:
+    """Return the content of a JSON file of a run.
+
+    Raises:
+        UserError: the file cannot be read, or is not JSON.
+    """
     try:
         return json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -170,12 +174,11 @@ def _is_detection(result: Any, sizes: Mapping[Any, tuple[int, int]], categories:
     try:
         numbers = [result["score"], *result["bbox"]]
         size = sizes[result["image_id"]]
-        if "segmentation" in result:
-            parse_segmentation(result["segmentation"], size)
         return (
             len(numbers) == 5
+            and ("segmentation" not in result or is_mask(result["segmentation"], size))
             and all(type(n) in (int, float) and math.isfinite(n) for n in numbers)
             and result["category_id"] in categories
         )
-    except (KeyError, TypeError, MaskError, OverflowError):
+    except (KeyError, TypeError, OverflowError):
         return False

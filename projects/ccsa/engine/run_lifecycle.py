@@ -3,6 +3,8 @@
 import json
 import logging
 import math
+import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from ccsa.data.own import register_own_data
+from ccsa.engine.resume_state import circumstances
 from ccsa.errors import UserError
 from ccsa.evaluation import metric_of_run
 from ccsa.utils.files import write_text
@@ -76,7 +79,15 @@ def finish_run(cfg: CfgNode, model: nn.Module, results: Mapping, seconds: float)
     """
     folder = Path(cfg.OUTPUT_DIR)
     peak = peak_memory()
-    record = {"results": results, "seconds": round(seconds, 1), "peak_memory_bytes": peak}
+    record = {
+        "results": results,
+        "seconds": round(seconds, 1),
+        "peak_memory_bytes": peak,
+        "provenance": {
+            "command": shlex.join(["python", *sys.argv]),
+            "versions": circumstances(cfg)["versions"],
+        },
+    }
     write_text(folder / RESULTS, json.dumps(_finite_or_none(record), indent=2, allow_nan=False))
     names = cfg.DATASETS.TEST
     metric = metric_of_run(cfg, results)

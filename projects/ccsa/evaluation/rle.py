@@ -7,6 +7,8 @@ import numpy as np
 import pycocotools.mask as coco_mask
 from torch import Tensor
 
+_MOST_GROUPS = 8  # of 5 bits, of the length of a run
+
 
 class MaskBox(NamedTuple):
     """A mask inside its box.
@@ -91,3 +93,27 @@ def run_lengths(counts: bytes) -> np.ndarray:
     lengths[1::2] = np.cumsum(lengths[1::2])  # differences to the length two before
     lengths[2::2] = np.cumsum(lengths[2::2])
     return lengths
+
+
+def is_mask(rle: Any, size: tuple[int, int]) -> bool:
+    """Return whether a value is the compressed RLE of a mask (H, W), which may be empty.
+
+    Example:
+        >>> is_mask({"size": [3, 4], "counts": "415"}, (3, 4))
+        True
+        >>> is_mask({"size": [3, 4], "counts": "4"}, (3, 4))
+        False
+    """
+    if not isinstance(rle, dict) or rle.get("size") != list(size):
+        return False
+    counts = rle.get("counts")
+    if not isinstance(counts, str) or not counts or not counts.isascii():
+        return False
+    codes = np.frombuffer(counts.encode("ascii"), np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero(codes < 32)
+    if codes.min() < 0 or codes.max() > 63 or codes[-1] > 31:
+        return False
+    if np.diff(ends, prepend=-1).max() > _MOST_GROUPS:
+        return False
+    lengths = run_lengths(counts.encode("ascii"))
+    return bool(lengths.min() >= 0) and int(lengths.sum()) == size[0] * size[1]

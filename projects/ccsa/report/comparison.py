@@ -1,18 +1,15 @@
 """The page of a comparison of runs."""
 
-import io
 import json
 import math
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
 import jinja2
-import matplotlib
-from matplotlib.figure import Figure
 
 from ccsa.analysis.comparison import Comparison, Row
-
-_PAPER, _INK = "none", "#808080"  # the ink is replaced by the color of the text
+from ccsa.report.charts import COLORS, INK, chart
 
 
 def comparison_page(comparison: Comparison) -> str:
@@ -20,19 +17,32 @@ def comparison_page(comparison: Comparison) -> str:
 
     All numbers are also embedded as JSON, in the element with the id ``data``.
     """
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    source = resources.files("ccsa.report").joinpath("comparison.html").read_text("utf-8")
     headers, rows = comparison.cells()
     data = comparison_data(comparison)
-    # "<" would end the element of the JSON or begin a comment.
-    encoded = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
-    return environment.from_string(source).render(
+    return render_page(
+        "comparison.html",
         comparison=comparison,
         headers=headers,
         rows=rows,
-        chart=interval_chart(comparison),
-        data=encoded,
+        chart=interval_chart(data),
+        data=embedded_json(data),
     )
+
+
+def render_page(template: str, **values: Any) -> str:
+    """Return a template of this package with values; text in them is escaped."""
+    loader = jinja2.FunctionLoader(
+        lambda name: resources.files("ccsa.report").joinpath(name).read_text("utf-8")
+    )
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template(template).render(**values)
+
+
+def embedded_json(data: Any) -> str:
+    """Return JSON for a script element, which ``<`` could end or turn into a comment."""
+    return json.dumps(data, allow_nan=False).replace("<", "\\u003c")
 
 
 def comparison_data(comparison: Comparison) -> dict[str, Any]:
@@ -74,30 +84,24 @@ def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def interval_chart(comparison: Comparison) -> str:
-    """Return a chart of the metric with its intervals and the single runs, as an SVG element whose
-    lines and labels have the color of the surrounding text."""
-    rows = comparison.rows
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "ccsa"}):
-        figure = Figure((7.0, 0.9 + 0.42 * len(rows)), layout="constrained", facecolor=_PAPER)
-        axis = figure.subplots()
-        axis.set_facecolor(_PAPER)
+def interval_chart(comparison: Mapping[str, Any]) -> str:
+    """Return a chart of the metric with its intervals and the single runs.
+
+    Args:
+        comparison: see :func:`comparison_data`.
+    """
+    rows = comparison["rows"]
+    with chart(7.0, 0.9 + 0.42 * len(rows)) as ((axis,), result):
         for y, row in enumerate(rows):
-            axis.plot(row.values, [y] * len(row.values), "o", ms=7, mfc="none", mec=_INK, alpha=0.8)
-            mean = row.values.mean
-            if mean is not None:
-                axis.plot([mean], [y], "D", ms=6, color="#0072b2")
-            if row.interval and math.isfinite(row.interval.low):
-                axis.plot(row.interval[1:], [y, y], "-", lw=2.5, color="#0072b2", zorder=0)
-        axis.set_yticks(range(len(rows)), [row.name.replace("$", r"\$") for row in rows])
+            values = row["values"]
+            axis.plot(values, [y] * len(values), "o", ms=7, mfc="none", mec=INK, alpha=0.8)
+            if row["mean"] is not None:
+                axis.plot([row["mean"]], [y], "D", ms=6, color=COLORS[0])
+            if row["interval"] and None not in row["interval"]:
+                axis.plot(row["interval"], [y, y], "-", lw=2.5, color=COLORS[0], zorder=0)
+        # A dollar sign would begin a formula.
+        axis.set_yticks(range(len(rows)), [row["name"].replace("$", r"\$") for row in rows])
         axis.set_ylim(len(rows) - 0.5, -0.5)
-        axis.set_xlabel(comparison.metric.replace("$", r"\$"))
-        axis.grid(axis="x", color=_INK, alpha=0.3)
-        axis.spines[["top", "right", "left"]].set_visible(False)
-        axis.tick_params(left=False, colors=_INK)
-        axis.xaxis.label.set_color(_INK)
-        axis.spines["bottom"].set_color(_INK)
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None}, transparent=True)
-    text = stream.getvalue()
-    return text[text.index("<svg") :].replace(_INK, "currentColor")
+        axis.set_xlabel(comparison["metric"].replace("$", r"\$"))
+        axis.tick_params(left=False)
+    return result[0]

@@ -246,12 +246,13 @@ def _(world: World, folder: Path, rng: random.Random) -> Attempt:
             file.mkdir()
         elif action == "empty":
             file.touch()
-    tool = rng.choice(("demo", "compare_runs", "explore", "export_model"))
+    tool = rng.choice(("demo", "compare_runs", "explore", "export_model", "report", "report"))
     image = sorted((world.data(name) / "val").glob("*.png"))[0]
     owned = ("out", "out.pt", "out.html")
     words: list[object] = {
         "demo": ["--weights", "run", "--input", image, "--output", "out"],
         "compare_runs": ["run", "--no-cost"],
+        "report": ["run", "--output", "out.html"],
         "explore": ["--weights", "run", "--input", image, "--output", "out.html", "--no-check"],
         "export_model": ["--weights", "run", "--format", "torchscript", "--output", "out.pt"],
     }[tool]

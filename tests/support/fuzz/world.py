@@ -16,7 +16,7 @@ SIZES = dict.fromkeys(("MIN_SIZE_TEST", "MAX_SIZE_TEST", "MAX_SIZE_TRAIN"), 64)
 SHORT = {
     "INPUT": {**SIZES, "MIN_SIZE_TRAIN": [64]},
     "SOLVER": {"IMS_PER_BATCH": 2, "MAX_ITER": 1, "CHECKPOINT_PERIOD": 9},
-    "TEST": {"EVAL_PERIOD": 0},
+    "TEST": {"EVAL_PERIOD": 0, "REPORT": False},
 }
 TINY = {
     "semantic": (
