@@ -1,5 +1,6 @@
 """The metrics of a run as functions of the weights of its images, from the files of the run."""
 
+import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ccsa.analysis.detections import match_images
+from ccsa.analysis.detections import ImageMatches, match_images
 from ccsa.analysis.image_metrics import (
     AveragePrecision,
     ImageMetric,
@@ -88,11 +89,9 @@ def image_metric(run: Run, task: str, metric: str) -> ImageMetric:
 
 
 def _average_precision(run: Run, task: str, name: str, kind: str) -> ImageMetric:
-    detections = read_detections(run)
-    truth = ignoring_boxes(detections.truth) if task == "segm" else detections.truth
-    matches = match_images(truth, detections.results, task)
-    classes = None
+    matches, classes = read_matches(run, task), None
     if kind:
+        truth = read_detections(run).truth
         names = _class_names(run, truth)
         if kind not in names:
             raise UserError(f"the dataset of run {run.folder} has no class {shown(kind)}")
@@ -129,19 +128,49 @@ def _panoptic_quality(run: Run, name: str, kind: str) -> ImageMetric:
     return MeanQuality(images)
 
 
+def read_matches(run: Run, task: str) -> list[ImageMatches]:
+    """Return which detections of a run match which objects.
+
+    Args:
+        run: a finished run.
+        task: ``bbox`` or ``segm``.
+
+    Raises:
+        UserError: see :func:`read_detections`.
+    """
+    return _matches(*_places(run), task)
+
+
 def read_detections(run: Run) -> Detections:
-    """Read the detections of a run and the objects of its dataset.
+    """Return the detections of a run and the objects of its dataset.
 
     Raises:
         UserError: the run has no detections, or a file is damaged.
     """
+    return _detections(*_places(run))
+
+
+def _places(run: Run) -> tuple[Path, Path, int]:
+    """Return the files of ground truth and detections, and when the latter changed."""
     folder, dataset = inference_folder(run), run.cfg.DATASETS.TEST[0]
-    stored = folder / GROUND_TRUTH
+    stored, found = folder / GROUND_TRUTH, folder / DETECTIONS
     metadata = MetadataCatalog.get(dataset)
     if metadata.get("built_in", False):
         DatasetCatalog.get(dataset)  # writes the dataset on first use
-    file = stored if stored.is_file() else Path(metadata.get("json_file") or stored)
-    truth, results = read_json(file), read_json(folder / DETECTIONS)
+    truth = stored if stored.is_file() else Path(metadata.get("json_file") or stored)
+    return truth, found, found.stat().st_mtime_ns if found.is_file() else 0
+
+
+@functools.lru_cache(maxsize=1)  # several metrics and the sections of a report use them
+def _matches(truth: Path, found: Path, changed: int, task: str) -> list[ImageMatches]:
+    detections = _detections(truth, found, changed)
+    objects = ignoring_boxes(detections.truth) if task == "segm" else detections.truth
+    return match_images(objects, detections.results, task)
+
+
+@functools.lru_cache(maxsize=1)
+def _detections(file: Path, found: Path, changed: int) -> Detections:
+    truth, results = read_json(file), read_json(found)
     try:
         sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
         complete_annotations(truth["annotations"])
@@ -152,7 +181,7 @@ def read_detections(run: Run) -> Detections:
         raise UserError(f"{file} is not the ground truth of a dataset; {_FIX}") from error
     for number, result in enumerate(results if isinstance(results, list) else [None]):
         if not _is_detection(result, sizes, categories):
-            raise UserError(f"{folder / DETECTIONS} is damaged: entry {number}; {_FIX}")
+            raise UserError(f"{found} is damaged: entry {number}; {_FIX}")
     return Detections(truth, results)
 
 

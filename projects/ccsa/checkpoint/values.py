@@ -15,8 +15,8 @@ _VARIANCE = "running_var"
 def value_problem(tensors: Mapping[str, Tensor | np.ndarray]) -> str:
     """Return what is wrong with the values of trained tensors, or an empty string.
 
-    Values must be finite as float32, and the running variances of batch norms must not be negative, because
-    their square roots would be NaN.
+    Values must be finite as float32, and the running variances of batch norms must not be negative,
+    because their square roots would be NaN.
 
     Example:
         >>> value_problem({"weight": torch.ones(2), "bias": torch.tensor([1, float("nan")])})

@@ -1,4 +1,4 @@
-"""The files of a run that several sections of a report need, each read once."""
+"""The files of a run that several sections of a report need."""
 
 import functools
 from pathlib import Path
@@ -7,10 +7,10 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from ccsa.analysis.detections import ImageMatches, match_images
+from ccsa.analysis.detections import ImageMatches
 from ccsa.analysis.detections.curves import threshold_curves
 from ccsa.analysis.results import read_results
-from ccsa.analysis.run_metrics import Detections, inference_folder, read_detections
+from ccsa.analysis.run_metrics import Detections, inference_folder, read_detections, read_matches
 from ccsa.analysis.runs import Run
 from ccsa.evaluation.image_counts import (
     PanopticCounts,
@@ -18,7 +18,6 @@ from ccsa.evaluation.image_counts import (
     read_panoptic_counts,
     read_semantic_counts,
 )
-from ccsa.evaluation.instances import ignoring_boxes
 from ccsa.utils.run_folders import RESULTS
 
 DEFAULT_THRESHOLD = 0.5  # of a class without a correct detection
@@ -42,19 +41,16 @@ class RunFiles:
         self.dataset: str = run.cfg.DATASETS.TEST[0]
         self.task = next((task for task in ("segm", "bbox") if task in run.results), None)
 
-    @functools.cached_property
+    @property
     def detections(self) -> Detections:
         """The detections and objects."""
         return read_detections(self.run)
 
-    @functools.cached_property
+    @property
     def matches(self) -> list[ImageMatches]:
         """Which detections match which objects."""
-        truth = self.detections.truth
-        if self.task == "segm":
-            truth = ignoring_boxes(truth)
         assert self.task is not None
-        return match_images(truth, self.detections.results, self.task)
+        return read_matches(self.run, self.task)
 
     @functools.cached_property
     def categories(self) -> dict[int, str]:
