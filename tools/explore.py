@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write a page that shows where the criss-cross attention of a model looks.
+"""Write a page that shows what the context blocks of a model attend to.
 
     RUN=output/digits/ccnet_mask_rcnn/1
     python tools/explore.py --weights $RUN --input datasets/digits/val/00000*.jpg --output page.html
@@ -7,7 +7,8 @@
         --weights output/far_cue/1/any_ccnet_R2 --input photo.png --output page.html
 
 The page is one file that any browser opens from the disk, without a network. Several runs are
-shown one below the other. docs/EXPLORER.md explains it.
+shown side by side. Images of the run's datasets are also shown with their ground truth.
+docs/EXPLORER.md explains the page.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from ccsa.engine import trained_cfg
 from ccsa.errors import UserError, reports_user_errors
 from ccsa.prediction import Predictor
 from ccsa.report.explorer import LARGEST, explore, write_page
+from ccsa.report.explorer_truth import find_truth
 from ccsa.visualization.media import find_inputs, is_video
 
 
@@ -82,7 +84,9 @@ def main() -> None:
     for run in args.weights:
         cfg = trained_cfg(argparse.Namespace(weights=run, config_file="", opts=args.opts))
         predictor = Predictor.of(cfg)
-        runs.append(explore(run, predictor, inputs, args.largest, check=not args.no_check))
+        truth = find_truth(cfg, inputs)
+        page = explore(run, predictor, inputs, args.largest, check=not args.no_check, truth=truth)
+        runs.append(page)
     write_page(runs, args.output)
     size = args.output.stat().st_size / 1e6
     print(f"written: {args.output} ({size:.1f} MB, {len(inputs)} images)")

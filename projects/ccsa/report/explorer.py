@@ -1,4 +1,4 @@
-"""The attention explorer: one static page that shows where criss-cross attention looks.
+"""The attention explorer: one static page that shows what context blocks attend to.
 
     from ccsa import Predictor
     from ccsa.report.explorer import explore, write_page
@@ -14,7 +14,7 @@ and composes them in the browser; see :mod:`ccsa.report.explorer_data` for their
 import base64
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from torch import nn
 from ccsa.analysis import CrissCrossMaps, attention_maps
 from ccsa.errors import UserError
 from ccsa.prediction import Predictor
+from ccsa.report.explorer_branches import score_views, squeeze_views
 from ccsa.report.explorer_check import check_faithfulness, find_region, on_cpu
 from ccsa.report.explorer_data import (
     encoded_map,
@@ -37,6 +38,7 @@ from ccsa.report.explorer_data import (
     reduced_weights,
     reduction_factor,
 )
+from ccsa.report.explorer_truth import Truth, draw_truth
 from ccsa.utils.files import write_text
 
 LARGEST = 97
@@ -52,6 +54,7 @@ def explore(
     limit: int = LARGEST,
     *,
     check: bool = True,
+    truth: Mapping[Path, Truth] | None = None,
 ) -> dict[str, Any]:
     """Return what the page shows of one model, ready for JSON.
 
@@ -63,21 +66,26 @@ def explore(
         limit: larger feature maps are reduced to at most this many rows and columns.
         check: also measure whether the prediction depends on the attended positions, which takes 22
             predictions for each image and block; see :mod:`ccsa.report.explorer_check`.
+        truth: the ground truth of images, see :func:`ccsa.report.explorer_truth.find_truth`.
 
     Raises:
-        UserError: the model takes clips, it has no criss-cross block that runs on the whole image,
-            or an image cannot be read.
+        UserError: the model takes clips, it has no criss-cross and no squeeze-and-attention block
+            that runs on the whole image, or an image cannot be read.
     """
     if predictor.clip is not None:
         raise UserError(
             f"{name} takes clips, and the attention explorer shows models of single images; use "
             "ccsa.analysis.attention_maps for the attention of clips"
         )
-    images = [_explore_image(predictor, Path(file), limit, check) for file in files]
-    if not all(image["blocks"] for image in images):
+    known = truth or {}
+    images = [
+        _explore_image(predictor, file, limit, check, known.get(file)) for file in map(Path, files)
+    ]
+    if not all(image["blocks"] or image["squeeze"] for image in images):
         raise UserError(
-            f"{name} has no criss-cross block that runs on the whole image, so there is no "
-            "attention to explore; name a run with such a block (MODEL.CONTEXT.BLOCKS or CCNetHead)"
+            f"{name} has no criss-cross and no squeeze-and-attention block that runs on the whole "
+            "image, so there is no attention to explore; name a run with such a block "
+            "(MODEL.CONTEXT.BLOCKS, CCNetHead or SANetHead)"
         )
     return {"name": name, "images": images}
 
@@ -105,7 +113,9 @@ def _text(folder: Any, name: str) -> str:
     return (folder / name).read_text(encoding="utf-8")
 
 
-def _explore_image(predictor: Predictor, file: Path, limit: int, check: bool) -> dict[str, Any]:
+def _explore_image(
+    predictor: Predictor, file: Path, limit: int, check: bool, truth: Truth | None
+) -> dict[str, Any]:
     inputs = predictor.prepare(file)
     height, width = inputs["image"].shape[-2:]
     covered: tuple[int, int] = (height, width)
@@ -129,7 +139,11 @@ def _explore_image(predictor: Predictor, file: Path, limit: int, check: bool) ->
     ]
     found = predictor(file)
     names = found.names.things, found.names.stuff
-    region = find_region(on_cpu(maps.outputs[0]), *names) if check else None
+    inside = height / covered[0], width / covered[1]
+    squeeze = {
+        path: each for path, each in maps.squeeze_attention.items() if not path.startswith(regions)
+    }
+    region = find_region(on_cpu(maps.outputs[0]), *names) if check and calls else None
     blocks = [_block(path, each, limit) for path, each in calls]
     if region is not None:
         for block, (_, each) in zip(blocks, calls, strict=True):
@@ -138,12 +152,19 @@ def _explore_image(predictor: Predictor, file: Path, limit: int, check: bool) ->
         "name": file.name,
         "picture": _picture(found.image),
         "prediction": _picture(found.draw()),
+        "truth": None if truth is None else _picture(draw_truth(found, truth)),
         "height": found.image.shape[0],
         "width": found.image.shape[1],
         # The model pads images at the bottom and on the right; feature maps cover the padding too.
         "covered": [covered[0] / height, covered[1] / width],
         "blocks": blocks,
-        "hidden": sorted(path for path in maps.criss_cross if path.startswith(regions)),
+        "squeeze": squeeze_views(squeeze, inside),
+        "scores": score_views(maps.class_scores, found.names.stuff, inside),
+        "hidden": sorted(
+            path
+            for path in (*maps.criss_cross, *maps.squeeze_attention)
+            if path.startswith(regions)
+        ),
     }
 
 

@@ -100,15 +100,26 @@ async function build() {
   const views = [];
   for (const run of data.runs) {
     const image = run.images[chosen];
+    if (!image.blocks.length) {
+      views.push({run, image});
+      continue;
+    }
     const block = image.blocks[Math.min(Number(element("block").value), image.blocks.length - 1)];
     await prepare(block);
     const pictures = {};
-    for (const kind of ["picture", "prediction"]) pictures[kind] = await loadPicture(image[kind]);
+    for (const kind of ["picture", "prediction", "truth"]) {
+      pictures[kind] = await loadPicture(image[kind] || image.picture);
+    }
     views.push({run, image, block, pictures});
   }
   element("runs").replaceChildren();
   for (const view of views) {
     const section = node("section", element("runs"));
+    if (!view.block) {
+      node("h2", section, "", view.run.name);
+      addBranches(section, view.image);
+      continue;
+    }
     node("h2", section, "", `${view.run.name}: ${view.block.path}`);
     node("p", section, "words", `${gammaInWords(view.block)} ${sizeInWords(view.block)}`);
     if (view.block.check) node("p", section, "check", checkInWords(view.block.check));
@@ -131,10 +142,56 @@ async function build() {
       drawBar(bar);
       return {...panel, canvas, low, high, numbers: node("div", figure, "numbers")};
     });
+    addBranches(section, view.image);
   }
-  state.views = views;
+  state.views = views.filter((view) => view.block);
+  for (const control of document.querySelectorAll(".attention")) control.hidden = !state.views.length;
   state.ready = true;
   draw();
+}
+
+// Add the branches of squeeze-and-attention blocks and the class scores of the heads.
+function addBranches(section, image) {
+  if (!image.blocks.length) {
+    const grid = node("div", section, "panels pictures");
+    for (const [kind, name] of [["picture", "Image"], ["truth", "Ground truth"], ["prediction", "Prediction"]]) {
+      if (image[kind]) addPicture(grid, name, image[kind]);
+    }
+  }
+  for (const block of image.squeeze) {
+    node("h3", section, "", `Squeeze-and-attention: ${block.path}`);
+    node("p", section, "words", block.words);
+    addMaps(section, block.maps);
+  }
+  for (const head of image.scores) {
+    const details = node("details", section);
+    node("summary", details, "", `Class scores of ${head.path}`);
+    if (head.categories.length) {
+      node("p", details, "", `Classes that the categorical output finds in the image: ${head.categories.join(", ")}.`);
+    }
+    for (const output of head.outputs) {
+      node("h4", details, "", `${output.name}: ${output.words}`);
+      addMaps(details, output.maps);
+    }
+    details.open = image.squeeze.length > 0;
+  }
+}
+
+function addMaps(parent, maps) {
+  const grid = node("div", parent, "panels small");
+  for (const map of maps) {
+    const figure = addPicture(grid, map.name, map.picture);
+    node("div", figure, "numbers", `${short(map.low)} to ${short(map.high)}`);
+  }
+}
+
+function addPicture(grid, name, address) {
+  const figure = node("figure", grid);
+  node("figcaption", figure, "", name);
+  const picture = node("img", figure, "map");
+  picture.src = address;
+  picture.alt = name;
+  return figure;
 }
 
 function drawBar(bar) {
@@ -164,6 +221,10 @@ function draw() {
   for (const view of state.views) {
     view.position = positionOf(view);
     for (const panel of view.panels) drawPanel(view, panel, reverse);
+  }
+  if (!state.views.length) {
+    element("status").textContent = "These models have no criss-cross attention; the branches of their blocks are below.";
+    return;
   }
   const {block, position} = state.views[0];
   const x = position % block.size[1];
@@ -253,6 +314,7 @@ function next(select) {
 }
 
 function move(dx, dy) {
+  if (!state.views.length) return;
   const view = state.views[0];
   const [height, width] = view.block.size;
   const [coveredHeight, coveredWidth] = view.image.covered;
@@ -287,6 +349,10 @@ images.forEach((image, i) => { node("option", element("image"), "", image.name).
 for (let i = 0; i < blockCount; i++) {
   const paths = data.runs.map((run) => run.images[0].blocks[i]?.path).filter(Boolean);
   node("option", element("block"), "", [...new Set(paths)].join(", ")).value = i;
+}
+if (!data.runs.some((run) => run.images.some((image) => image.truth))) {
+  element("background").querySelector('[value="truth"]').remove();
+  element("notruth").hidden = false;
 }
 for (const id of ["image", "block"]) element(id).addEventListener("change", build);
 for (const id of ["question", "background", "opacity"]) element(id).addEventListener("input", draw);
