@@ -342,6 +342,15 @@ def test_negative_variances_are_rejected(tmp_path):
     Checkpointer(model).load(str(file))
 
 
+def test_tensors_without_values_are_rejected(tmp_path):
+    model, file = nn.Linear(2, 2), tmp_path / "w.pth"
+    torch.save({"model": {"weight": torch.empty(2, 2, device="meta")}}, file)
+    with pytest.raises(UserError, match="weight has no values"):
+        Checkpointer(model).load(str(file))
+    with pytest.raises(UserError, match="weight has no values"):
+        convert_state_dict(read_weights(file), "ccsa")
+
+
 @pytest.mark.parametrize("kind", ["sparse", "quantized"])
 def test_sparse_and_quantized_tensors_are_rejected(tmp_path, kind):
     model, file = nn.Linear(2, 2), tmp_path / "w.pth"

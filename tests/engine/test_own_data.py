@@ -397,3 +397,14 @@ def test_training_data_with_crowd_regions_only_is_rejected(load, scenes, tmp_pat
         check_objects(cfg)
     cfg, _ = load("own/ccnet", tmp_path / "data")
     check_objects(cfg)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("KIND", "'BN'"), ("KIND", "True"), ("SPLITS", "[1]"), ("CLASSES", "x")]
+)
+def test_recorded_data_is_checked_before_it_is_registered(load, scenes, key, value):
+    cfg, _ = load("own/mask_rcnn", scenes / "coco_mixed")
+    recorded = [f"DATASETS.OWN.{name}" for name in ("ROOT", "NAME", "KIND", "SPLITS", "CLASSES")]
+    words = [w for name in recorded for w in (name, str(cfg.DATASETS.OWN[name.split(".")[-1]]))]
+    with pytest.raises(UserError, match=f"DATASETS.OWN.{key}"):
+        load("own/mask_rcnn", None, *words, f"DATASETS.OWN.{key}", value)

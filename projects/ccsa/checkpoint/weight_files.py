@@ -269,6 +269,8 @@ def state_problem(data: Any) -> str:
         if isinstance(value, Tensor) and (value.is_quantized or value.layout != torch.strided):
             kind = "quantized" if value.is_quantized else "sparse"
             return f"{key} is {kind}; save it as an ordinary tensor"
+        if isinstance(value, Tensor) and value.is_meta:
+            return f"{key} has no values, because it was saved on the device meta"
         if value.dtype.is_complex if isinstance(value, Tensor) else np.iscomplexobj(value):
             return f"{key} has complex numbers, whose imaginary parts would be lost"
     return ""

@@ -28,6 +28,7 @@ from ccsa.engine.data_settings import data_settings, model_kind
 from ccsa.engine.data_table import data_table, settings_table
 from ccsa.engine.overlays import overlay_files
 from ccsa.engine.stored_classes import in_stored_order, stored_classes
+from ccsa.engine.values.check import check_section
 from ccsa.errors import UserError
 from ccsa.utils.run_folders import overlay_names
 
@@ -122,6 +123,7 @@ def apply_own_data(
         UserError: the data cannot be read, does not suit the model, or contradicts a number of
             classes; or options do not go together.
     """
+    check_section(cfg, "DATASETS.OWN.")  # the data is registered before all values are checked
     cfg.DATASETS.LABEL_MAPPING = [dict(label_mapping(cfg))] if cfg.DATASETS.LABEL_MAPPING else []
     given = _given_source(args, cfg)
     epochs = _epochs(args, cfg, written, given)

@@ -8,6 +8,18 @@ from ccsa.engine.values.relations import RELATIONS
 from ccsa.errors import UserError
 
 
+def check_section(cfg: CfgNode, start: str = "") -> None:
+    """Check the value of every key whose name begins with ``start``.
+
+    Raises:
+        UserError: the first value that is not valid, and how to fix it.
+    """
+    for key, value in all_values(cfg).items():
+        wrong = problem(key, value, value) if key.startswith(start) else ""
+        if wrong:
+            raise UserError(f"{key} {wrong}")
+
+
 def check_values(cfg: CfgNode) -> None:
     """Check the value of every key, and what several keys must fulfill together.
 
@@ -17,10 +29,7 @@ def check_values(cfg: CfgNode) -> None:
     Raises:
         UserError: the first value that is not valid, and how to fix it.
     """
-    for key, value in all_values(cfg).items():
-        wrong = problem(key, value, value)
-        if wrong:
-            raise UserError(f"{key} {wrong}")
+    check_section(cfg)
     for key in block_lists(cfg):
         read_blocks(cfg, key)
     for relation in RELATIONS:

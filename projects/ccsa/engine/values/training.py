@@ -112,8 +112,9 @@ RULES |= section(
 )
 RULES |= section(
     "DATASETS.OWN",
-    **dict.fromkeys(("ROOT", "FORMAT", "IMAGES", "VAL", "VAL_IMAGES", "NAME", "KIND"), _TEXT),
+    **dict.fromkeys(("ROOT", "FORMAT", "IMAGES", "VAL", "VAL_IMAGES", "NAME"), _TEXT),
     **dict.fromkeys(("SPLITS", "CLASSES", "STUFF_CLASSES"), _TEXTS),
+    KIND=word("", "detection", "semantic", "panoptic"),
 )
 RULES |= section(
     "DATALOADER",
