@@ -75,3 +75,10 @@ def test_files_of_another_evaluation_are_not_used(run):
     results["segm"]["AP"] += 0.01
     with pytest.raises(UserError, match="belong to different evaluations"):
         image_metric(Run(run.folder, run.cfg, results, None), "segm", "AP")
+
+
+def test_a_run_without_a_test_dataset_is_refused(run):
+    cfg = run.cfg.clone()
+    cfg.DATASETS.TEST = ()
+    with pytest.raises(UserError, match=r"has no DATASETS\.TEST; evaluate the run again"):
+        image_metric(Run(run.folder, cfg, run.results, None), "segm", "AP")

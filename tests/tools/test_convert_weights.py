@@ -58,7 +58,7 @@ def test_as_a_program_on_the_official_code(tmp_path, vectors):
     keys = json.loads((vectors / "ccnet_official_keys.json").read_text())
     narrow = {key: [n // 16 if n >= 64 else n for n in shape] for key, shape in keys}
     torch.save(
-        {f"module.{key}": torch.randn(shape) for key, shape in narrow.items()},
+        {f"module.{key}": torch.rand(shape) for key, shape in narrow.items()},  # variances
         tmp_path / "CS_scenes.pth",
         _use_new_zipfile_serialization=False,  # the format of torch at that time
     )

@@ -1,9 +1,12 @@
 """Atomic writing of files."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from ccsa.errors import UserError
-from ccsa.utils.files import atomic_write, inside, real_path, write_text
+from ccsa.utils.files import atomic_write, inside, real_path, regular_file, write_text
 
 
 def test_the_file_appears_at_the_end(tmp_path):
@@ -83,3 +86,17 @@ def test_a_link_that_leads_to_itself_stays_as_it_is(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "to_file").symlink_to("file")
     assert real_path(str(tmp_path / "to_file")) == (tmp_path / "file").resolve()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_only_regular_files_are_opened(tmp_path, kind):
+    path = Path("/dev/zero") if kind == "device" else tmp_path / kind
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    with pytest.raises(OSError, match="it is not a regular file"):
+        regular_file(path)
+    assert regular_file(tmp_path / "nothing") == tmp_path / "nothing"
+    (tmp_path / "file").touch()
+    assert regular_file(tmp_path / "file") == tmp_path / "file"

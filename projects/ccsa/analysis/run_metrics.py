@@ -27,6 +27,7 @@ from ccsa.evaluation.instances import (
     ignoring_boxes,
 )
 from ccsa.evaluation.rle import is_mask
+from ccsa.utils.files import regular_file
 
 _FIX = "evaluate the run again with tools/train_net.py --eval-only"
 _TOLERANCE = 1e-6  # percent; results.json is written with all digits
@@ -46,7 +47,13 @@ class Detections(NamedTuple):
 
 
 def inference_folder(run: Run) -> Path:
-    """Return the folder with the files of the evaluation on the first test dataset."""
+    """Return the folder with the files of the evaluation on the first test dataset.
+
+    Raises:
+        UserError: the configuration of the run has no test dataset.
+    """
+    if not run.cfg.DATASETS.TEST:
+        raise UserError(f"the configuration of run {run.folder} has no DATASETS.TEST; {_FIX}")
     return run.folder / "inference" / run.cfg.DATASETS.TEST[0]
 
 
@@ -192,7 +199,9 @@ def read_json(file: Path) -> Any:
         UserError: the file cannot be read, or is not JSON.
     """
     try:
-        return json.loads(file.read_bytes())
+        return json.loads(regular_file(file).read_bytes())
+    except UserError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or "it is not JSON"
         raise UserError(f"cannot read {file} ({reason}); {_FIX}") from error

@@ -18,6 +18,7 @@ from PIL import Image
 
 from ccsa.data.image_reader import is_file, tiff_layout
 from ccsa.errors import UserError
+from ccsa.utils.files import regular_file
 
 Polygons = list[list[float]]
 Rle = dict[str, Any]
@@ -90,7 +91,7 @@ def _read_header(file: str, modified: int, length: int) -> Header:
             stored, mode, orientation = layout[:2], "RGB", layout.orientation
             frames = 1
         else:
-            with Image.open(file) as image:
+            with Image.open(regular_file(Path(file))) as image:
                 orientation = int(image.getexif().get(_ORIENTATION, 1) or 1)
                 stored, mode = image.size, image.mode
                 if layout is not None:  # Pillow exchanges the sides of some TIFF files

@@ -32,12 +32,13 @@ class RunFiles:
     Attributes:
         run: the run.
         dataset: the name of the first test dataset.
+        folder: of the files of its evaluation.
         task: what detections are compared by: ``segm``, or ``bbox`` without masks; None for a run
             without detections.
     """
 
     def __init__(self, run: Run):
-        self.run = run
+        self.run, self.folder = run, inference_folder(run)
         self.dataset: str = run.cfg.DATASETS.TEST[0]
         self.task = next((task for task in ("segm", "bbox") if task in run.results), None)
 
@@ -77,12 +78,12 @@ class RunFiles:
     @functools.cached_property
     def semantic(self) -> SemanticCounts:
         """The counts of a semantic evaluation."""
-        return read_semantic_counts(inference_folder(self.run))
+        return read_semantic_counts(self.folder)
 
     @functools.cached_property
     def panoptic(self) -> PanopticCounts:
         """The counts of a panoptic evaluation."""
-        return read_panoptic_counts(inference_folder(self.run))
+        return read_panoptic_counts(self.folder)
 
     @functools.cached_property
     def records(self) -> list[dict[str, Any]]:

@@ -73,6 +73,20 @@ def _flush(path: Path) -> None:
         os.close(number)
 
 
+def regular_file(path: Path) -> Path:
+    """Return the path unless it is something that cannot be read as a file.
+
+    Opening a named pipe waits forever, and a device can be endless. A path that does not exist is
+    returned, so that whatever opens it reports that.
+
+    Raises:
+        OSError: the path is a folder, a pipe or a device.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    return path
+
+
 def real_path(path: str | Path) -> Path:
     """Return the absolute path with all links followed.
 

@@ -12,7 +12,7 @@ import yaml
 from detectron2.config import CfgNode
 
 from ccsa.errors import UserError, shown, suggestion
-from ccsa.utils.files import real_path
+from ccsa.utils.files import real_path, regular_file
 from ccsa.utils.yaml_files import read_yaml
 
 CONFIG = "config.yaml"
@@ -82,7 +82,7 @@ def _overlay_name(name: str) -> str:
     if not is_overlay_path(name):
         return name
     try:
-        content = Path(name).read_bytes()
+        content = regular_file(Path(name)).read_bytes()
     except OSError as error:
         raise UserError(f"--with {name} cannot be read: {error.strerror}") from error
     return f"{Path(name).stem}-{hashlib.sha256(content).hexdigest()[:8]}"

@@ -63,6 +63,7 @@ def tool(name: str) -> ModuleType:
 def make_world(root: Path, folder: Path) -> World:
     """Write the datasets and train one iteration on each kind."""
     world = World(root, folder)
+    folder.mkdir(parents=True, exist_ok=True)
     for name in DATA:
         write = (
             own_scenes.DIALECTS[name][0]

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from ccsa.errors import UserError
-from ccsa.utils.files import write_text
+from ccsa.utils.files import regular_file, write_text
 
 
 def read_id_list(path: Path) -> list[str]:
@@ -17,7 +17,7 @@ def read_id_list(path: Path) -> list[str]:
         UserError: the list cannot be read or is empty.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = regular_file(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"cannot read the list {path} ({error}); replace it with an intact copy"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ccsa.errors import UserError, missing_package
+from ccsa.utils.files import regular_file
 
 
 def read_sbd(path: Path) -> np.ndarray:
@@ -35,7 +36,7 @@ def _read(path: Path, select: Callable[[dict[str, Any]], Any], key: str) -> np.n
         raise missing_package("A MATLAB file", "scipy", install) from error
 
     try:
-        values = np.asarray(select(loadmat(path)))
+        values = np.asarray(select(loadmat(regular_file(path))))
     except Exception as error:  # whatever SciPy's parser or zlib raises
         raise UserError(
             f"cannot read {key} of {path} ({error}); replace it with an intact copy"

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ccsa.data.formats.label_images import IGNORE
 from ccsa.errors import UserError
-from ccsa.utils.files import atomic_write
+from ccsa.utils.files import atomic_write, regular_file
 
 VOID = 0  # the id of pixels that belong to no segment
 MAX_ID = 256**3 - 1  # the largest id that three bytes hold
@@ -37,12 +37,14 @@ def read_segment_ids(path: Path) -> np.ndarray:
     """
     fix = "replace it with an intact copy"
     try:
-        with Image.open(path) as image:
+        with Image.open(regular_file(path)) as image:
             mode = image.mode
             if mode in ("RGB", "RGBA"):  # panopticapi accepts both and ignores alpha
                 rgb = np.asarray(image)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; {fix}") from error
+    except UserError:
+        raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"cannot read {path} ({error}); {fix}") from error
     if mode not in ("RGB", "RGBA"):

@@ -26,6 +26,7 @@ from ccsa.data.preparation.plans import Job, Plan, SourceMissing
 from ccsa.data.semantic.camvid_classes import CLASSES, COLORS, RAW_COLORS
 from ccsa.data.semantic.splits import Split
 from ccsa.errors import UserError
+from ccsa.utils.files import regular_file
 
 PUBLISHED = {"train": 367, "val": 101, "test": 233}
 SEGNET_VOID = 11
@@ -114,8 +115,10 @@ def read_colors(path: Path) -> np.ndarray:
         UserError: the file cannot be read.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(regular_file(path)) as image:
             rgb = np.array(image.convert("RGB"), np.int32)
+    except UserError:
+        raise
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"cannot read {path} ({error}); replace it with an intact copy") from error
     return _label_by_color()[(rgb[..., 0] << 16) | (rgb[..., 1] << 8) | rgb[..., 2]]

@@ -16,6 +16,7 @@ from ccsa.data.formats.id_lists import read_id_list
 from ccsa.data.formats.label_images import IGNORE, misread_reason
 from ccsa.data.paths import list_files
 from ccsa.errors import UserError
+from ccsa.utils.files import regular_file
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def _ids_below(folder: Path, suffix: str) -> set[str]:
 def _check_label_image(path: Path) -> None:
     """Raise a UserError if Detectron2 would misread a label image."""
     try:
-        with Image.open(path) as image:
+        with Image.open(regular_file(path)) as image:
             reason = misread_reason(image)
     except (OSError, SyntaxError) as error:
         raise UserError(f"cannot read {path} ({error}); replace it with an intact copy") from error

@@ -11,7 +11,7 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from ccsa.analysis.detections.suspects import above, image_errors
-from ccsa.analysis.run_metrics import inference_folder, read_json
+from ccsa.analysis.run_metrics import read_json
 from ccsa.data.image_reader import intensity_range, read_image
 from ccsa.data.tasks import decode_mask
 from ccsa.errors import UserError
@@ -139,7 +139,7 @@ def _of_labels(files: RunFiles, most: int) -> list[Worst]:
 def _label_entries(files: RunFiles) -> dict[str, list[Mapping[str, Any]]]:
     """Return the predicted masks of the classes of each image."""
     found: dict[str, list[Mapping[str, Any]]] = {}
-    content = read_json(inference_folder(files.run) / PREDICTIONS)
+    content = read_json(files.folder / PREDICTIONS)
     for entry in content if isinstance(content, list) else []:
         if isinstance(entry, dict) and isinstance(entry.get("file_name"), str):
             found.setdefault(entry["file_name"], []).append(entry)
