@@ -200,6 +200,8 @@ def main() -> None:
         raise UserError(
             "--int8 is for programs of whole models, and of this one only the backbone is exported"
         )
+    if args.int8 and not cfg.DATASETS.TEST:
+        raise UserError("--int8 reports the metric on a test dataset; set DATASETS.TEST")
     metadata = program_metadata(cfg, *known_classes(cfg), part=whole)
     with atomic_write(output) as partial:
         export(part, args.format, partial, metadata)

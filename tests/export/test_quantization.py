@@ -113,7 +113,7 @@ def test_metric_and_speed_are_printed(run, place, tmp_path):
                 "DATASETS.TEST",
                 "()",
             ],
-            "its configuration has none",
+            "--int8 reports the metric on a test dataset; set DATASETS.TEST",
         ),
     ],
 )
@@ -138,6 +138,7 @@ def test_nodes_of_other_operations_and_of_blocks_are_kept():
     assert not is_quantized("MatMul", "/backbone/res4/res4.0/conv1/MatMul", blocks)
     assert not is_quantized("Conv", "/sem_seg_head/stages.res2/stages.res2.1/main/Conv", blocks)
     assert not is_quantized("Gemm", "/backbone/res4/context/Gemm", blocks)
+    assert is_quantized("Conv", "/stem/1/Conv", blocks)
 
 
 def test_programs_run_in_turns():

@@ -87,9 +87,8 @@ def is_quantized(operation: str, name: str, blocks: Sequence[str]) -> bool:
         >>> is_quantized("Gemm", "/backbone/res4/context/Gemm", ["backbone.res4.0.context"])
         False
     """
-    inside = any(
-        path == part or path.endswith(f".{part}") for part in name.split("/") for path in blocks
-    )
+    parts = [part for part in name.split("/") if part and not part.isdigit()]
+    inside = any(path == part or path.endswith(f".{part}") for part in parts for path in blocks)
     return operation in QUANTIZED and not inside
 
 
