@@ -180,3 +180,12 @@ def test_unknown_optimizer_is_refused(cfg, model):
             UserError, match=r"SOLVER.OPTIMIZER must be one of SGD, AdamW, not 'Adam'"
         ):
             call()
+
+
+def test_more_steps_than_iterations_are_refused(cfg, model):
+    cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS = 2, (1,)
+    build_lr_scheduler(cfg, build_optimizer(cfg, model))
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS = 1, (1,)
+    with pytest.raises(UserError, match=r"1 steps, too many for SOLVER\.MAX_ITER 1"):
+        build_lr_scheduler(cfg, build_optimizer(cfg, model))

@@ -1,6 +1,7 @@
 """The counts of images are the same from one process and from several, and damaged files are
 rejected."""
 
+import contextlib
 import io
 
 import numpy as np
@@ -94,3 +95,16 @@ def test_a_file_with_objects_is_rejected(tmp_path):
     (tmp_path / SEMANTIC).write_bytes(stream.getvalue())
     with pytest.raises(UserError, match="is damaged"):
         read_semantic_counts(tmp_path)
+
+
+def test_damaged_bytes_are_rejected_wherever_they_are(dataset, tmp_path):
+    evaluator = SemanticEvaluator(NAME, tmp_path)
+    process(evaluator, dataset)
+    evaluator.evaluate()
+    content = (tmp_path / SEMANTIC).read_bytes()
+    for position in range(0, len(content), 7):
+        changed = bytearray(content)
+        changed[position] ^= 255
+        (tmp_path / SEMANTIC).write_bytes(changed)
+        with contextlib.suppress(UserError):  # some bytes, such as dates, do not matter
+            read_semantic_counts(tmp_path)
