@@ -184,8 +184,9 @@ def test_unknown_optimizer_is_refused(cfg, model):
 
 def test_more_steps_than_iterations_are_refused(cfg, model):
     cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupMultiStepLR"
-    cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS = 2, (1,)
-    build_lr_scheduler(cfg, build_optimizer(cfg, model))
+    for end, steps in ((2, (1,)), (1, (60_000, 80_000))):
+        cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS = end, steps
+        build_lr_scheduler(cfg, build_optimizer(cfg, model))
     cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS = 1, (1,)
     with pytest.raises(UserError, match=r"1 steps, too many for SOLVER\.MAX_ITER 1"):
         build_lr_scheduler(cfg, build_optimizer(cfg, model))

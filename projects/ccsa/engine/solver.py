@@ -80,9 +80,11 @@ def build_lr_scheduler(cfg: CfgNode, optimizer: torch.optim.Optimizer) -> LRSche
     of :func:`build_optimizer`, which has checked the settings."""
     solver = cfg.SOLVER
     if solver.LR_SCHEDULER_NAME != "WarmupPolyLR":
-        if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and len(solver.STEPS) >= solver.MAX_ITER:
+        # Detectron2 leaves out the steps after the end.
+        steps = sum(step <= solver.MAX_ITER for step in solver.STEPS)
+        if solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR" and steps >= solver.MAX_ITER:
             raise UserError(
-                f"SOLVER.STEPS has {len(solver.STEPS)} steps, too many for SOLVER.MAX_ITER "
+                f"SOLVER.STEPS has {steps} steps, too many for SOLVER.MAX_ITER "
                 f"{solver.MAX_ITER}; remove some, or train longer"
             )
         return build_detectron2_scheduler(cfg, optimizer)
