@@ -1,6 +1,6 @@
 """Measure criss-cross attention, mmcv's module, the official algorithm and the non-local block.
 
-    python -m benchmarks                         # all suites on the CPU: 10 minutes on 2 cores
+    python -m benchmarks                         # all suites on the CPU: 15 minutes on 2 cores
     python -m benchmarks --suites operator --shapes 1x512x97x97 2x256x50x84 --repeats 20
     python -m benchmarks --device cuda --dtype bfloat16    # the Triton kernels
 
@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import attention, report
+from benchmarks.compilation import compilation
 from benchmarks.evaluation import coco_rates
 from benchmarks.model import whole_model
 from benchmarks.panoptic import panoptic_rate
@@ -37,6 +38,7 @@ SUITES: dict[str, Callable[..., report.Section]] = {
     "non-local": attention.non_local,
     "scaling": scaling,
     "model": partial(whole_model, configs=ROOT / "configs"),
+    "compilation": partial(compilation, configs=ROOT / "configs"),
     "evaluation": lambda options: coco_rates(log=options.log),
     "panoptic": partial(panoptic_rate, writer=ROOT / "tests/support/panoptic_files.py"),
 }

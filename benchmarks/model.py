@@ -32,10 +32,10 @@ def whole_model(options: Options, configs: Path, size: tuple[int, int] = (800, 1
         size: height and width of the single image, which is noise with a few objects.
     """
     options.log("whole model")
-    batch = [_image(size)]
+    batch = [noise_image(size)]
     models = {file: _model(configs / file, options) for file in CONFIGS}
     inputs = {file: _block_inputs(model) for file, model in models.items()}
-    calls = {file: _step(model, batch) for file, model in models.items()}
+    calls = {file: training_step(model, batch) for file, model in models.items()}
     work: dict[str, int] = {}
 
     def turn(file: str) -> None:
@@ -109,7 +109,8 @@ def _model(config: Path, options: Options) -> nn.Module:
     return model
 
 
-def _step(model: nn.Module, batch: list[dict]) -> Call:
+def training_step(model: nn.Module, batch: list[dict]) -> Call:
+    """Return a call of a forward and backward pass and an update."""
     optimizer = torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=1e-6)
 
     def call() -> None:
@@ -133,7 +134,8 @@ def _close_residual_branches(model: nn.Module) -> None:
             module.weight.zero_()
 
 
-def _image(size: tuple[int, int]) -> dict:
+def noise_image(size: tuple[int, int]) -> dict:
+    """Return an input of noise with a few objects."""
     generator = torch.Generator().manual_seed(0)
     height, width = size
     image = torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)

@@ -46,6 +46,7 @@ from ccsa.engine import (
     setup_cfg,
     start_run,
 )
+from ccsa.engine.compilation import compile_parts
 from ccsa.engine.launched_run import launch_within
 from ccsa.engine.launchers import apply_launcher, launcher
 from ccsa.engine.local_processes import launch
@@ -64,7 +65,7 @@ def work(cfg: CfgNode, args: argparse.Namespace) -> None:
     start_run(cfg, args.header)
     earlier_seconds = 0.0  # of the parts of a resumed run before this one
     if args.eval_only:
-        model = Trainer.build_model(cfg)
+        model = compile_parts(cfg, Trainer.build_model(cfg))
         checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
         record_config(cfg)

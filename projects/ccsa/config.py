@@ -52,6 +52,10 @@ def _add_model_keys(cfg: CfgNode) -> None:
     # Whether the model runs in channels-last memory format. Convolutions are then faster, and
     # criss-cross attention does not copy rows and columns.
     cfg.MODEL.CHANNELS_LAST = False
+    # Whether backbone and heads are compiled by torch.compile, for training and evaluation. Tools
+    # that load a trained model compile it only if the key is written in their command. A C++
+    # compiler is needed; see docs/TRAINING.md.
+    cfg.MODEL.COMPILE = False
 
     cfg.MODEL.EMA = CfgNode()
     # Whether an exponential moving average of the weights is kept. It is evaluated next to the

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from benchmarks import attention, cases, evaluation, report, scaling
+from benchmarks import attention, cases, compilation, evaluation, report, scaling
 from benchmarks.attention import Options
 from benchmarks.model import CONFIGS, whole_model
 from ccsa.analysis import count_flops
@@ -141,6 +141,22 @@ def test_whole_model_measures_steps_and_their_blocks(options, root):
     assert plain["block"] is None
     assert 0 < ccnet["block"]["median"] < ccnet["median"]
     assert plain["multiply_adds"] < min(ccnet["multiply_adds"], non_local["multiply_adds"])
+    assert all(len(row) == len(section.headers) for row in section.rows)
+
+
+def test_compiled_and_eager_models_take_turns(options, root, monkeypatch):
+    modes = []
+
+    def recorded(cfg, model):
+        modes.append(cfg.MODEL.COMPILE)
+        return model
+
+    monkeypatch.setattr(compilation, "compile_parts", recorded)
+    monkeypatch.setattr(compilation, "TURNS", 1)
+    section = compilation.compilation(options, root / "configs", size=(64, 96))
+    assert modes == [False, True] * len(compilation.CONFIGS)
+    assert [record["work"] for record in section.records] == ["training", "inference"] * 2
+    assert all(min(r["eager"]["median"], r["compiled"]["median"]) > 0 for r in section.records)
     assert all(len(row) == len(section.headers) for row in section.rows)
 
 

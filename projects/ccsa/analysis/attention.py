@@ -103,9 +103,24 @@ def attention_maps(model: nn.Module, inputs: Any) -> AttentionMaps:
     """
     arguments = inputs if isinstance(inputs, tuple) else (inputs,)
     recorder = _Recorder()
-    with evaluation_mode(model), torch.no_grad(), recorder.attached(model):
+    with evaluation_mode(model), torch.no_grad(), uncompiled(model), recorder.attached(model):
         recorder.maps.outputs = model(*arguments)
     return recorder.maps
+
+
+@contextlib.contextmanager
+def uncompiled(model: nn.Module) -> Iterator[None]:
+    """Run a model without the programs of torch.compile inside a ``with`` block: they ignore hooks
+    that are registered after they were compiled."""
+    modules = [m for m in model.modules() if m._compiled_call_impl is not None]
+    programs = [module._compiled_call_impl for module in modules]
+    for module in modules:
+        module._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        for module, program in zip(modules, programs, strict=True):
+            module._compiled_call_impl = program
 
 
 class _Recorder:

@@ -18,6 +18,7 @@ from torch import nn
 from ccsa.blocks import CONTEXT_BLOCK_REGISTRY, CrissCross
 from ccsa.data.loaders import build_train_mapper, clip_records
 from ccsa.data.own import task_data
+from ccsa.engine.compilation import check_compilation
 from ccsa.engine.dataset_checks import check_classes, check_contents, check_evaluation
 from ccsa.engine.memory_limits import check_memory
 from ccsa.engine.overlays import block_lists
@@ -81,6 +82,8 @@ def check_run(cfg: CfgNode, args: argparse.Namespace) -> None:
     recording, reads = recorded(cfg)
     model = check_model(recording)
     check_memory(cfg, model, args)
+    processes = max(1, args.num_gpus) * max(1, args.num_machines)
+    check_compilation(cfg, model, processes)
     if not args.eval_only:
         build_optimizer(recording, model)
         check_precise_bn(cfg, model)

@@ -37,6 +37,7 @@ def trained_cfg(args: argparse.Namespace, device: str = "") -> CfgNode:
             list ``[KEY, VALUE, ...]``, and the options of
             :func:`ccsa.engine.own_data.add_data_arguments`.
         device: replaces the device of the configuration; ``opts`` takes precedence over it.
+            ``MODEL.COMPILE`` is False unless ``opts`` contains it.
 
     Raises:
         UserError: the configuration or the weights are not given or do not exist, or the model
@@ -56,7 +57,9 @@ def trained_cfg(args: argparse.Namespace, device: str = "") -> CfgNode:
     recorded, weights = run_files(args.weights) if args.weights else ("", "")
     # The run may have been trained on a device that this machine does not have.
     device = device or ("" if args.config_file else "auto")
-    options = ["MODEL.DEVICE", device] * bool(device) + list(args.opts)
+    options = ["MODEL.DEVICE", device] * bool(device)
+    # To compile takes longer than to predict a few images, and needs a compiler.
+    options += ["MODEL.COMPILE", "False", *args.opts]
     options += ["MODEL.WEIGHTS", weights] * bool(weights)
     file = args.config_file or recorded
     data = data_options(args)

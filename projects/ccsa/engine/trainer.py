@@ -26,6 +26,7 @@ from torch import nn
 from ccsa.checkpoint import Checkpointer, classes_entry
 from ccsa.data.loaders import build_test_loader, build_train_loader
 from ccsa.data.sample_stream import TrainLoader
+from ccsa.engine.compilation import compile_parts
 from ccsa.engine.evaluations import Evaluations
 from ccsa.engine.hooks import LogGamma, PreciseBN, TerminalWriter, Writers
 from ccsa.engine.model_average import MovingAverage
@@ -107,7 +108,7 @@ class Trainer(DefaultTrainer):
         self._resumed = progress
         on_cuda = torch.device(cfg.MODEL.DEVICE).type == "cuda"
 
-        model = self.build_model(cfg)
+        model = compile_parts(cfg, self.build_model(cfg))
         optimizer = self.build_optimizer(cfg, model)
         data_loader = self.build_train_loader(cfg)
         # DDP rejects device_ids for a model on the CPU.

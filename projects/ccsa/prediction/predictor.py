@@ -21,6 +21,7 @@ from detectron2.config import CfgNode
 
 from ccsa.checkpoint import Checkpointer
 from ccsa.data.image_reader import intensity_range, is_file, read_image
+from ccsa.engine.compilation import check_compilation, compile_parts
 from ccsa.engine.trained_model import trained_cfg, with_confidence, with_weights
 from ccsa.engine.trainer import Trainer
 from ccsa.errors import UserError, at_least, shown
@@ -115,6 +116,8 @@ class Predictor:
         self.model = Trainer.build_model(cfg)
         checkpointer = Checkpointer(self.model)
         checkpointer.load(cfg.MODEL.WEIGHTS)
+        check_compilation(cfg, self.model)
+        compile_parts(cfg, self.model)
         self.load_report = list(checkpointer.report.lines) if checkpointer.report else []
         self._names = model_classes(cfg)
         self._metadata = drawing_metadata(cfg, self._names)

@@ -52,6 +52,7 @@ RULES: dict[str, Rule] = section(
     META_ARCHITECTURE=_TEXT,
     WEIGHTS=_TEXT,
     CHANNELS_LAST=_FLAG,
+    COMPILE=_FLAG,
     PIXEL_MEAN=listed(number(-math.inf)),
     PIXEL_STD=listed(_POSITIVE),
 )
