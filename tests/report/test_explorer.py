@@ -7,7 +7,16 @@ import explore as tool
 import numpy as np
 import pytest
 import torch
-from support.browser import By, Keys, WebDriverWait, console_errors, open_page, requested_urls
+from support.browser import (
+    By,
+    Keys,
+    WebDriverWait,
+    console_errors,
+    hover,
+    open_page,
+    requested_urls,
+    wait_for_redraw,
+)
 
 from ccsa.analysis import attended_by, attending_to, attention_maps
 from ccsa.prediction import Predictor
@@ -132,17 +141,6 @@ def pixels(driver, canvas):
     return driver.execute_script("return arguments[0].toDataURL()", canvas)
 
 
-def hover(driver, canvas, u, v):
-    """Move the mouse to a point of a canvas, from 0 to 1."""
-    box = driver.execute_script(
-        "arguments[0].scrollIntoView({block: 'center'});"
-        "const b = arguments[0].getBoundingClientRect(); return [b.left, b.top, b.width, b.height]",
-        canvas,
-    )
-    event = {"type": "mouseMoved", "x": box[0] + u * box[2], "y": box[1] + v * box[3]}
-    driver.execute_cdp_cmd("Input.dispatchMouseEvent", event)
-
-
 def assert_shows(driver, truth, y, x):
     """Check every map of the second run against the library for an attending position."""
     panels = names(driver, 1)
@@ -182,6 +180,7 @@ def test_the_most_attended_position_has_the_brightest_color(browser, truth):
         "const o = document.getElementById('opacity'); o.value = 100;"
         "o.dispatchEvent(new Event('input'))"
     )
+    wait_for_redraw(browser)
     composed = values(browser, 1, 2)
     colors = browser.execute_script(
         "const {canvas} = explorer.views[1].panels[2]; const c = canvas.getContext('2d');"
@@ -203,10 +202,12 @@ def test_keys_move_the_position_and_reverse_the_question(browser, truth):
     body = browser.find_element(By.TAG_NAME, "body")
     start = position(browser)
     body.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_DOWN, Keys.ARROW_DOWN)
+    wait_for_redraw(browser)
     y, x = position(browser)
     assert (y, x) == (start[0] + 2, start[1] + 1)
     assert_shows(browser, truth, y, x)
     body.send_keys("r")
+    wait_for_redraw(browser)
     here = one_at((13, 18), y, x)
     expected = attending_to(truth.weights, here).numpy().ravel()
     np.testing.assert_allclose(values(browser, 1, 2), expected, atol=1e-3)

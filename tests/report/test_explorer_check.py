@@ -4,7 +4,6 @@ import pytest
 import torch
 from detectron2.structures import Boxes, Instances
 
-from ccsa.analysis import CrissCrossMaps
 from ccsa.ops import criss_cross_weights
 from ccsa.report.explorer_check import check_faithfulness, find_region
 
@@ -27,15 +26,16 @@ class Predictor:
         class MODEL:
             PIXEL_MEAN = [10.0]
 
+    clip = None
     model = Corner()
 
 
 def attention_to_the_column(size):
-    """Return maps of a block whose positions attend to the bottom of their column."""
+    """Return the weights of a block whose positions attend to the bottom of their column."""
     query = torch.ones(1, 1, *size)
     key = torch.zeros(1, 1, *size)
     key[..., -1, :] = 20.0
-    return CrissCrossMaps([criss_cross_weights(query, key)], 1.0, [], [], torch.zeros(1, *size))
+    return [criss_cross_weights(query, key)[0]]
 
 
 def test_replacing_what_the_prediction_depends_on_lowers_the_score():

@@ -16,18 +16,26 @@ from ccsa.prediction import Predictor
 from ccsa.report.explorer import explore, write_page
 
 HOVERS = """
+const done = arguments[0];
 const view = explorer.views[0];
 const canvas = view.panels[0].canvas;
 const box = canvas.getBoundingClientRect();
-const times = [];
-for (let i = 0; i < 60; i++) {
-  const x = box.left + box.width * ((i * 37) % 60) / 60;
-  const y = box.top + box.height * i / 60;
-  canvas.dispatchEvent(new PointerEvent("pointermove", {clientX: x, clientY: y}));
-  canvas.getContext("2d").getImageData(0, 0, 1, 1);
-  if (i >= 10) times.push(explorer.milliseconds);
-}
-return times;
+const frame = () => new Promise((go) => requestAnimationFrame(go));
+(async () => {
+  const times = [];
+  for (let i = 0; i < 60; i++) {
+    const x = box.left + box.width * ((i * 37) % 60) / 60;
+    const y = box.top + box.height * i / 60;
+    const draws = explorer.draws;
+    for (let n = 0; n < 3; n++) {
+      canvas.dispatchEvent(new PointerEvent("pointermove", {clientX: x, clientY: y}));
+    }
+    await frame();
+    if (explorer.draws !== draws + 1) throw Error("three events need one redraw");
+    if (i >= 10) times.push(explorer.milliseconds);
+  }
+  done(times);
+})();
 """
 
 
@@ -60,7 +68,9 @@ def test_size_and_speed(root, tmp_path, size, largest_mb, sharpness):
     mb = page.stat().st_size / 1e6
     with open_page(page) as driver:
         WebDriverWait(driver, 60).until(lambda d: d.execute_script("return explorer.ready"))
-        times = driver.execute_script(HOVERS)
+        times = driver.execute_async_script(HOVERS)
     median, worst = np.median(times), max(times)
-    print(f"\n{size} sharpness {sharpness}: {mb:.1f} MB, {median:.1f} ms, {worst:.1f} ms at most")
+    late = sum(t > 16 for t in times)
+    print(f"\n{late} of 50 redraws above 16 ms; 90 % within {np.quantile(times, 0.9):.1f} ms")
+    print(f"{size} sharpness {sharpness}: {mb:.1f} MB, {median:.1f} ms, {worst:.1f} ms at most")
     assert mb <= largest_mb and median <= 16

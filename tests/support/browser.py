@@ -77,3 +77,23 @@ def requested_urls(driver):
         if event["method"] == "Network.requestWillBeSent"
     ]
     return [url for url in urls if not url.startswith(("data:", "blob:"))]
+
+
+def wait_for_redraw(driver):
+    """Wait until the page has drawn what it had been asked to draw."""
+    driver.execute_async_script(
+        "const done = arguments[0];"
+        "requestAnimationFrame(() => requestAnimationFrame(() => done()));"
+    )
+
+
+def hover(driver, canvas, u, v):
+    """Move the mouse to a point of a canvas, from 0 to 1, and wait until the page has drawn."""
+    box = driver.execute_script(
+        "arguments[0].scrollIntoView({block: 'center'});"
+        "const b = arguments[0].getBoundingClientRect(); return [b.left, b.top, b.width, b.height]",
+        canvas,
+    )
+    event = {"type": "mouseMoved", "x": box[0] + u * box[2], "y": box[1] + v * box[3]}
+    driver.execute_cdp_cmd("Input.dispatchMouseEvent", event)
+    wait_for_redraw(driver)

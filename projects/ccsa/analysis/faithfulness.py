@@ -49,7 +49,8 @@ class Deletion:
 
 
 def most_attended(attention: Tensor, share: float = 0.05) -> Tensor:
-    """Return a mask (h, w) of the given share of positions with the largest attention (h, w).
+    """Return a mask of the given share of positions with the largest attention, both of shape
+    (h, w), or (T, h, w) for clips.
 
     The number of positions is rounded up, so it is at least 1.
 
@@ -86,14 +87,16 @@ def replaced(
 
     Args:
         image: (C, H, W), or (T, C, H, W) of which every frame is changed.
-        mask: (h, w), the positions of a feature map.
+        mask: (h, w), the positions of a feature map, or (T, h, w), those of each frame.
         fill: (C,), the new values, for instance the mean of the dataset.
         covered: the height and width in pixels that the feature map covers, if the model pads the
             image at the bottom and on the right; by default those of the image.
     """
     size = tuple(covered or image.shape[-2:])
-    pixels = torch.nn.functional.interpolate(mask[None, None].float(), size, mode="nearest-exact")
-    where = pixels[0, 0, : image.shape[-2], : image.shape[-1]] > 0.5
+    planes = mask.reshape(-1, 1, *mask.shape[-2:]).float()
+    pixels = torch.nn.functional.interpolate(planes, size, mode="nearest-exact")
+    where = pixels[..., : image.shape[-2], : image.shape[-1]] > 0.5  # (1 or T, 1, H, W)
+    where = where if mask.ndim == 3 else where[0]
     return torch.where(where.to(image.device), fill.to(image)[:, None, None], image)
 
 
@@ -105,7 +108,7 @@ def deletion(
     Args:
         score: returns the score after the positions of a mask (h, w) were replaced, or of the
             unchanged input for None.
-        attended: a mask (h, w), see :func:`most_attended`.
+        attended: a mask (h, w) or (T, h, w), see :func:`most_attended`.
         draws: the number of random masks.
         seed: the seed of the random masks.
     """

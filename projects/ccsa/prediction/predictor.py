@@ -257,6 +257,31 @@ class Predictor:
             return image
         return read_image(image, intensity_range=self._intensities)
 
+    def read_clip(self, files: Sequence[str | Path]) -> np.ndarray:
+        """Return the pixels of image files that are the frames of a clip, in order of time, as the
+        model is given them: RGB of shape (T, H, W, 3), uint8.
+
+        Raises:
+            UserError: the model does not take clips of that many frames, a file cannot be read, or
+                the frames have different sizes.
+        """
+        wanted = self.clip.frames if self.clip else 0
+        if len(files) != wanted:
+            takes = f"clips of {wanted} frames" if wanted else "single images"
+            raise UserError(
+                f"the model takes {takes} and was given a clip of {len(files)}; name as many files"
+            )
+        frames = [read_image(file, intensity_range=self._intensities) for file in files]
+        for file, frame in zip(files, frames, strict=True):
+            if frame.shape != frames[0].shape:
+                height, width = frame.shape[:2]
+                raise UserError(
+                    f"{file} has {width} x {height} pixels, and {files[0]} has "
+                    f"{frames[0].shape[1]} x {frames[0].shape[0]}; the frames of a clip need the "
+                    "same size"
+                )
+        return np.stack(frames)
+
     def _check(self, image: Picture) -> None:
         """Check the type and shape of an image, or that its file exists.
 

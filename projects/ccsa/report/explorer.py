@@ -24,13 +24,14 @@ import matplotlib
 import numpy as np
 from detectron2.modeling.roi_heads import ROIHeads
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from ccsa.analysis import CrissCrossMaps, attention_maps
 from ccsa.errors import UserError
 from ccsa.prediction import Predictor
 from ccsa.report.explorer_branches import score_views, squeeze_views
 from ccsa.report.explorer_check import check_faithfulness, find_region, on_cpu
+from ccsa.report.explorer_clips import Source, clip_map, clip_weights, read_sources
 from ccsa.report.explorer_data import (
     encoded_map,
     encoded_weights,
@@ -44,7 +45,10 @@ from ccsa.utils.files import write_text
 LARGEST = 97
 """The longest side of a feature map that is shown without reduction."""
 LARGEST_PICTURE = 640  # pixels
-PARTS = ("explorer_math.js", "explorer_page.js")
+PARTS = (
+    *("explorer_math.js", "explorer_state.js", "explorer_draw.js"),
+    *("explorer_frames.js", "explorer_page.js"),
+)
 
 
 def explore(
@@ -62,24 +66,22 @@ def explore(
         name: the name of the model on the page.
         predictor: the model. It runs in float32 on each whole image, also if it predicts in
             windows.
-        files: images.
+        files: images; for a model of clips, the frames of each clip in order of time, or videos,
+            see :func:`ccsa.report.explorer_clips.read_sources`.
         limit: larger feature maps are reduced to at most this many rows and columns.
         check: also measure whether the prediction depends on the attended positions, which takes 22
             predictions for each image and block; see :mod:`ccsa.report.explorer_check`.
-        truth: the ground truth of images, see :func:`ccsa.report.explorer_truth.find_truth`.
+        truth: the ground truth of images and of predicted frames, see
+            :func:`ccsa.report.explorer_truth.find_truth`.
 
     Raises:
-        UserError: the model takes clips, it has no criss-cross and no squeeze-and-attention block
-            that runs on the whole image, or an image cannot be read.
+        UserError: the model has no criss-cross and no squeeze-and-attention block that runs on the
+            whole image, an image cannot be read, or the images are not the frames of whole clips.
     """
-    if predictor.clip is not None:
-        raise UserError(
-            f"{name} takes clips, and the attention explorer shows models of single images; use "
-            "ccsa.analysis.attention_maps for the attention of clips"
-        )
     known = truth or {}
     images = [
-        _explore_image(predictor, file, limit, check, known.get(file)) for file in map(Path, files)
+        _explore_source(predictor, source, limit, check, known.get(source.file or Path()))
+        for source in read_sources(predictor, [Path(file) for file in files])
     ]
     if not all(image["blocks"] or image["squeeze"] for image in images):
         raise UserError(
@@ -91,11 +93,18 @@ def explore(
 
 
 def write_page(runs: Sequence[dict[str, Any]], file: str | Path) -> None:
-    """Write the page for one or more results of :func:`explore`, of the same images.
+    """Write the page for one or more results of :func:`explore`, of the same images or clips.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the models take different numbers of frames, or the file cannot be written.
     """
+    lengths = {len(run["images"][0].get("frames", ())) or 1: run["name"] for run in runs}
+    if len(lengths) > 1:
+        (one, first), (other, second) = list(lengths.items())[:2]
+        raise UserError(
+            f"{first} takes {one} and {second} takes {other} frames, and the page compares models "
+            "at the same position of the same frames; write one page for each"
+        )
     colors = matplotlib.colormaps["viridis"](np.arange(256), bytes=True)[:, :3]
     data = {"runs": list(runs), "colors": colors.reshape(-1).tolist()}
     folder = resources.files("ccsa.report")
@@ -113,10 +122,11 @@ def _text(folder: Any, name: str) -> str:
     return (folder / name).read_text(encoding="utf-8")
 
 
-def _explore_image(
-    predictor: Predictor, file: Path, limit: int, check: bool, truth: Truth | None
+def _explore_source(
+    predictor: Predictor, source: Source, limit: int, check: bool, truth: Truth | None
 ) -> dict[str, Any]:
-    inputs = predictor.prepare(file)
+    inputs = predictor.prepare(source.pixels)
+    clip = predictor.clip
     height, width = inputs["image"].shape[-2:]
     covered: tuple[int, int] = (height, width)
 
@@ -136,20 +146,29 @@ def _explore_image(
         if not path.startswith(regions)
         for index, each in enumerate(found, 1)
         if each.weights  # R = 0 has none
+        and (clip is None or each.weights[0].shape[-4] == clip.frames)
     ]
-    found = predictor(file)
+    found = predictor(source.pixels)
     names = found.names.things, found.names.stuff
     inside = height / covered[0], width / covered[1]
     squeeze = {
         path: each for path, each in maps.squeeze_attention.items() if not path.startswith(regions)
     }
     region = find_region(on_cpu(maps.outputs[0]), *names) if check and calls else None
-    blocks = [_block(path, each, limit) for path, each in calls]
-    if region is not None:
-        for block, (_, each) in zip(blocks, calls, strict=True):
-            block["check"] = check_faithfulness(predictor, inputs, region, each, covered)
+    blocks = []
+    for path, each in calls:
+        weights = [clip_weights(w) if clip else w[0] for w in each.weights]
+        blocks.append(_block(path, each, weights, limit))
+        if region is not None:
+            blocks[-1]["check"] = check_faithfulness(predictor, inputs, region, weights, covered)
+    frames = [
+        {"name": name, "picture": _picture(pixels)}
+        for name, pixels in zip(source.frames, source.pixels, strict=False)
+    ]
+    labelled = 0 if clip is None else clip.labelled
     return {
-        "name": file.name,
+        "name": source.name,
+        **({"frames": frames, "labelled": labelled} if clip else {}),
         "picture": _picture(found.image),
         "prediction": _picture(found.draw()),
         "truth": None if truth is None else _picture(draw_truth(found, truth)),
@@ -158,7 +177,7 @@ def _explore_image(
         # The model pads images at the bottom and on the right; feature maps cover the padding too.
         "covered": [covered[0] / height, covered[1] / width],
         "blocks": blocks,
-        "squeeze": squeeze_views(squeeze, inside),
+        "squeeze": squeeze_views(squeeze, inside, labelled),
         "scores": score_views(maps.class_scores, found.names.stuff, inside),
         "hidden": sorted(
             path
@@ -173,20 +192,23 @@ def _region_blocks(model: nn.Module) -> tuple[str, ...]:
     return tuple(f"{path}." for path, m in model.named_modules() if isinstance(m, ROIHeads))
 
 
-def _block(path: str, maps: CrissCrossMaps, limit: int) -> dict[str, Any]:
-    """Return the data of a block that ran on one image."""
-    height, width = maps.weights[0].shape[1:3]
+def _block(
+    path: str, maps: CrissCrossMaps, weights: Sequence[Tensor], limit: int
+) -> dict[str, Any]:
+    """Return the data of a block that ran on one image or clip, with the given weights."""
+    *frames, height, width = weights[0].shape[:-1]
     factor = reduction_factor((height, width), limit)
-    weights = [reduced_weights(each[0], factor) for each in maps.weights]
+    weights = [reduced_weights(each, factor) for each in weights]
+    contribution = clip_map(maps.contribution_norm) if frames else maps.contribution_norm[0]
     # Not the mean of ratios, because activation functions make some inputs 0.
     relative = maps.contribution_norm.mean() / maps.input_norms[0].mean().clamp_min(1e-12)
     return {
         "path": path,
-        "size": list(weights[0].shape[:2]),
-        "original": [height, width],
+        "size": list(weights[0].shape[:-1]),
+        "original": [*frames, height, width],
         "gamma": maps.gamma,
         "weights": [encoded_weights(each) for each in weights],
-        "contribution": encoded_map(reduced_map(maps.contribution_norm[0], factor)),
+        "contribution": encoded_map(reduced_map(contribution, factor)),
         "relative": float(relative),
     }
 

@@ -26,28 +26,30 @@ Inside = tuple[float, float]  # the part of the padded height and width that the
 
 
 def squeeze_views(
-    found: Mapping[str, Sequence[SqueezeAttentionMaps]], inside: Inside
+    found: Mapping[str, Sequence[SqueezeAttentionMaps]], inside: Inside, labelled: int = 0
 ) -> list[dict[str, Any]]:
     """Return ``path``, ``words`` and ``maps`` of every squeeze-and-attention block.
 
     A map has ``name``, ``picture`` (a PNG file as a data address), ``low`` and ``high``. It is the
     norm over channels, which is not negative, because branches have many channels of either sign.
+    Of a block that processes all frames of a clip, the frame ``labelled`` is shown.
     """
     views = []
     for path, calls in found.items():
         for number, maps in enumerate(calls, 1):
+            frame = min(labelled, len(maps.main) - 1)
             branches = {
                 "attention branch": maps.attention,
                 "main branch": maps.main,
                 "product": maps.product,
             }
-            norms = {k: torch.linalg.vector_norm(v[0], dim=0) for k, v in branches.items()}
+            norms = {k: torch.linalg.vector_norm(v[frame], dim=0) for k, v in branches.items()}
             views.append(
                 {
                     "path": path if len(calls) == 1 else f"{path}, call {number}",
                     "words": _words(maps),
                     "maps": [_map(k, v, inside) for k, v in norms.items()]
-                    + [_map("contribution", maps.contribution_norm[0], inside)],
+                    + [_map("contribution", maps.contribution_norm[frame], inside)],
                 }
             )
     return views

@@ -8,7 +8,7 @@ by the pixel mean of the model, and in comparison random 5 % (:mod:`ccsa.analysi
 Dimensions: S = (h, w) of a feature map, (H, W) of the prediction in pixels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from detectron2.structures import pairwise_iou
 from torch import Tensor
 
-from ccsa.analysis import CrissCrossMaps, attended_by
+from ccsa.analysis import attended_by
 from ccsa.analysis.faithfulness import deletion, most_attended, replaced
 from ccsa.inference.predictor import evaluation_mode
 from ccsa.prediction import Predictor
@@ -90,7 +90,7 @@ def check_faithfulness(
     predictor: Predictor,
     inputs: Outputs,
     region: Region,
-    maps: CrissCrossMaps,
+    weights: Sequence[Tensor],
     covered: tuple[int, int],
 ) -> dict[str, Any]:
     """Return the scores before and after positions of the input were replaced, ready for JSON.
@@ -99,13 +99,16 @@ def check_faithfulness(
         predictor: the model, which runs on the whole image.
         inputs: its input, see :meth:`ccsa.Predictor.prepare`.
         region: what is examined, see :func:`find_region`.
-        maps: the attention of one block for ``inputs``.
+        weights: the attention of one block for ``inputs``, of each application: (h, w, h + w), or
+            (T, h, w, T + h + w) of a clip, of which all frames are examined.
         covered: height and width in pixels of the padded input, which the feature map covers.
     """
     image = inputs["image"]
-    height, width = maps.weights[0].shape[1:-1]
-    query = _at_positions(region.pixels, image.shape[-2:], covered, (height, width))
-    attention = attended_by(maps.weights, query[None] / query.sum())[0]
+    size = weights[0].shape[:-1]
+    query = torch.zeros(size)
+    frame = query if predictor.clip is None else query[predictor.clip.labelled]
+    frame += _at_positions(region.pixels, image.shape[-2:], covered, (size[-2], size[-1]))
+    attention = attended_by([each[None] for each in weights], query[None] / query.sum())[0]
     fill = torch.tensor(predictor.cfg.MODEL.PIXEL_MEAN)
     model = predictor.model
 

@@ -3,8 +3,9 @@
 The weights of one application are written as 16-bit integers, the high bytes before the low bytes,
 and compressed. The page multiplies them; the dense matrix is never stored.
 
-Dimensions: H and W of a feature map, N = H * W positions, K = H + W weights per position: first
-those of its column, from top to bottom, then those of its row, of which its own is 0.
+Dimensions: H and W of a feature map, K = H + W weights per position: first those of its column,
+from top to bottom, then those of its row, of which its own is 0. Of clips with T frames, K is
+T + H + W, and those of the same position in all frames come first.
 """
 
 import base64
@@ -27,7 +28,7 @@ def encoded_weights(weights: Tensor) -> str:
     An error of at most 1 / (2 * 65535) per value remains.
 
     Args:
-        weights: (H, W, K), or any other shape.
+        weights: (H, W, K), (T, H, W, K), or any other shape.
 
     Raises:
         UserError: a value is not between 0 and 1.
@@ -55,7 +56,7 @@ def decoded_weights(text: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def encoded_map(values: Tensor) -> dict[str, Any]:
-    """Return values (H, W) that are not negative as ``{"scale": largest, "values": text}``.
+    """Return values of any shape that are not negative as ``{"scale": largest, "values": text}``.
 
     Example:
         >>> encoded_map(torch.tensor([[0.0, 3.0]]))["scale"]
@@ -76,14 +77,15 @@ def reduction_factor(size: tuple[int, int], limit: int) -> int:
 
 
 def reduced_weights(weights: Tensor, factor: int) -> Tensor:
-    """Return the weights (h, w, h + w) between squares of ``factor`` x ``factor`` positions.
+    """Return the weights between squares of ``factor`` x ``factor`` positions, (h, w, h + w) or
+    (T, h, w, T + h + w).
 
     The weight of a square is the mean over the attending positions and the sum over the attended
     ones, so that the weights of a square still sum to 1. Composing reduced weights approximates the
     reduction of the composed weights. Squares at the lower and the right border may be smaller.
 
     Args:
-        weights: (H, W, H + W).
+        weights: (H, W, H + W), or (T, H, W, T + H + W), whose frames are not reduced.
         factor: 1 returns the weights unchanged.
 
     Example:
@@ -95,20 +97,17 @@ def reduced_weights(weights: Tensor, factor: int) -> Tensor:
     """
     if factor == 1:
         return weights
-    height, width = weights.shape[:2]
-    column, row = weights.split([height, width], -1)
-    attended = torch.cat([_squares(column, 2, factor), _squares(row, 2, factor)], -1)
-    return reduced_map(attended, factor)
+    *frames, column, row = weights.split(list(weights.shape[:-1]), -1)
+    attended = torch.cat([*frames, _squares(column, -1, factor), _squares(row, -1, factor)], -1)
+    return reduced_map(attended.movedim(-1, 0), factor).movedim(0, -1)
 
 
 def reduced_map(values: Tensor, factor: int) -> Tensor:
-    """Return the means (h, w, ...) of values (H, W, ...) over squares of positions."""
+    """Return the means (..., h, w) of values (..., H, W) over squares of positions."""
     if factor == 1:
         return values
-    ones = values.new_ones(values.shape[:2])
-    counts = _squares(_squares(ones, 0, factor), 1, factor)
-    sums = _squares(_squares(values, 0, factor), 1, factor)
-    return sums / counts.reshape(*counts.shape, *[1] * (values.ndim - 2))
+    counts = _squares(_squares(values.new_ones(values.shape[-2:]), -2, factor), -1, factor)
+    return _squares(_squares(values, -2, factor), -1, factor) / counts
 
 
 def _squares(values: Tensor, axis: int, factor: int) -> Tensor:
