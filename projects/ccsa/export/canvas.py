@@ -4,8 +4,11 @@ H, W: size of the image; h, w: size after resizing (shortest edge and largest si
 ResizeShortestEdge); the canvas is the resized image padded with zeros to multiples of the
 divisibility of the backbone.
 
-Deviation: the interpolation is bilinear between the nearest two pixels of each axis, where Pillow
-averages over all pixels if the image shrinks. Every runtime computes it alike.
+The resize is Pillow's, which Detectron2 uses: a bilinear filter that becomes wider by the factor by
+which the image shrinks, first along the rows, then along the columns, with values rounded to
+integers after each. As in Pillow, the weights are integers in units of 2^-22. They are split into
+two numbers of 11 bits, whose sums are exact in float32 unless an image shrinks to less than a
+fifteenth, so that every runtime rounds alike.
 """
 
 from collections.abc import Sequence
@@ -16,6 +19,9 @@ from detectron2.config import CfgNode
 from torch import Tensor, nn
 
 from ccsa.errors import UserError
+
+_UNIT = 2**22  # 1 / the unit of the weights of the resize
+_HALF_UNIT = 2**11
 
 Size = Any  # an int, or in a trace a tensor of no dimensions
 
@@ -102,9 +108,12 @@ class Preparation(nn.Module):
         full = sizes(frames)[2:]
         used = self.used_size(full)
         padded = (used + self.multiple - 1) // self.multiple * self.multiple
-        for axis in (2, 3):
-            length, inside = as_size(padded[axis - 2]), used[axis - 2]
-            frames = _resized(frames, axis, length, full[axis - 2], inside)
+        for axis in (1, 0):  # the order of Pillow: the width, then the height
+            if axis == 1:
+                frames = frames.transpose(2, 3).contiguous()
+            frames = _resized_rows(frames, as_size(padded[axis]), full[axis], used[axis])
+            if axis == 1:
+                frames = frames.transpose(2, 3).contiguous()
         return Canvas(frames, used, full)
 
     def used_size(self, full: Tensor) -> Tensor:
@@ -123,19 +132,33 @@ class Preparation(nn.Module):
         return (size * shrink + 0.5).floor().clamp(min=1).long()
 
 
-def _resized(x: Tensor, axis: int, length: Size, full: Tensor, used: Tensor) -> Tensor:
-    """Resize an axis of x from ``full`` to ``used`` positions, followed by any values to fill it.
+def _resized_rows(x: Tensor, length: Size, full: Tensor, used: Tensor) -> Tensor:
+    """Resize axis 2 of x (N, C, full, W) to ``used`` rows, followed by any values to fill it.
 
-    The result has ``length`` positions along the axis.
+    Each row is a weighted sum of the T rows that the filter can reach from its center.
+
+    Returns:
+        (N, C, length, W), rounded to integers.
     """
-    at = (torch.arange(length, device=x.device).float() + 0.5) * (full.float() / used.float()) - 0.5
-    last = full - 1
-    at = torch.minimum(at.clamp(min=0), last.float())
-    low = at.floor().long()
-    high = torch.minimum(low + 1, last)
-    weight = (at - low.float()).reshape([-1] + [1] * (3 - axis))
-    below, above = x.index_select(axis, low), x.index_select(axis, high)
-    return below * (1 - weight) + above * weight
+    # The exporter to ONNX computes quotients of tensors without dimensions in float32.
+    scale = full.reshape(1).double() / used.reshape(1).double()
+    support = scale.clamp(min=1)  # half the width of the filter, in rows of x
+    centers = (torch.arange(length, device=x.device).double() + 0.5) * scale
+    taps = as_size(2 * support.ceil().long()[0] + 1)
+    first = (centers - support + 0.5).floor().long()
+    at = first[:, None] + torch.arange(taps, device=x.device)  # (length, T)
+    distance = (at.double() + 0.5 - centers[:, None]).abs() / support
+    weight = (1 - distance).clamp(min=0) * ((at >= 0) & (at < full)).double()
+    # Rows beyond ``used`` can be out of reach of all rows of x.
+    weight = (weight / weight.sum(1, keepdim=True).clamp(min=1e-6) * _UNIT + 0.5).floor()
+    upper = (weight / _HALF_UNIT).floor()
+    halves = torch.stack((upper, weight - upper * _HALF_UNIT), 1).float()  # (length, 2, T)
+    at = torch.minimum(at.clamp(min=0), full - 1)
+    rows = x.index_select(2, at.reshape(-1))
+    rows = rows.reshape(x.shape[0], x.shape[1], length, taps, x.shape[3])
+    sums = torch.matmul(halves, rows).double()  # (N, C, length, 2, W)
+    total = sums[:, :, :, 0] * _HALF_UNIT + sums[:, :, :, 1]
+    return ((total + _UNIT // 2) / _UNIT).floor().float()
 
 
 def eager_inputs(part: Any, images: Sequence[Tensor]) -> list[dict[str, Any]]:
