@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from support.panoptic_digits import NAME, noisy_run
 
 from ccsa.analysis.detections import match_images
@@ -167,3 +168,15 @@ def test_the_hash_of_data_follows_annotations_and_not_folders():
     assert data_hash([record]) == data_hash([moved]) != data_hash([changed])
     assert "not a public benchmark" in comparable("my_val")
     assert "COCO val2017" in comparable("coco_2017_val_panoptic")
+
+
+def test_own_data_named_like_a_benchmark_are_not_called_one():
+    name = "lips_of_speakers_val"
+    DatasetCatalog.register(name, list)
+    try:
+        assert "images of LIP" in comparable(name)
+        MetadataCatalog.get(name).set(own=True)
+        assert "not a public benchmark" in comparable(name)
+    finally:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)

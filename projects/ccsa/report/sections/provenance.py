@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 import ccsa
 from ccsa import add_ccsa_config
@@ -98,8 +99,10 @@ def changed_keys(files: RunFiles) -> dict[str, str]:
 
 def comparable(dataset: str) -> str:
     """Return whether the metric can be compared with published ones."""
+    # The names of a user's own datasets can start like those of benchmarks.
+    own = dataset in DatasetCatalog.list() and MetadataCatalog.get(dataset).get("own")
     for start, name in _BENCHMARKS:
-        if dataset.startswith(start):
+        if dataset.startswith(start) and not own:
             return (
                 f"{dataset} are images of {name}: the metric can be compared with published values "
                 "for the same split and settings (resolution, scales, flips, pretraining)."
