@@ -32,8 +32,8 @@ def folder(tmp_path_factory):
 
 
 def run(*arguments):
-    # -I: neither the current folder nor PYTHONPATH is searched, as on a machine without ccsa.
-    command = [sys.executable, "-I", str(TOOL), *map(str, arguments)]
+    # -E: PYTHONPATH is not searched, as on a machine without ccsa.
+    command = [sys.executable, "-E", "-s", str(TOOL), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -65,5 +65,6 @@ def test_mistakes_end_with_one_sentence(folder, tmp_path):
 
 
 def test_it_imports_nothing_of_this_project():
-    text = TOOL.read_text(encoding="utf-8")
+    files = (TOOL, TOOL.with_name("onnx_tiles.py"))
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
     assert not any(f"import {name}" in text for name in ("ccsa", "torch", "detectron2"))

@@ -168,6 +168,12 @@ def describe(metadata: Mapping[str, Any]) -> list[str]:
     if metadata["intensity_range"]:
         low, high = metadata["intensity_range"]
         lines.append(f"intensity range: {low:g} to {high:g} become 0 and 255")
+    if "tiles" in metadata:
+        size, overlap = (" x ".join(map(str, metadata["tiles"][k])) for k in ("size", "overlap"))
+        lines.append(
+            f"tiles: {size} with an overlap of {overlap}; the caller resizes the image and merges "
+            "them, as examples/run_onnx.py does"
+        )
     return lines
 
 
@@ -199,6 +205,11 @@ def main() -> None:
     if args.int8 and whole is None:
         raise UserError(
             "--int8 is for programs of whole models, and of this one only the backbone is exported"
+        )
+    if args.int8 and cfg.TEST.TILES.ENABLED:
+        raise UserError(
+            "--int8 evaluates programs on whole images, and this one takes tiles; set "
+            "TEST.TILES.ENABLED False"
         )
     if args.int8 and not cfg.DATASETS.TEST:
         raise UserError("--int8 reports the metric on a test dataset; set DATASETS.TEST")

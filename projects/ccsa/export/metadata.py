@@ -23,6 +23,11 @@ _ANY_SIZE = (
     "uint8 of shape (height, width, 3) in the order of 'input_channels', of any height and width; "
     "the program resizes and normalizes it"
 )
+_TILE = (
+    "uint8 of shape (height, width, 3) in the order of 'input_channels', one of the 'tiles' of an "
+    "image whose sides were resized to 'shorter_side' (0: not resized) and 'longer_side_at_most'; "
+    "the program normalizes it"
+)
 _DEEP = (
     "; images of more than 8 bits are mapped linearly, so that intensity_range becomes 0 and 255, "
     "rounded and clipped"
@@ -57,13 +62,16 @@ def program_metadata(
     more: dict[str, Any] = {}
     if part is not None:
         more = {
-            "image": _ANY_SIZE + _DEEP * (known is not None),
+            "image": (_TILE if cfg.TEST.TILES.ENABLED else _ANY_SIZE) + _DEEP * (known is not None),
             "input_channels": "RGB",
             "outputs": part.outputs,
             "frames": part.frames,
         }
     if isinstance(part, InstancePart):
         more |= {"score_threshold": part.threshold, "most_detections": part.most}
+    if cfg.TEST.TILES.ENABLED:
+        keys = cfg.TEST.TILES
+        more["tiles"] = {"size": list(keys.SIZE), "overlap": list(keys.OVERLAP)}
     return {
         "thing_classes": list(things),
         "stuff_classes": list(stuff),

@@ -121,12 +121,17 @@ def exported_part(model: Any, cfg: CfgNode | None = None) -> Part | WholePart:
         model: a semantic model, or a model with the structure of GeneralizedRCNN.
         cfg: its configuration. A detector or a semantic model is then exported completely, from an
             image of any size to its results. Without it, the part takes float32 images whose size
-            is a multiple: of a detector, its backbone is exported.
+            is a multiple: of a detector, its backbone is exported. With ``TEST.TILES``, the image
+            is a tile and is not resized, because tiles are cut from the resized image.
 
     Raises:
         UserError: the model has no ``backbone``, ``pixel_mean`` or ``pixel_std``, or its heads are
             of a kind that cannot be exported.
     """
+    if cfg is not None and cfg.TEST.TILES.ENABLED:
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.INPUT.MIN_SIZE_TEST = 0
     whole = instance_part(cfg, model) if cfg is not None else None
     if whole is not None:
         return whole
