@@ -55,6 +55,18 @@ def threshold_chart(curves: Mapping[str, Any]) -> str:
     return result[0]
 
 
+def recall_chart(curves: Mapping[str, Any]) -> str:
+    """Return the precision of all classes together over their recall."""
+    every = curves["all"]
+    with chart(3.6, 3.2) as ((axis,), result):
+        values = [float("nan") if v is None else v for v in every["over_recall"]]
+        axis.plot(curves["recalls"], values, color=COLORS[0], lw=2)
+        if every["best"]:
+            axis.plot(every["best"]["recall"], every["best"]["precision"], "o", color=COLORS[1])
+        axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
+    return result[0]
+
+
 def calibration_chart(calibration: Mapping[str, Any]) -> str:
     """Return the share of correct detections over their score."""
     bins = [b for b in calibration["bins"] if b["count"]]

@@ -6,7 +6,7 @@ from typing import Any
 
 import matplotlib
 
-from ccsa.report.charts import calibration_chart, threshold_chart, training_chart
+from ccsa.report.charts import calibration_chart, recall_chart, threshold_chart, training_chart
 from ccsa.report.comparison import embedded_json, interval_chart, render_page
 from ccsa.utils.files import write_text
 
@@ -27,6 +27,7 @@ def render_report(data: Mapping[str, Any]) -> str:
         charts.append(
             {
                 "thresholds": threshold_chart(found["curves"]) if found else "",
+                "recall": recall_chart(found["curves"]) if found else "",
                 "calibration": calibration_chart(found["calibration"]) if found else "",
                 "training": training_chart(run["curves"]) if run["curves"] else "",
                 "confusion": [

@@ -6,11 +6,13 @@ from contextlib import redirect_stdout
 import numpy as np
 import pycocotools.mask as coco_mask
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from support.coco_data import CASES, SIZE, dataset
 
 from ccsa.analysis.detections import match_images
 from ccsa.analysis.detections.confusion import confusion_matrix
-from ccsa.analysis.detections.curves import GRID, calibration, threshold_curves
+from ccsa.analysis.detections.curves import GRID, Scored, calibration, threshold_curves
 from ccsa.analysis.detections.errors import error_costs, error_kinds
 from ccsa.analysis.detections.slices import slices
 from ccsa.analysis.detections.suspects import image_errors, label_suspects
@@ -167,6 +169,37 @@ def test_curves_count_the_detections_above_each_threshold(case):
         best = max(values(score)[2] for score, _ in scored)
         assert curve["best"]["f1"] == pytest.approx(best, abs=1e-12)
         assert values(curve["best"]["threshold"])[2] == pytest.approx(best, abs=1e-12)
+
+
+@pytest.mark.parametrize("case", ["ordinary", "crowds", "many detections"])
+def test_precision_over_recall_is_that_of_pycocotools(case):
+    truth, results = dataset(**CASES[case])
+    matches = match_images(truth, results, "bbox")
+    names = {c["id"]: c["name"] for c in truth["categories"]}
+    curves = threshold_curves(matches, names)
+    reference = COCO()
+    reference.dataset = truth
+    reference.createIndex()
+    evaluation = COCOeval(reference, reference.loadRes(results), "bbox")
+    most = max(len(m.found) for m in matches)
+    evaluation.params.maxDets = [1, 10, max(100, most)]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    assert curves["recalls"] == pytest.approx(evaluation.params.recThrs)
+    for index, number in enumerate(evaluation.params.catIds):
+        expected = evaluation.eval["precision"][0, :, index, 0, -1]
+        expected = np.where(expected < 0, np.nan, expected)  # a class without objects
+        found = curves["classes"][names[number]]["over_recall"]
+        np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+def test_precision_over_recall_of_all_classes():
+    """Scores 0.9 (correct), 0.8 (wrong), 0.7 (correct) of 4 objects."""
+    scored = Scored(np.array([0.7, 0.9, 0.8]), np.array([1, 1, 0]), 4)
+    found = scored.over_recall()
+    np.testing.assert_allclose(found[:26], 1)
+    np.testing.assert_allclose(found[26:51], 2 / 3)
+    np.testing.assert_allclose(found[51:], 0)
 
 
 def test_slices_partition_the_objects():

@@ -1,4 +1,5 @@
-"""Precision, recall and F1 over the score threshold, the threshold to use, and calibration."""
+"""Precision, recall and F1 over the score threshold, precision over recall, the threshold to use,
+and calibration."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 from ccsa.analysis.detections.matching import ImageMatches
 
 GRID = np.linspace(0, 1, 101)  # score thresholds of the curves
+RECALLS = np.linspace(0, 1, 101)  # at which COCO samples the precision
 BINS = 10
 
 
@@ -54,6 +56,19 @@ class Scored:
         undefined = np.full(len(kept), np.nan)
         return (precision, recall, f1) if self.objects else (undefined, undefined, undefined)
 
+    def over_recall(self) -> np.ndarray:
+        """Return the precision at each recall of :data:`RECALLS`, as COCO interpolates it.
+
+        It is the highest precision at that recall or a higher one, and 0 where no threshold reaches
+        the recall; their mean is the AP at an IoU of 0.5. Without objects, all are nan.
+        """
+        if not self.objects:
+            return np.full(len(RECALLS), np.nan)
+        hits = np.cumsum(self.correct)
+        precision = hits / np.arange(1, len(hits) + 1)
+        highest = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
+        return highest[np.searchsorted(hits / self.objects, RECALLS, side="left")]
+
 
 def threshold_curves(matches: Sequence[ImageMatches], names: dict[int, str]) -> dict[str, Any]:
     """Return precision, recall and F1 over the threshold, of all classes together and of each.
@@ -66,13 +81,15 @@ def threshold_curves(matches: Sequence[ImageMatches], names: dict[int, str]) -> 
         names: {category id: name}.
 
     Returns:
-        ``{"thresholds": [...], "all": curve, "classes": {name: curve}}``, and each curve has
-        ``precision``, ``recall`` and ``f1`` at the thresholds, and ``best``, None or a dictionary
-        with ``threshold``, ``precision``, ``recall`` and ``f1``.
+        ``{"thresholds": [...], "recalls": [...], "all": curve, "classes": {name: curve}}``, and
+        each curve has ``precision``, ``recall`` and ``f1`` at the thresholds, ``over_recall``, the
+        precision at the recalls, and ``best``, None or a dictionary with ``threshold``,
+        ``precision``, ``recall`` and ``f1``.
     """
     parts, empty = Scored.by_class(matches), Scored(np.zeros(0), np.zeros(0, bool), 0)
     return {
         "thresholds": GRID.tolist(),
+        "recalls": RECALLS.tolist(),
         "all": _curve(Scored.of(matches)),
         "classes": {name: _curve(parts.get(number, empty)) for number, name in names.items()},
     }
@@ -91,6 +108,7 @@ def _flat(matches: Sequence[ImageMatches]) -> tuple[np.ndarray, np.ndarray, np.n
 def _curve(scored: Scored) -> dict[str, Any]:
     keys = ("precision", "recall", "f1")
     curve: dict[str, Any] = dict(zip(keys, (v.tolist() for v in scored.at(GRID)), strict=True))
+    curve["over_recall"] = scored.over_recall().tolist()
     curve["best"] = None
     if scored.objects and scored.correct.any():
         values = scored.at(scored.scores)
