@@ -54,7 +54,7 @@ def assert_same_steps(cfg, model, inputs, *, sizes=1, predicts=True):
     compiled = compile_parts(cfg, copy.deepcopy(model))
     batches = [inputs] if sizes == 1 else [inputs, [_smaller(x) for x in inputs]]
     for batch in batches:
-        expected, found = (_step(each, batch) for each in (model, compiled))
+        expected, found = (step(each, batch) for each in (model, compiled))
         torch.testing.assert_close(found[0], expected[0], atol=1e-5, rtol=1e-4)
         largest = max(float(gradient.abs().max()) for gradient in expected[1].values())
         torch.testing.assert_close(found[1], expected[1], atol=1e-5 * largest, rtol=1e-3)
@@ -78,7 +78,7 @@ def _smaller(item):
     return {**item, "image": image, "sem_seg": item["sem_seg"][:24, :36]}
 
 
-def _step(model, batch):
+def step(model, batch):
     """Return losses, gradients and buffers of a step; the sampling of objects is the same."""
     torch.manual_seed(1)
     model.train().zero_grad()
