@@ -2,12 +2,19 @@
 
 import argparse
 import copy
+import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from support.compiled import assert_same_steps, build, detection_inputs, semantic_inputs
+from support.compiled import (
+    assert_same_steps,
+    build,
+    detection_inputs,
+    needs_compiler,
+    semantic_inputs,
+)
 
 from ccsa.analysis import attention_maps
 from ccsa.engine import compilation
@@ -25,12 +32,14 @@ DETECTOR = [
 ]
 
 
+@needs_compiler
 @pytest.mark.slow
 def test_mask_rcnn_has_the_same_losses_and_gradients(root):
     cfg, model = build(root, "digits/ccnet_mask_rcnn.yaml", DETECTOR)
     assert_same_steps(cfg, model, detection_inputs(), predicts=False)
 
 
+@needs_compiler
 @pytest.mark.slow
 def test_a_semantic_model_has_the_same_losses_gradients_and_logits(root):
     options = ["MODEL.SEM_SEG_HEAD.DROPOUT", 0.0, "MODEL.PLAIN.CHANNELS", [8, 8]]
@@ -109,6 +118,8 @@ def test_a_missing_compiler_is_named(detector, monkeypatch):
 
 
 def test_a_compiler_that_fails_is_reported_before_work_starts(detector, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+
     def fails(function):
         raise RuntimeError("Python.h: no such file")
 

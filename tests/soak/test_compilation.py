@@ -8,11 +8,18 @@ import copy
 
 import pytest
 import torch
-from support.compiled import assert_same_steps, build, detection_inputs, semantic_inputs, step
+from support.compiled import (
+    assert_same_steps,
+    build,
+    detection_inputs,
+    needs_compiler,
+    semantic_inputs,
+    step,
+)
 
 from ccsa.engine.compilation import compile_parts
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, needs_compiler]
 
 
 @pytest.fixture(autouse=True)

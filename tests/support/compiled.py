@@ -2,7 +2,9 @@
 
 import argparse
 import copy
+import shutil
 
+import pytest
 import torch
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
@@ -10,6 +12,10 @@ from torch import nn
 
 from ccsa.engine import Trainer, setup_cfg
 from ccsa.engine.compilation import compile_parts
+
+needs_compiler = pytest.mark.skipif(
+    not shutil.which("g++"), reason="no C++ compiler: apt install g++"
+)
 
 
 def build(root, config, options=()):
