@@ -4,9 +4,8 @@ import copy
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from support.tiny_runs import SEMANTIC, write_run
+from support.tiny_runs import SEMANTIC, activate_blocks, write_run
 
 
 def write_active_run(folder, recurrence, seed=0):
@@ -14,13 +13,7 @@ def write_active_run(folder, recurrence, seed=0):
     config = copy.deepcopy(SEMANTIC)
     config["MODEL"]["SEM_SEG_HEAD"]["BLOCKS"] = [{"block": "CrissCross", "recurrence": recurrence}]
     write_run(folder, config, seed=seed)
-    state = torch.load(folder / "model_final.pth")
-    for name, value in state["model"].items():
-        if name.endswith("gamma"):
-            value.fill_(0.7)
-        elif "query_conv.weight" in name or "key_conv.weight" in name:
-            value.mul_(0.1)
-    torch.save(state, folder / "model_final.pth")
+    activate_blocks(folder, gamma=0.7)
     return folder
 
 

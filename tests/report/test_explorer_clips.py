@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from support.browser import By, Keys, WebDriverWait, console_errors, hover, open_page
 from support.browser import wait_for_redraw as redraw
-from support.tiny_runs import VIDEO, write_run
+from support.tiny_runs import VIDEO, activate_blocks, write_run
 
 from ccsa.analysis import attention_maps, dense_matrix
 from ccsa.analysis.faithfulness import replaced
@@ -41,13 +41,7 @@ def run(tmp_path_factory):
     config = copy.deepcopy(VIDEO)
     config["INPUT"]["CLIP"]["LABELLED"] = "middle"
     folder = write_run(tmp_path_factory.mktemp("video") / "run", config)
-    state = torch.load(folder / "model_final.pth")
-    for name, value in state["model"].items():
-        if name.endswith("gamma"):
-            value.fill_(0.6)
-        elif "query_conv.weight" in name or "key_conv.weight" in name:
-            value.mul_(0.1)
-    torch.save(state, folder / "model_final.pth")
+    activate_blocks(folder, gamma=0.6)
     return folder
 
 

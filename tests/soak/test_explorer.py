@@ -7,10 +7,9 @@ import copy
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from support.browser import WebDriverWait, open_page
-from support.tiny_runs import SEMANTIC, write_run
+from support.tiny_runs import SEMANTIC, activate_blocks, write_run
 
 from ccsa.prediction import Predictor
 from ccsa.report.explorer import explore, write_page
@@ -47,13 +46,7 @@ def test_size_and_speed(root, tmp_path, size, largest_mb, sharpness):
     config = copy.deepcopy(SEMANTIC)
     config["MODEL"]["SEM_SEG_HEAD"]["BLOCKS"] = [{"block": "CrissCross", "recurrence": 2}] * 2
     run = write_run(tmp_path / "run", config)
-    state = torch.load(run / "model_final.pth")
-    for name, value in state["model"].items():
-        if name.endswith("gamma"):
-            value.fill_(0.5)
-        elif "query_conv.weight" in name or "key_conv.weight" in name:
-            value.mul_(sharpness)
-    torch.save(state, run / "model_final.pth")
+    activate_blocks(run, gamma=0.5, scale=sharpness)
     height, width = (4 * n for n in size)
     scenes = np.asarray(Image.open(root / "docs" / "digits.jpg").convert("RGB"))
     files = []
