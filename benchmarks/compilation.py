@@ -11,7 +11,7 @@ from benchmarks.attention import Options
 from benchmarks.cases import Call
 from benchmarks.model import noise_image, training_step
 from benchmarks.report import Section
-from ccsa.analysis.measure import Timing, side_by_side
+from ccsa.analysis.measure import side_by_side
 from ccsa.engine.compilation import compile_parts
 from ccsa.engine.setup import setup_cfg
 from ccsa.engine.trainer import Trainer
@@ -31,23 +31,26 @@ def compilation(options: Options, configs: Path, size: tuple[int, int] = (160, 1
     rows, records = [], []
     for file in CONFIGS:
         batch = [noise_image(size), noise_image(size)]
-        models = {compiled: _model(configs / file, options, compiled) for compiled in (False, True)}
+        models = {
+            "eager": _model(configs / file, options, compiled=False),
+            "compiled": _model(configs / file, options, compiled=True),
+        }
         for item in batch:  # the detector does not read it
             item["sem_seg"] = torch.randint(0, 10, size)
         for work in ("training", "inference"):
             options.log(f"compilation: {file}, {work}")
             calls = {
-                compiled: training_step(model.train(), batch)
+                name: training_step(model.train(), batch)
                 if work == "training"
                 else _inference(model.eval(), batch)
-                for compiled, model in models.items()
+                for name, model in models.items()
             }
             started = time.perf_counter()
-            calls[True]()
+            calls["compiled"]()
             first = time.perf_counter() - started
             turns = max(options.repeats, TURNS)
-            times = _in_turns(calls, options, turns)
-            plain, fast = times[False].median, times[True].median
+            times = side_by_side(calls, options.device, warmup=2, repeats=turns)
+            plain, fast = times["eager"].median, times["compiled"].median
             rows.append(
                 [
                     *(f"configs/{file}", work, f"{1 / plain:.2f}", f"{1 / fast:.2f}"),
@@ -57,7 +60,7 @@ def compilation(options: Options, configs: Path, size: tuple[int, int] = (160, 1
             records.append(
                 {
                     **{"config": file, "work": work, "turns": turns, "first": first},
-                    **{"eager": times[False]._asdict(), "compiled": times[True]._asdict()},
+                    **{name: timing._asdict() for name, timing in times.items()},
                 }
             )
     notes = [
@@ -70,12 +73,6 @@ def compilation(options: Options, configs: Path, size: tuple[int, int] = (160, 1
     headers = ["", "", "eager, per second", "compiled, per second", "gain", "first call"]
     title = "Compilation of backbone and heads (MODEL.COMPILE)"
     return Section("compilation", title, headers, rows, notes, records)
-
-
-def _in_turns(calls: dict[bool, Call], options: Options, turns: int) -> dict[bool, Timing]:
-    named = {str(name): call for name, call in calls.items()}
-    times = side_by_side(named, options.device, warmup=2, repeats=turns)
-    return {name: times[str(name)] for name in calls}
 
 
 def _inference(model: nn.Module, batch: list[dict]) -> Call:
