@@ -108,12 +108,11 @@ class Preparation(nn.Module):
         full = sizes(frames)[2:]
         used = self.used_size(full)
         padded = (used + self.multiple - 1) // self.multiple * self.multiple
-        for axis in (1, 0):  # the order of Pillow: the width, then the height
-            if axis == 1:
-                frames = frames.transpose(2, 3).contiguous()
-            frames = _resized_rows(frames, as_size(padded[axis]), full[axis], used[axis])
-            if axis == 1:
-                frames = frames.transpose(2, 3).contiguous()
+        # The order of Pillow: the width, then the height.
+        turned = frames.transpose(2, 3).contiguous()
+        turned = _resized_rows(turned, as_size(padded[1]), full[1], used[1])
+        frames = turned.transpose(2, 3).contiguous()
+        frames = _resized_rows(frames, as_size(padded[0]), full[0], used[0])
         return Canvas(frames, used, full)
 
     def used_size(self, full: Tensor) -> Tensor:
